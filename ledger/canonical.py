@@ -6,7 +6,8 @@ These formats are fixed for ever: the audit proofs are computed over these bytes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,6 +20,8 @@ ENTRY_BYTES_MAX = 65_535
 
 # Beyond 2^53 - 1 a JSON reader in another language may round (RFC 8785, section 3.2.2.3).
 INTEGER_MAX = 2**53 - 1
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Far above any real event; keeps a hostile body from exhausting the interpreter's stack.
 DEPTH_MAX = 64
@@ -37,6 +40,18 @@ def instant(moment: datetime) -> str:
     return utc.isoformat(timespec="microseconds") + "Z"
 
 
+# What orjson itself refuses with these options needs no look of ours: lone surrogates, keys that
+# are no text, integers beyond 2^53 - 1, dates, dataclasses and subclasses of the plain types.
+_OPTIONS = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_STRICT_INTEGER
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+)
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
 def canonical_bytes(body: Mapping[str, object]) -> bytes:
     """Return the RFC 8785 bytes of ``body``.
 
@@ -44,8 +59,32 @@ def canonical_bytes(body: Mapping[str, object]) -> bytes:
     keys: for these sorted compact JSON *is* RFC 8785. Raises NotCanonicalError or
     TextRefusedError for anything else.
     """
+    # Quick for what is right, as nearly everything is; the slow walk finds the words for the rest.
+    if _looks_canonical(body, 0):
+        try:
+            written = orjson.dumps(body, option=_OPTIONS)
+        except (TypeError, ValueError):
+            written = b"\\u0000"
+        if b"\\u0000" not in written:
+            return written
     _check(body, "$", 0)
-    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(body, option=_OPTIONS)
+
+
+def _looks_canonical(value: object, depth: int) -> bool:
+    """Say whether every container is plain, every key ASCII and every leaf of a plain type."""
+    if depth > DEPTH_MAX:
+        return False
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str or not key.isascii():
+                return False
+        leaves: Iterable[object] = value.values()
+    elif type(value) is list or type(value) is tuple:
+        leaves = value
+    else:
+        return False
+    return all(type(leaf) in _PLAIN or _looks_canonical(leaf, depth + 1) for leaf in leaves)
 
 
 def _check(value: object, path: str, depth: int) -> None:
@@ -81,7 +120,7 @@ def _check(value: object, path: str, depth: int) -> None:
 
 
 def _check_text(text: str, path: str) -> None:
-    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\x00" in text or _LONE_SURROGATE.search(text):
         raise TextRefusedError(
             f"The text at {path} holds U+0000 or a lone surrogate.",
             way_out="Remove the character, or read the file in its real encoding.",
@@ -101,9 +140,11 @@ class Entry:
 
     def to_bytes(self) -> bytes:
         """Return the entry's bytes; raises NotCanonicalError or EntryTooLargeError."""
-        if self.position < 1 or self.version < 1:
+        # The library's own recorders let a stream begin at version 0 as well as at 1.
+        if self.position < 1 or self.version < 0:
             raise NotCanonicalError(
-                "Positions and versions are counted from 1.", way_out="Number the entry from 1."
+                "Positions are counted from 1, and no version is negative.",
+                way_out="Number the entry from 1.",
             )
         for word in (self.stream, self.name):
             if not word or not word.isascii() or not word.isprintable() or " " in word:

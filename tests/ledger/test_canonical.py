@@ -103,8 +103,8 @@ def test_a_name_that_would_break_the_head_line_is_refused(word: str) -> None:
             entry.to_bytes()
 
 
-@pytest.mark.parametrize(("position", "version"), [(0, 1), (1, 0)])
-def test_positions_and_versions_start_at_one(position: int, version: int) -> None:
+@pytest.mark.parametrize(("position", "version"), [(0, 1), (1, -1)])
+def test_positions_start_at_one_and_no_version_is_negative(position: int, version: int) -> None:
     with pytest.raises(NotCanonicalError):
         Entry(position, RECORDED, "s", version, "N", b"").to_bytes()
 

@@ -1,0 +1,85 @@
+"""The composition root: from settings to the parts of a process, wired in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+from psycopg_pool import ConnectionPool
+
+from api.database import Database, open_database
+from api.settings import Settings
+from consumers.enforcer import Enforcer
+from consumers.feed import StoreFeed
+from ledger.events.catalogue import Catalogue, catalogue
+from ledger.recording import Recording
+from ledger.sealing import Vault
+from ledger.store import arrays
+from ledger.store.committer import CommitterThread
+from ledger.store.migrations import migrate, pending
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """An open ledger: what a command, the API or a consumer works with."""
+
+    settings: Settings
+    database: Database
+    pool: ConnectionPool[Connection[Any]] = field(repr=False)
+    committer: CommitterThread = field(repr=False)
+    vault: Vault = field(repr=False)
+    catalogue: Catalogue = field(repr=False)
+    recording: Recording = field(repr=False)
+
+    @contextmanager
+    def dedicated(self, name: str) -> Iterator[Connection[Any]]:
+        """Open a connection outside the pool, for a consumer that keeps it (autocommit)."""
+        with psycopg.connect(
+            self.database.service_url, autocommit=True, application_name=f"guishu-{name}"
+        ) as connection:
+            arrays.register(connection)
+            yield connection
+
+    @contextmanager
+    def enforcer(self) -> Iterator[Enforcer]:
+        """Open an enforcer that has taken over; end with the block."""
+        with self.dedicated("enforcer") as connection:
+            enforcer = Enforcer(connection, StoreFeed(), self.catalogue)
+            enforcer.start()
+            yield enforcer
+
+
+def _configure(connection: Connection[Any]) -> None:
+    connection.autocommit = True
+    arrays.register(connection)
+
+
+@contextmanager
+def open_ledger(settings: Settings, *, migrating: bool = True) -> Iterator[Ledger]:
+    """Open everything that the settings name, and close it in the opposite order.
+
+    With the embedded server pending migrations are applied; with DATABASE_URL only where
+    ``migrating`` says so. Raises what ``open_database`` and ``migrate`` raise.
+    """
+    with open_database(settings) as database:
+        if migrating and (database.embedded or pending(database.owner_url)):
+            migrate(database.owner_url)
+        with (
+            ConnectionPool(
+                database.service_url,
+                min_size=settings.pool_connections_min,
+                max_size=settings.pool_connections_max,
+                timeout=settings.pool_wait_seconds_max,
+                configure=_configure,
+                name="guishu",
+            ) as pool,
+            CommitterThread(database.service_url) as committer,
+        ):
+            vault = Vault(pool.connection, database.master_key)
+            events = catalogue()
+            recording = Recording(committer, pool.connection, vault, events)
+            yield Ledger(settings, database, pool, committer, vault, events, recording)

@@ -1,0 +1,234 @@
+"""What can be set: from the environment, else from a TOML file, else by default.
+
+The file is ``guishu.toml`` in the working folder, or the one that ``GUISHU_SETTINGS`` names. Its
+keys are the names of the fields of ``Settings``; the environment says ``GUISHU_`` and the name in
+capitals, and ``DATABASE_URL`` for the first. The environment beats the file.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    Field,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from ledger.errors import LedgerError
+
+MASK = "********"
+MASTER_KEY_BYTES = 32
+DEFAULT_FILE = "guishu.toml"
+HOW_TO_MAKE_A_KEY = "openssl rand -base64 32"
+
+
+class SettingsError(LedgerError):
+    """A setting is unknown, malformed or contradicts another one; all of them are named."""
+
+    code = "settings"
+
+
+def _connection_url(secret: SecretStr) -> SecretStr:
+    # Messages of libpq quote the text, password included, so they are not passed on.
+    try:
+        parts = conninfo_to_dict(secret.get_secret_value())
+    except psycopg.ProgrammingError:
+        parts = None
+    # An unescaped @ in a password makes its rest a part of the host name.
+    if parts is None or "@" in str(parts.get("host", "")):
+        raise ValueError(
+            "is not a connection URL such as postgresql://user:password@host:5432/database "
+            "(characters such as @ / # ? in the password are written as %40 %2F %23 %3F)"
+        )
+    return secret
+
+
+def _master_key(secret: SecretStr) -> SecretStr:
+    decode_master_key(secret.get_secret_value())
+    return secret
+
+
+Seconds = Annotated[int, Field(gt=0, le=86_400)]
+ConnectionUrl = Annotated[SecretStr, AfterValidator(_connection_url)]
+
+
+class Settings(BaseSettings):
+    """The settings in force, read when an object is made; ``load_settings`` gives typed errors."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="GUISHU_",
+        env_ignore_empty=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: ConnectionUrl | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="A PostgreSQL 15 or newer to use instead of the embedded server, as "
+        "postgresql://user:password@host:5432/database. The user must be a member of the role "
+        "guishu_app, as which the service acts; who migrates becomes one.",
+    )
+    owner_database_url: ConnectionUrl | None = Field(
+        default=None,
+        description="The same database for the one who owns it and migrates it. "
+        "Default: database_url.",
+    )
+    data_directory: Path = Field(
+        default=Path("var/guishu"),
+        description="Where the embedded server keeps its data and the master key is stored, "
+        "relative to the working folder.",
+    )
+    master_key: Annotated[SecretStr, AfterValidator(_master_key)] | None = Field(
+        default=None,
+        description="32 random bytes in base64 that wrap the keys of all personal data; whoever "
+        "loses them loses those data. With the embedded server they are made once, into "
+        f"master.key in data_directory; with database_url they must be given: {HOW_TO_MAKE_A_KEY}",
+    )
+    pool_connections_min: PositiveInt = Field(
+        default=1, description="Connections that a process keeps open to the database."
+    )
+    pool_connections_max: PositiveInt = Field(
+        default=8, description="Connections that a process opens to the database at most."
+    )
+    pool_wait_seconds_max: Seconds = Field(
+        default=10, description="How long to wait for a free connection of the pool, in seconds."
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=10, description="How long to wait for a new connection, in seconds."
+    )
+    statement_timeout_seconds: Seconds = Field(
+        default=60, description="How long one statement of the service may run, in seconds."
+    )
+    lock_timeout_seconds: Seconds = Field(
+        default=10, description="How long a statement may wait for a lock, in seconds."
+    )
+    idle_in_transaction_timeout_seconds: Seconds = Field(
+        default=10,
+        description="After how long the server ends a session of the service that holds a "
+        "transaction open without using it, in seconds.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments first, then the environment, then the file."""
+        file = TomlConfigSettingsSource(settings_cls, toml_file=settings_file())
+        return init_settings, env_settings, file
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        if self.owner_database_url is not None and self.database_url is None:
+            raise ValueError("owner_database_url is given without database_url")
+        if self.pool_connections_min > self.pool_connections_max:
+            raise ValueError("pool_connections_min is above pool_connections_max")
+        return self
+
+
+def settings_file() -> Path | None:
+    """Return the settings file that is in force, None if there is none.
+
+    Raises:
+        SettingsError: ``GUISHU_SETTINGS`` names a file that is not there.
+    """
+    named = os.environ.get("GUISHU_SETTINGS")
+    if named:
+        if not Path(named).is_file():
+            raise SettingsError(
+                f"GUISHU_SETTINGS names {named}, which is not a file",
+                way_out="Correct the path, or unset GUISHU_SETTINGS.",
+            )
+        return Path(named)
+    return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: the file is missing, unreadable or no TOML, or settings are unknown,
+            malformed or contradictory; the sentence names all of them and quotes no value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(_fault(detail) for detail in error.errors(include_input=False))
+        raise SettingsError(
+            f"the settings cannot be used: {faults}",
+            way_out=f"Correct them in the environment or in {settings_file() or DEFAULT_FILE}; "
+            "`guishu settings` lists what can be set.",
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(
+            f"{settings_file()} cannot be read: {error}",
+            way_out="Make it a readable TOML file in UTF-8.",
+        ) from None
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """Return the settings by name, fit to be shown: no key and no password among them.
+
+    A URL is shown as libpq's ``keyword=value`` pairs.
+    """
+    shown = settings.model_dump()
+    for name, value in shown.items():
+        if isinstance(value, Path):
+            shown[name] = str(value)
+        elif isinstance(value, SecretStr):
+            is_url = name.endswith("database_url")
+            shown[name] = _masked_url(value.get_secret_value()) if is_url else MASK
+    return shown
+
+
+def decode_master_key(text: str) -> bytes:
+    """Return the 32 bytes of a master key in base64; ValueError says what is wrong, not the key."""
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != MASTER_KEY_BYTES:
+        raise ValueError(
+            f"is not {MASTER_KEY_BYTES} bytes in base64; make one: {HOW_TO_MAKE_A_KEY}"
+        )
+    return key
+
+
+def _masked_url(url: str) -> str:
+    parts = conninfo_to_dict(url)
+    for name in ("password", "sslpassword"):
+        if name in parts:
+            parts[name] = MASK
+    return make_conninfo("", **parts)
+
+
+def _fault(detail: Any) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{name} is unknown"
+    return f"{name}: {detail['msg'].removeprefix('Value error, ')}".removeprefix(": ")

@@ -1,0 +1,1 @@
+"""The processes that follow the feed: feeds, enforcer, projector."""

@@ -1,0 +1,56 @@
+"""Which guards a request may touch, as far as its own words tell. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ledger.customer import Admitted
+from ledger.envelope import Event
+from ledger.events import requests
+from ledger.organisation import OrganisationAt
+from ledger.settled import Key, Settled
+
+
+def keys_named(request: Event, organisation: OrganisationAt) -> Iterator[Key]:
+    """Yield the guards that the request itself names."""
+    data = request.data
+    yield ("customer", data.customer)
+    match data:
+        case requests.ClaimFiled():
+            yield ("holdings", data.claimant)
+            moment = request.occurred if request.import_id else request.recorded
+            yield ("grants", data.claimant, organisation.day(moment).isoformat())
+        case requests.AssignmentRequested():
+            yield ("holdings", data.assignee)
+        case requests.RegistrationRequested() | requests.CustomerChangeRequested():
+            for identifier in data.identifiers:
+                yield ("identifier", identifier.system, identifier.key)
+            if data.parent is not None:
+                yield ("customer", data.parent)
+        case requests.FollowUpLogged():
+            yield ("act", data.follow_up)
+        case requests.FollowUpCorrected() | requests.FollowUpVoided():
+            yield ("act", data.follow_up)
+        case requests.DealRecorded() | requests.DealCorrected() | requests.DealVoided():
+            yield ("act", data.deal)
+        case _:
+            pass
+
+
+def needs_a_look(request: Event) -> bool:
+    """Say whether the customer's present state names guards that the request does not."""
+    return not isinstance(
+        request.data, requests.ClaimFiled | requests.FollowUpLogged | requests.RegistrationRequested
+    )
+
+
+def keys_seen(batch: Iterable[Event], settled: Settled) -> Iterator[Key]:
+    """Yield the guards that the customers' state, read without a lock, suggests besides."""
+    for request in batch:
+        if needs_a_look(request):
+            customer = settled.customers.get(request.data.customer)
+            if isinstance(customer, Admitted):
+                if customer.owner is not None:
+                    yield ("holdings", customer.owner)
+                for system, key in customer.identifiers.items():
+                    yield ("identifier", system, key)

@@ -1,0 +1,46 @@
+"""The deciders: pure functions from settled state, a request and the facts to decisions.
+
+The decider is a rule itself. Its version comes into force by an event of the organisation; old
+versions stay, so that the history decided by them can be decided again. A change of what any
+history would bring is a new version, never an edit of an old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from ledger.deciders import version_1
+from ledger.deciders.drafts import Draft
+from ledger.envelope import Event
+from ledger.errors import LedgerError
+from ledger.organisation import OrganisationAt
+from ledger.settled import Settled
+
+Decider = Callable[[Settled, Event, OrganisationAt], Draft]
+LATEST = 1
+
+
+class DeciderMissingError(LedgerError):
+    """The version of the decider in force is not part of this version of guishu."""
+
+    code = "decider_missing"
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"Version {version} of the decider is in force, and this guishu has only {LATEST}.",
+            way_out="Upgrade guishu before enforcing or verifying.",
+        )
+
+
+def deciders() -> Mapping[int, Decider]:
+    """Return every version of the decider that this version of guishu has."""
+    return MappingProxyType({1: version_1.decide})
+
+
+def decider(version: int) -> Decider:
+    """Return one version of the decider; raises DeciderMissingError."""
+    found = deciders().get(version)
+    if found is None:
+        raise DeciderMissingError(version)
+    return found

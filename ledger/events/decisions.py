@@ -1,0 +1,175 @@
+"""What is decided: the enforcer alone writes these, in the stream ``ownership-<customer>``.
+
+Cause, ordinal, effective time, decider version, policy and the guard values seen stand in the
+envelope (see ledger/envelope.py). Reason codes are listed in ledger/reasons.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ledger.events.values import Identifier, Instant
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerAdmitted:
+    """The customer is in the ledger, in the pool of ``territory`` (None: anybody may claim).
+
+    ``known_from`` is the moment before which nobody knows whose the customer was.
+    """
+
+    customer: str
+    kind: str
+    known_from: Instant
+    territory: str | None = None
+    parent: str | None = None
+    identifiers: tuple[Identifier, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRefused:
+    """The customer was not admitted; ``existing`` is the one that has the identifier already."""
+
+    customer: str
+    reason: str
+    existing: str | None = None
+    identifier_system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerChanged:
+    """The change holds as it was asked; ``territory`` is the customer's from now on."""
+
+    customer: str
+    territory: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRefused:
+    """Nothing of the change holds; ``fields`` are those that it failed for."""
+
+    customer: str
+    reason: str
+    fields: tuple[str, ...] = ()
+    existing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnershipGranted:
+    """The claimant owns the customer from the effective time on.
+
+    ``owner_territory`` and ``customer_territory`` are those of this moment. ``limits_waived`` are
+    the reasons for which the policy in force would have refused the claim, had the policy of its
+    import not waived them.
+    """
+
+    customer: str
+    owner: str
+    owner_territory: str | None = None
+    customer_territory: str | None = None
+    protected_until: Instant | None = None
+    limits_waived: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRefused:
+    """The claim fails for one reason; ``owner`` is the customer's owner at that moment.
+
+    ``retry_at`` is the first moment at which this reason no longer holds, where that is known.
+    """
+
+    customer: str
+    claimant: str
+    reason: str
+    owner: str | None = None
+    retry_at: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnershipAssigned:
+    """A manager gave a free customer to ``owner``, who owns it from the effective time on."""
+
+    customer: str
+    owner: str
+    assigned_by: str
+    owner_territory: str | None = None
+    customer_territory: str | None = None
+    protected_until: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentRefused:
+    """The assignment fails for one reason; ``owner`` is the customer's owner at that moment."""
+
+    customer: str
+    assignee: str
+    reason: str
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnershipReleased:
+    """``owner`` no longer owns the customer; it is in the pool of ``territory`` again."""
+
+    customer: str
+    owner: str
+    reason_code: str
+    territory: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRefused:
+    """The release fails for one reason; ``owner`` is the customer's owner at that moment."""
+
+    customer: str
+    reason: str
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """The request stands as a fact and nothing else follows.
+
+    ``remark`` is a code such as ``deal_by_non_owner``; ``owner`` the owner at that moment.
+    """
+
+    customer: str
+    remark: str | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionRefused:
+    """A correction or voiding does not hold; ``act`` is what it was meant for."""
+
+    customer: str
+    act: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestParked:
+    """The enforcer could not decide the request at position ``request``: a defect, not a refusal.
+
+    The customer waits until a RequestUnparked; the other customers go on.
+    """
+
+    customer: str
+    request: int
+    error: str
+
+
+Decision = (
+    CustomerAdmitted
+    | RegistrationRefused
+    | CustomerChanged
+    | ChangeRefused
+    | OwnershipGranted
+    | ClaimRefused
+    | OwnershipAssigned
+    | AssignmentRefused
+    | OwnershipReleased
+    | ReleaseRefused
+    | Noted
+    | CorrectionRefused
+)

@@ -1,0 +1,203 @@
+"""What can be asked: each request is a fact once recorded, and gets its decision later.
+
+All of them stand in the stream ``customer-<id>``. Who asked, when, and from where is in the
+envelope (see ledger/envelope.py); here is what was asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ledger.events.values import (
+    Attribute,
+    Contact,
+    Day,
+    ForeignId,
+    Identifier,
+    Instant,
+    Money,
+    Sealed,
+    Site,
+    Text,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRequested:
+    """Somebody enters a customer. ``kind`` is ``organisation`` or ``individual`` (个体工商户).
+
+    ``opening`` marks a row of an opening balance: before the import's cut-over the customer's
+    ownership is unknown, not free.
+    """
+
+    customer: str
+    kind: str
+    name: Text
+    identifiers: tuple[Identifier, ...] = ()
+    foreign_ids: tuple[ForeignId, ...] = ()
+    parent: str | None = None
+    territory: str | None = None
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    contacts: tuple[Contact, ...] = ()
+    sites: tuple[Site, ...] = ()
+    opening: bool = False
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerChangeRequested:
+    """Somebody changes a customer. What is None or absent stays; ``removed`` names what goes.
+
+    ``removed`` holds words such as ``parent``, ``territory``, ``attribute:region``,
+    ``contact:<id>``, ``site:<id>``, ``identifier:<system>``. ``closed`` closes the customer or
+    opens it again.
+    """
+
+    customer: str
+    name: Text | None = None
+    identifiers: tuple[Identifier, ...] = ()
+    foreign_ids: tuple[ForeignId, ...] = ()
+    parent: str | None = None
+    territory: str | None = None
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    contacts: tuple[Contact, ...] = ()
+    sites: tuple[Site, ...] = ()
+    removed: tuple[str, ...] = ()
+    closed: bool | None = None
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimFiled:
+    """Somebody claims a customer (领取) for ``claimant``."""
+
+    customer: str
+    claimant: str
+    note: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequested:
+    """The owner, or a manager over the owner or the customer, gives the customer back (释放)."""
+
+    customer: str
+    reason_code: str
+    reason: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentRequested:
+    """A manager assigns a free customer to somebody (分配)."""
+
+    customer: str
+    assignee: str
+    reason: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUpLogged:
+    """Somebody followed a customer up (跟进): how, what was agreed, and when next.
+
+    When it happened is the envelope's ``occurred``, where it differs from the recorded time.
+    """
+
+    customer: str
+    follow_up: str
+    person: str
+    channel: str
+    note: Sealed | None = None
+    agreed: Sealed | None = None
+    next_on: Day | None = None
+    contact: str | None = None
+    site: str | None = None
+    foreign_ids: tuple[ForeignId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DealRecorded:
+    """A deal was ``won`` or ``lost`` by a person, with its value where there is one."""
+
+    customer: str
+    deal: str
+    person: str
+    outcome: str
+    value: Money | None = None
+    product: str | None = None
+    foreign_ids: tuple[ForeignId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUpCorrected:
+    """A follow-up was entered wrongly; what is None stays. ``at`` is the corrected time."""
+
+    customer: str
+    follow_up: str
+    reason_code: str
+    reason: Sealed | None = None
+    channel: str | None = None
+    note: Sealed | None = None
+    agreed: Sealed | None = None
+    next_on: Day | None = None
+    at: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUpVoided:
+    """A follow-up never happened, or was entered twice: it no longer counts."""
+
+    customer: str
+    follow_up: str
+    reason_code: str
+    reason: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DealCorrected:
+    """A deal was entered wrongly; what is None stays."""
+
+    customer: str
+    deal: str
+    reason_code: str
+    reason: Sealed | None = None
+    outcome: str | None = None
+    value: Money | None = None
+    product: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DealVoided:
+    """A deal fell through, or was entered twice: it no longer counts."""
+
+    customer: str
+    deal: str
+    reason_code: str
+    reason: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestUnparked:
+    """An administrator has a parked request decided after all, by a stated decider version.
+
+    ``request`` is the position of the parked request; its customer's later requests, which waited
+    for it, are decided after it, in their order.
+    """
+
+    customer: str
+    request: int
+    decider: int
+
+
+Request = (
+    RegistrationRequested
+    | CustomerChangeRequested
+    | ClaimFiled
+    | ReleaseRequested
+    | AssignmentRequested
+    | FollowUpLogged
+    | DealRecorded
+    | FollowUpCorrected
+    | FollowUpVoided
+    | DealCorrected
+    | DealVoided
+    | RequestUnparked
+)

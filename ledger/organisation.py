@@ -1,0 +1,326 @@
+"""The organisation's facts, readable at every position of the log.
+
+``Organisation`` is folded once, in order; ``at(position)`` then answers from the facts strictly
+below that position. That is what makes a decision the same for every enforcer and every replay.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Generic, TypeVar
+from zoneinfo import ZoneInfo
+
+from ledger.envelope import Event
+from ledger.events import organisation as facts
+from ledger.events.values import ForeignId, Text
+from ledger.policy import Policy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A person is away from ``from_day`` until the day before ``until_day``."""
+
+    from_day: date
+    until_day: date
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """``delegate`` acts from ``from_day`` until the day before ``until_day``."""
+
+    delegate: str
+    from_day: date
+    until_day: date
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person as the organisation knows them at some position."""
+
+    person: str
+    name: Text
+    territory: str | None
+    roles: frozenset[str]
+    joined_on: date | None = None
+    left_on: date | None = None
+    absences: tuple[Absence, ...] = ()
+    delegations: tuple[Delegation, ...] = ()
+    foreign_ids: tuple[ForeignId, ...] = ()
+
+    def has_left(self, day: date) -> bool:
+        """Say whether the person is no longer there on ``day``."""
+        return self.left_on is not None and self.left_on <= day
+
+
+@dataclass(frozen=True, slots=True)
+class Territory:
+    """A territory as it is at some position."""
+
+    territory: str
+    name: str
+    parent: str | None
+    head: str | None
+    managers: frozenset[str]
+    foreign_ids: tuple[ForeignId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedPolicy:
+    """A policy with its number; 0 is the default that holds before any was adopted."""
+
+    number: int
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """An import: requests that name it take effect when they occurred, under its policy."""
+
+    import_id: str
+    name: str
+    time_zone: str
+    policy: Policy
+    cut_over: datetime | None
+    opened_position: int
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class _Versions(Generic[T]):
+    """What something was from which position on; positions rise."""
+
+    positions: list[int] = field(default_factory=list)
+    values: list[T] = field(default_factory=list)
+
+    def put(self, position: int, value: T) -> None:
+        self.positions.append(position)
+        self.values.append(value)
+
+    def before(self, position: int) -> T | None:
+        index = bisect_left(self.positions, position)
+        return self.values[index - 1] if index else None
+
+
+class Organisation:
+    """Folds the stream ``organisation``; keeps every version of every fact."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.version = 0
+        self._founded: _Versions[tuple[str, ZoneInfo]] = _Versions()
+        self._people: dict[str, _Versions[Person]] = {}
+        self._territories: dict[str, _Versions[Territory]] = {}
+        self._policies: _Versions[NumberedPolicy] = _Versions()
+        self._deciders: _Versions[int] = _Versions()
+        self._imports: dict[str, _Versions[Import]] = {}
+        self._default = NumberedPolicy(0, Policy())
+
+    def apply(self, event: Event) -> None:
+        """Fold one event of the stream; events come in order."""
+        self.position = event.position
+        self.version = event.version
+        position, data = event.position, event.data
+        match data:
+            case facts.OrganisationFounded():
+                self._founded.put(position, (data.name, ZoneInfo(data.time_zone)))
+            case facts.TerritoryDefined():
+                self._put_territory(position, data)
+            case facts.PolicyAdopted():
+                policy = Policy.model_validate(data.rules)
+                self._policies.put(position, NumberedPolicy(data.number, policy))
+            case facts.DeciderAdopted():
+                self._deciders.put(position, data.version)
+            case facts.ImportOpened():
+                self._put_import(position, data)
+            case facts.ImportClosed():
+                versions = self._imports[data.import_id]
+                versions.put(position, replace(versions.values[-1], closed=True))
+            case _:
+                self._apply_to_person(position, data)
+
+    def apply_all(self, events: Iterable[Event]) -> None:
+        """Fold events in order."""
+        for event in events:
+            self.apply(event)
+
+    def _put_territory(self, position: int, data: facts.TerritoryDefined) -> None:
+        managers = frozenset(data.managers) | ({data.head} if data.head else frozenset())
+        self._territories.setdefault(data.territory, _Versions()).put(
+            position,
+            Territory(
+                data.territory, data.name, data.parent, data.head, managers, data.foreign_ids
+            ),
+        )
+
+    def _put_import(self, position: int, data: facts.ImportOpened) -> None:
+        self._imports.setdefault(data.import_id, _Versions()).put(
+            position,
+            Import(
+                data.import_id,
+                data.name,
+                data.time_zone,
+                Policy.model_validate(data.rules),
+                data.cut_over,
+                position,
+            ),
+        )
+
+    def _apply_to_person(self, position: int, data: facts.OrganisationFact) -> None:
+        if isinstance(data, facts.PersonJoined):
+            person = Person(
+                data.person,
+                data.name,
+                data.territory,
+                frozenset(data.roles),
+                data.joined_on,
+                foreign_ids=data.foreign_ids,
+            )
+            self._people.setdefault(data.person, _Versions()).put(position, person)
+            return
+        versions = self._people[data.person]  # type: ignore[union-attr]  # the other facts of a person all name one
+        versions.put(position, _changed(versions.values[-1], data))
+
+    def at(self, position: int) -> OrganisationAt:
+        """Return the organisation as the facts below ``position`` say; cheap."""
+        return OrganisationAt(self, position)
+
+    @property
+    def latest(self) -> OrganisationAt:
+        """The organisation as all facts folded so far say."""
+        return OrganisationAt(self, self.position + 1)
+
+
+def _changed(person: Person, data: facts.OrganisationFact) -> Person:
+    match data:
+        case facts.PersonChanged():
+            return replace(
+                person,
+                territory=data.territory,
+                roles=frozenset(data.roles),
+                name=person.name if data.name is None else data.name,
+            )
+        case facts.PersonLeft():
+            return replace(person, left_on=data.left_on)
+        case facts.PersonReturned():
+            return replace(person, left_on=None, joined_on=data.returned_on)
+        case facts.PersonAway():
+            absence = Absence(data.from_day, data.until_day)
+            return replace(person, absences=(*person.absences, absence))
+        case facts.DelegateNamed():
+            delegation = Delegation(data.delegate, data.from_day, data.until_day)
+            return replace(person, delegations=(*person.delegations, delegation))
+        case _:
+            raise AssertionError(f"{type(data).__name__} is no fact of a person")
+
+
+@dataclass(frozen=True, slots=True)
+class OrganisationAt:
+    """The organisation's facts below one position."""
+
+    _organisation: Organisation
+    position: int
+
+    @property
+    def time_zone(self) -> ZoneInfo:
+        """The zone in which a day begins and ends; UTC before the organisation was founded."""
+        founded = self._organisation._founded.before(self.position)
+        return founded[1] if founded else ZoneInfo("UTC")
+
+    @property
+    def name(self) -> str | None:
+        """The organisation's name, None before it was founded."""
+        founded = self._organisation._founded.before(self.position)
+        return founded[0] if founded else None
+
+    @property
+    def policy(self) -> NumberedPolicy:
+        """The policy in force."""
+        return self._organisation._policies.before(self.position) or self._organisation._default
+
+    @property
+    def decider(self) -> int:
+        """The version of the decider in force; 1 before any was adopted."""
+        return self._organisation._deciders.before(self.position) or 1
+
+    def person(self, person: str) -> Person | None:
+        """Return a person, None where nobody of that id joined."""
+        versions = self._organisation._people.get(person)
+        return versions.before(self.position) if versions else None
+
+    def people(self) -> Iterator[Person]:
+        """Yield everybody who ever joined, in the order of joining."""
+        for versions in self._organisation._people.values():
+            person = versions.before(self.position)
+            if person is not None:
+                yield person
+
+    def territory(self, territory: str) -> Territory | None:
+        """Return a territory, None where there is none of that id."""
+        versions = self._organisation._territories.get(territory)
+        return versions.before(self.position) if versions else None
+
+    def territories(self) -> Iterator[Territory]:
+        """Yield the territories, in the order of their first definition."""
+        for versions in self._organisation._territories.values():
+            territory = versions.before(self.position)
+            if territory is not None:
+                yield territory
+
+    def import_(self, import_id: str) -> Import | None:
+        """Return an import, None where none of that id was opened."""
+        versions = self._organisation._imports.get(import_id)
+        return versions.before(self.position) if versions else None
+
+    def imports(self) -> Iterator[Import]:
+        """Yield the imports, in the order of their opening."""
+        for versions in self._organisation._imports.values():
+            opened = versions.before(self.position)
+            if opened is not None:
+                yield opened
+
+    def lineage(self, territory: str | None) -> Iterator[Territory]:
+        """Yield a territory and those above it, the nearest first."""
+        seen: set[str] = set()
+        while territory is not None and territory not in seen:
+            seen.add(territory)
+            found = self.territory(territory)
+            if found is None:
+                return
+            yield found
+            territory = found.parent
+
+    def is_within(self, territory: str | None, above: str | None) -> bool:
+        """Say whether ``territory`` is ``above`` or stands below it."""
+        return above is not None and any(
+            each.territory == above for each in self.lineage(territory)
+        )
+
+    def manages(self, person: str, territory: str | None) -> bool:
+        """Say whether ``person`` manages ``territory`` or one above it."""
+        return any(person in each.managers for each in self.lineage(territory))
+
+    def heads(self, person: str, territory: str | None) -> bool:
+        """Say whether ``person`` is the head of ``territory`` or of one above it."""
+        return any(person == each.head for each in self.lineage(territory))
+
+    def is_manager(self, person: str) -> bool:
+        """Say whether ``person`` manages any territory."""
+        return any(person in each.managers for each in self.territories())
+
+    def day(self, moment: datetime) -> date:
+        """Return the organisation's calendar day of a moment."""
+        return moment.astimezone(self.time_zone).date()
+
+    def start_of(self, day: date) -> datetime:
+        """Return the first moment of a calendar day, in UTC."""
+        return datetime.combine(day, time(), self.time_zone).astimezone(UTC)
+
+    def days_after(self, moment: datetime, days: int) -> datetime:
+        """Return the moment ``days`` calendar days later, at the same local time, in UTC."""
+        local = moment.astimezone(self.time_zone).replace(tzinfo=None) + timedelta(days=days)
+        return local.replace(tzinfo=self.time_zone).astimezone(UTC)

@@ -1,0 +1,145 @@
+"""What may be said about the organisation itself: people, territories, policies, imports."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+
+from ledger.commands import Command, Id, Name, Note, Numbers, Word
+from ledger.policy import Policy
+
+Role = Literal["rep", "manager", "auditor", "admin", "integration"]
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("is no time zone of the IANA data base, such as Asia/Shanghai")
+    ZoneInfo(name)
+    return name
+
+
+ZoneName = Annotated[str, AfterValidator(_known_zone)]
+
+
+class FoundOrganisation(Command):
+    """Say whose ledger this is; once."""
+
+    name: Name
+    time_zone: ZoneName
+
+
+class DefineTerritory(Command):
+    """Make a territory, or say how one is from now on (``territory`` names it)."""
+
+    territory: Id | None = None
+    name: Name
+    parent: Id | None = None
+    head: Id | None = None
+    managers: Annotated[tuple[Id, ...], Field(max_length=100)] = ()
+    foreign_ids: Numbers = ()
+
+
+class AddPerson(Command):
+    """Somebody joins. ``person`` may state an id made before, so that others can name it."""
+
+    person: Id | None = None
+    name: Name
+    territory: Id | None = None
+    roles: Annotated[tuple[Role, ...], Field(max_length=5)] = ("rep",)
+    joined_on: date | None = None
+    foreign_ids: Numbers = ()
+    phone: Word | None = None
+    email: Word | None = None
+
+
+class ChangePerson(Command):
+    """A person's territory and roles from now on; a name not given stays."""
+
+    person: Id
+    territory: Id | None
+    roles: Annotated[tuple[Role, ...], Field(max_length=5)]
+    name: Name | None = None
+
+
+class MarkLeft(Command):
+    """``left_on`` is the first day on which the person is no longer there."""
+
+    person: Id
+    left_on: date
+
+
+class MarkReturned(Command):
+    """Somebody who left is there again."""
+
+    person: Id
+    returned_on: date
+
+
+class _Period(Command):
+    person: Id
+    from_day: date
+    until_day: date
+
+    @model_validator(mode="after")
+    def _has_days(self) -> _Period:
+        if self.until_day <= self.from_day:
+            raise ValueError("until_day must lie behind from_day")
+        return self
+
+
+class MarkAway(_Period):
+    """The person is away from ``from_day`` until the day before ``until_day``."""
+
+
+class NameDelegate(_Period):
+    """``delegate`` acts for the person in that time."""
+
+    delegate: Id
+
+
+class AdoptPolicy(Command):
+    """Put a policy in force."""
+
+    policy: Policy
+    comment: Note | None = None
+
+
+class AdoptDecider(Command):
+    """Put a version of the decider in force."""
+
+    version: Annotated[int, Field(ge=1)]
+
+
+class OpenImport(Command):
+    """Open an import; ``policy`` None means today's territories and no limits."""
+
+    import_id: Id | None = None
+    name: Word
+    time_zone: ZoneName
+    policy: Policy | None = None
+    cut_over: AwareDatetime | None = None
+
+
+class CloseImport(Command):
+    """Close an import: nothing more may be filed under it."""
+
+    import_id: Id
+
+
+FactCommand = (
+    FoundOrganisation
+    | DefineTerritory
+    | AddPerson
+    | ChangePerson
+    | MarkLeft
+    | MarkReturned
+    | MarkAway
+    | NameDelegate
+    | AdoptPolicy
+    | AdoptDecider
+    | OpenImport
+    | CloseImport
+)

@@ -1,0 +1,143 @@
+"""Policies: the limits and territory rules of an organisation, as versioned data.
+
+The defaults are those that open Chinese CRMs ship with, or the stricter of two; where a figure
+comes from stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.events.values import Attribute
+
+Operator = Literal["is", "is_not", "one_of", "contains", "at_least", "at_most", "starts_with"]
+
+
+class Condition(BaseModel):
+    """One predicate over a customer's attributes; an absent attribute never matches.
+
+    ``is``, ``is_not``, ``one_of``, ``starts_with`` compare text; ``contains`` asks a set;
+    ``at_least`` and ``at_most`` compare integers, decimals, amounts of money and dates.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attribute: str
+    operator: Operator
+    value: str | tuple[str, ...]
+
+    def matches(self, attributes: Mapping[str, Attribute]) -> bool:
+        """Say whether ``attributes`` satisfy the condition."""
+        found = attributes.get(self.attribute)
+        if found is None:
+            return False
+        if self.operator == "contains":
+            held = found.get("set") if isinstance(found, dict) else None
+            return isinstance(held, list) and self.value in held
+        text = _plain(found)
+        if self.operator == "one_of":
+            return text in self.value
+        if not isinstance(self.value, str):
+            return False
+        if self.operator == "is":
+            return text == self.value
+        if self.operator == "is_not":
+            return text != self.value
+        if self.operator == "starts_with":
+            return text.startswith(self.value)
+        ordering = _compare(found, self.value)
+        if ordering is None:
+            return False
+        return ordering >= 0 if self.operator == "at_least" else ordering <= 0
+
+
+def _plain(found: Attribute) -> str:
+    if isinstance(found, dict):
+        ((_, inner),) = found.items()
+        return str(inner["amount"]) if isinstance(inner, dict) else str(inner)
+    return str(found)
+
+
+def _compare(found: Attribute, bound: str) -> int | None:
+    """Return -1, 0 or 1 as ``found`` is below, at or above ``bound``; None where neither."""
+    if isinstance(found, dict) and "date" in found:
+        try:
+            mine, other = date.fromisoformat(_plain(found)), date.fromisoformat(bound)
+        except ValueError:
+            return None
+        return (mine > other) - (mine < other)
+    try:
+        number, limit = Decimal(_plain(found)), Decimal(bound)
+    except InvalidOperation:
+        return None
+    return (number > limit) - (number < limit)
+
+
+class TerritoryRule(BaseModel):
+    """Customers that match all conditions belong to ``territory``; the first such rule counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    territory: str
+    conditions: tuple[Condition, ...] = Field(min_length=1)
+
+
+class Policy(BaseModel):
+    """The rules in force. None means: no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # 999 customers is the seed of the most used open CRM.
+    holding_limit: int | None = Field(default=999, ge=0)
+    won_customers_count: bool = True
+    # Against mass claiming of the pool (OWASP API6); counts grants of the local day, so that
+    # claim-and-release does not bypass it.
+    daily_claim_limit: int | None = Field(default=50, ge=0)
+    cooldown_days: int = Field(default=3, ge=0)
+    protection_days: int = Field(default=30, ge=0)
+    claim_scope: Literal["own_territory", "subtree", "everywhere"] = "subtree"
+    territory_rules: tuple[TerritoryRule, ...] = ()
+    # Who may change an attribute that a territory rule reads, or the territory itself.
+    guarded_changes_by: Literal["head", "manager", "anyone"] = "head"
+    # How late a follow-up may be entered and still be judged at its stated time.
+    late_follow_up_days: int = Field(default=7, ge=0)
+
+    @cached_property
+    def guarded_attributes(self) -> frozenset[str]:
+        """The attributes that this policy reads."""
+        return frozenset(
+            condition.attribute for rule in self.territory_rules for condition in rule.conditions
+        )
+
+    def territory_of(self, explicit: str | None, attributes: Mapping[str, Attribute]) -> str | None:
+        """Return a customer's territory: the one named, else by the first rule, else None."""
+        if explicit is not None:
+            return explicit
+        for rule in self.territory_rules:
+            if all(condition.matches(attributes) for condition in rule.conditions):
+                return rule.territory
+        return None
+
+    def as_rules(self) -> dict[str, Any]:
+        """Return the JSON of this policy, as PolicyAdopted holds it."""
+        return self.model_dump(mode="json")
+
+
+def without_limits(policy: Policy) -> Policy:
+    """Return ``policy`` as an import uses it by default: the same territories, and no limits."""
+    return policy.model_copy(
+        update={
+            "holding_limit": None,
+            "daily_claim_limit": None,
+            "cooldown_days": 0,
+            "protection_days": 0,
+            "claim_scope": "everywhere",
+            "guarded_changes_by": "anyone",
+        }
+    )

@@ -1,0 +1,54 @@
+"""Reason codes of decisions: stable words for programs, one sentence each for people."""
+
+from __future__ import annotations
+
+OWNED_BY_ANOTHER = "owned_by_another"
+ALREADY_YOURS = "already_yours"
+HOLDING_LIMIT = "holding_limit"
+DAILY_LIMIT = "daily_limit"
+COOLDOWN = "cooldown"
+OUTSIDE_TERRITORY = "outside_territory"
+CUSTOMER_CLOSED = "customer_closed"
+CUSTOMER_NOT_ADMITTED = "customer_not_admitted"
+CLAIMANT_LEFT = "claimant_left"
+CLAIMANT_UNKNOWN = "claimant_unknown"
+HISTORY_OUT_OF_ORDER = "history_out_of_order"
+IDENTIFIER_TAKEN = "identifier_taken"
+ALREADY_REGISTERED = "already_registered"
+PARENT_UNKNOWN = "parent_unknown"
+GROUP_CYCLE = "group_cycle"
+NOT_OWNER = "not_owner"
+NOT_MANAGER = "not_manager"
+NOT_HEAD = "not_head"
+UNKNOWN_ACT = "unknown_act"
+ACT_VOIDED = "act_voided"
+NOT_YOURS = "not_yours"
+DEAL_BY_NON_OWNER = "deal_by_non_owner"
+FOLLOW_UP_BY_NON_OWNER = "follow_up_by_non_owner"
+
+SENTENCES: dict[str, str] = {
+    OWNED_BY_ANOTHER: "The customer belongs to somebody else.",
+    ALREADY_YOURS: "The customer is the claimant's already.",
+    HOLDING_LIMIT: "The holding limit is reached.",
+    DAILY_LIMIT: "The limit of claims for this day is reached.",
+    COOLDOWN: "A former owner must wait before claiming the customer again.",
+    OUTSIDE_TERRITORY: "The customer is outside the territory in which the person may claim.",
+    CUSTOMER_CLOSED: "The customer is closed.",
+    CUSTOMER_NOT_ADMITTED: "The customer was never admitted to the ledger.",
+    CLAIMANT_LEFT: "The person has left.",
+    CLAIMANT_UNKNOWN: "The person is not known to the organisation.",
+    HISTORY_OUT_OF_ORDER: "The row is older than what was decided about the customer before.",
+    IDENTIFIER_TAKEN: "Another customer has this identifier.",
+    ALREADY_REGISTERED: "The customer was registered before.",
+    PARENT_UNKNOWN: "The group parent was never admitted to the ledger.",
+    GROUP_CYCLE: "The customer would be its own parent.",
+    NOT_OWNER: "Only the owner, or a manager over the owner or the customer, may do this.",
+    NOT_MANAGER: "Only a manager of the customer's territory may do this.",
+    NOT_HEAD: "Only the head of the customer's territory may change what the policy reads.",
+    UNKNOWN_ACT: "There is no such follow-up or deal at this customer.",
+    ACT_VOIDED: "The follow-up or deal was voided before.",
+    NOT_YOURS: "Only who recorded it, or a manager over the customer, may correct it.",
+    DEAL_BY_NON_OWNER: "The deal was made by somebody who does not own the customer.",
+    FOLLOW_UP_BY_NON_OWNER: "The follow-up was made by somebody who does not own the customer.",
+}
+"""What each code means, as one sentence for people."""

@@ -1,0 +1,268 @@
+"""Settled state: what has been decided so far, as the deciders read it and decisions change it.
+
+The enforcer loads a part of it, under locks; ``verify`` and the specifications hold all of it.
+Every key that a decider looks up and that was not loaded raises NotLoadedError: the enforcer then
+locks it too and decides again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from ledger.customer import (
+    Admitted,
+    Customer,
+    Held,
+    Refused,
+    Unregistered,
+    admitted,
+    changed,
+    given_up,
+    taken,
+)
+from ledger.envelope import Event
+from ledger.events import decisions, requests
+from ledger.organisation import OrganisationAt
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """How many customers a person holds, and how many of these have a won deal."""
+
+    held: int = 0
+    held_won: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A follow-up or deal, as far as corrections and counts need it."""
+
+    customer: str
+    kind: str
+    person: str
+    actor: str
+    at: datetime
+    outcome: str | None = None
+    stands: bool = True
+
+
+Key = tuple[str, ...]
+"""What a guard row is about: ``("customer", id)``, ``("holdings", person)``,
+``("grants", person, day)``, ``("identifier", system, key)``, ``("act", id)``."""
+
+
+class NotLoadedError(Exception):
+    """A decider looked up a guard that was not loaded and locked."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+@dataclass(slots=True)
+class Settled:
+    """The settled state; ``complete`` says that what is not in it does not exist."""
+
+    complete: bool = False
+    customers: dict[str, Customer] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    holdings: dict[str, Holdings] = field(default_factory=dict)
+    grants: dict[tuple[str, str], int] = field(default_factory=dict)
+    identifiers: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    acts: dict[str, Act | None] = field(default_factory=dict)
+    # What decisions changed since it was loaded, for writing back.
+    touched: set[Key] = field(default_factory=set)
+
+    def customer(self, customer: str) -> Customer:
+        """Return a customer's state; raises NotLoadedError."""
+        found = self.customers.get(customer)
+        if found is None:
+            self._need("customer", customer)
+            return Unregistered()
+        return found
+
+    def version(self, customer: str) -> int:
+        """Return the version of the customer's ownership stream, 0 while it is empty."""
+        return self.versions.get(customer, 0)
+
+    def holdings_of(self, person: str) -> Holdings:
+        """Return what a person holds; raises NotLoadedError."""
+        found = self.holdings.get(person)
+        if found is None:
+            self._need("holdings", person)
+            return Holdings()
+        return found
+
+    def grants_of(self, person: str, day: str) -> int:
+        """Return the grants to a person on a local day (ISO); raises NotLoadedError."""
+        found = self.grants.get((person, day))
+        if found is None:
+            self._need("grants", person, day)
+            return 0
+        return found
+
+    def holder_of(self, system: str, key: str) -> str | None:
+        """Return the customer that has an identifier; raises NotLoadedError."""
+        if (system, key) not in self.identifiers:
+            self._need("identifier", system, key)
+        return self.identifiers.get((system, key))
+
+    def act(self, act: str) -> Act | None:
+        """Return a follow-up or deal; raises NotLoadedError."""
+        if act not in self.acts:
+            self._need("act", act)
+        return self.acts.get(act)
+
+    def _need(self, *key: str) -> None:
+        if not self.complete:
+            raise NotLoadedError(key)
+
+    def apply(
+        self,
+        cause: Event,
+        data: decisions.Decision,
+        effective: datetime,
+        organisation: OrganisationAt,
+    ) -> None:
+        """Fold one decision, made for ``cause``, whose facts are those of ``organisation``."""
+        customer = data.customer
+        self.versions[customer] = self.version(customer) + 1
+        self.touched.add(("customer", customer))
+        match data:
+            case decisions.CustomerAdmitted():
+                self.customers[customer] = admitted(cause.data, data, effective)
+                for identifier in data.identifiers:
+                    self._take_identifier(identifier.system, identifier.key, customer)
+            case decisions.RegistrationRefused():
+                self._refuse_registration(data, effective)
+            case decisions.CustomerChanged():
+                self._change(customer, cause.data, effective)
+            case decisions.OwnershipGranted():
+                day = organisation.day(effective).isoformat()
+                self.grants[data.owner, day] = self.grants_of(data.owner, day) + 1
+                self.touched.add(("grants", data.owner, day))
+                self._begin(customer, data.owner, effective, data.protected_until)
+            case decisions.OwnershipAssigned():
+                self._begin(customer, data.owner, effective, data.protected_until)
+            case decisions.OwnershipReleased():
+                self._end(customer, effective)
+            case decisions.Noted():
+                self._note(customer, cause, effective)
+            case _:
+                self._pass(customer, effective)
+
+    def _admitted(self, customer: str) -> Admitted:
+        found = self.customer(customer)
+        if not isinstance(found, Admitted):
+            raise AssertionError(f"{customer} was decided on before it was admitted")
+        return found
+
+    def _pass(self, customer: str, effective: datetime) -> None:
+        self.customers[customer] = replace(self.customer(customer), effective=effective)
+
+    def _refuse_registration(
+        self, data: decisions.RegistrationRefused, effective: datetime
+    ) -> None:
+        found = self.customer(data.customer)
+        if isinstance(found, Admitted):  # registered a second time: the first stays as it is
+            self._pass(data.customer, effective)
+        else:
+            self.customers[data.customer] = Refused(data.existing, effective)
+
+    def _take_identifier(self, system: str, key: str, customer: str | None) -> None:
+        self.identifiers[system, key] = customer
+        self.touched.add(("identifier", system, key))
+
+    def _change(
+        self, customer: str, request: requests.CustomerChangeRequested, effective: datetime
+    ) -> None:
+        before = self._admitted(customer)
+        after = replace(changed(before, request), effective=effective)
+        for system, key in before.identifiers.items():
+            if after.identifiers.get(system) != key:
+                self._take_identifier(system, key, None)
+        for system, key in after.identifiers.items():
+            if before.identifiers.get(system) != key:
+                self._take_identifier(system, key, customer)
+        self.customers[customer] = after
+
+    def _count(self, person: str, held: int, held_won: int) -> None:
+        found = self.holdings_of(person)
+        self.holdings[person] = Holdings(found.held + held, found.held_won + held_won)
+        self.touched.add(("holdings", person))
+
+    def _begin(
+        self, customer: str, owner: str, effective: datetime, protected_until: datetime | None
+    ) -> None:
+        found = self._admitted(customer)
+        if found.owner is not None:
+            raise AssertionError(f"{customer} would have two owners")
+        self._count(owner, 1, found.won_deals > 0)
+        self.customers[customer] = taken(found, owner, effective, protected_until)
+
+    def _end(self, customer: str, effective: datetime) -> None:
+        found = self._admitted(customer)
+        if isinstance(found.tenure, Held):
+            self._count(found.tenure.owner, -1, -(found.won_deals > 0))
+        self.customers[customer] = given_up(found, effective)
+
+    def _note(self, customer: str, cause: Event, effective: datetime) -> None:
+        data = cause.data
+        match data:
+            case requests.FollowUpLogged():
+                self._record(customer, data.follow_up, cause, None)
+            case requests.DealRecorded():
+                self._record(customer, data.deal, cause, data.outcome)
+            case requests.FollowUpCorrected():
+                self._amend(data.follow_up, at=data.at)
+            case requests.FollowUpVoided():
+                self._amend(data.follow_up, stands=False)
+            case requests.DealCorrected():
+                self._amend(data.deal, outcome=data.outcome)
+            case requests.DealVoided():
+                self._amend(data.deal, stands=False)
+            case _:
+                pass
+        self._pass(customer, effective)
+
+    def _record(self, customer: str, act: str, cause: Event, outcome: str | None) -> None:
+        if self.act(act) is None:
+            kind = "follow_up" if outcome is None else "deal"
+            person: str = cause.data.person
+            self._put(act, Act(customer, kind, person, cause.actor, cause.occurred, outcome))
+            self._count_won(customer, int(outcome == "won"))
+
+    def _amend(
+        self,
+        act: str,
+        *,
+        at: datetime | None = None,
+        outcome: str | None = None,
+        stands: bool = True,
+    ) -> None:
+        before = self.act(act)
+        if before is None:
+            raise AssertionError(f"{act} was corrected before it was recorded")
+        after = replace(before, at=at or before.at, outcome=outcome or before.outcome)
+        after = replace(after, stands=stands)
+        self._put(act, after)
+        self._count_won(after.customer, _counts(after) - _counts(before))
+
+    def _put(self, act: str, value: Act) -> None:
+        self.acts[act] = value
+        self.touched.add(("act", act))
+
+    def _count_won(self, customer: str, difference: int) -> None:
+        found = self.customer(customer)
+        if difference == 0 or not isinstance(found, Admitted):
+            return
+        after = replace(found, won_deals=found.won_deals + difference)
+        self.customers[customer] = after
+        self.touched.add(("customer", customer))
+        if isinstance(found.tenure, Held):
+            self._count(found.tenure.owner, 0, (after.won_deals > 0) - (found.won_deals > 0))
+
+
+def _counts(act: Act) -> int:
+    return int(act.stands and act.outcome == "won")

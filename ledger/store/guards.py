@@ -1,0 +1,195 @@
+"""The guard rows: locking them in one order, and their settled state as JSON bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from psycopg import Connection
+
+from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
+from ledger.settled import Act, Holdings, Key, Settled
+from ledger.store.arrays import bytea_array, int4_array, text_array
+
+_SEPARATOR = "\x1f"
+
+_READ = "SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)"
+# The keys come sorted, and each statement takes its rows in that order: no two transactions can
+# each hold what the other waits for.
+_MAKE = """
+INSERT INTO ledger.guards (key) SELECT key FROM unnest(%b::text[]) WITH ORDINALITY AS a(key, n)
+WHERE NOT EXISTS (SELECT FROM ledger.guards g WHERE g.key = a.key)
+ORDER BY n ON CONFLICT (key) DO NOTHING
+"""
+_LOCK = """
+SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)
+ORDER BY key COLLATE "C" FOR UPDATE
+"""
+_WRITE = """
+UPDATE ledger.guards g SET version = a.version, state = a.state
+FROM unnest(%b::text[], %b::integer[], %b::bytea[]) AS a(key, version, state)
+WHERE g.key = a.key
+"""
+
+
+def text_of(key: Key) -> str:
+    """Return the key of a guard row; the parts hold no control characters."""
+    return _SEPARATOR.join(key)
+
+
+def read(connection: Connection[Any], keys: Iterable[Key], settled: Settled) -> None:
+    """Read guards without locking them, as a guess; missing ones count as empty."""
+    wanted = sorted({text_of(key) for key in keys})
+    rows = connection.execute(_READ, (text_array(wanted),), prepare=True, binary=True).fetchall()
+    _load(settled, wanted, rows)
+
+
+def lock(connection: Connection[Any], keys: Iterable[Key], settled: Settled) -> None:
+    """Make the missing rows, lock all in key order, and only then read their settled state."""
+    wanted = sorted({text_of(key) for key in keys})
+    packed = text_array(wanted)
+    connection.execute(_MAKE, (packed,), prepare=True, binary=True)
+    rows = connection.execute(_LOCK, (packed,), prepare=True, binary=True).fetchall()
+    if len(rows) != len(wanted):
+        raise AssertionError(f"{len(rows)} of {len(wanted)} guards were locked")
+    _load(settled, wanted, rows)
+
+
+def _load(settled: Settled, wanted: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    for key in wanted:
+        _put(settled, tuple(key.split(_SEPARATOR)), 0, None)
+    for key, version, state in rows:
+        _put(settled, tuple(key.split(_SEPARATOR)), version, state)
+
+
+def _put(settled: Settled, key: Key, version: int, state: bytes | None) -> None:
+    parsed = orjson.loads(state) if state is not None else None
+    match key:
+        case ("customer", customer):
+            settled.customers[customer] = _customer(parsed)
+            settled.versions[customer] = version
+        case ("holdings", person):
+            settled.holdings[person] = Holdings(*parsed) if parsed else Holdings()
+        case ("grants", person, day):
+            settled.grants[person, day] = parsed or 0
+        case ("identifier", system, identifier):
+            settled.identifiers[system, identifier] = parsed
+        case ("act", act):
+            settled.acts[act] = _act(parsed) if parsed else None
+        case _:
+            raise AssertionError(f"{key} is no guard")
+
+
+def write(connection: Connection[Any], settled: Settled) -> None:
+    """Send the state that decisions changed; every row was locked before."""
+    keys = sorted((text_of(key), key) for key in settled.touched)
+    if not keys:
+        return
+    connection.execute(
+        _WRITE,
+        (
+            text_array([text for text, _ in keys]),
+            int4_array([_version(settled, key) for _, key in keys]),
+            bytea_array([state_of(settled, key) for _, key in keys]),
+        ),
+        prepare=True,
+        binary=True,
+    )
+
+
+def _version(settled: Settled, key: Key) -> int:
+    return settled.version(key[1]) if key[0] == "customer" else 0
+
+
+def state_of(settled: Settled, key: Key) -> bytes:
+    """Return the JSON bytes of one guard's state."""
+    value: Any
+    match key:
+        case ("customer", customer):
+            value = _customer_json(settled.customers[customer])
+        case ("holdings", person):
+            holdings = settled.holdings[person]
+            value = [holdings.held, holdings.held_won]
+        case ("grants", person, day):
+            value = settled.grants[person, day]
+        case ("identifier", system, identifier):
+            value = settled.identifiers[system, identifier]
+        case ("act", act):
+            value = _act_json(settled.acts[act])
+        case _:
+            raise AssertionError(f"{key} is no guard")
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text is not None else None
+
+
+def _customer_json(customer: Customer) -> dict[str, Any]:
+    match customer:
+        case Unregistered():
+            return {"status": "unregistered", "effective": customer.effective}
+        case Refused():
+            return {
+                "status": "refused",
+                "existing": customer.existing,
+                "effective": customer.effective,
+            }
+        case Admitted():
+            tenure = customer.tenure
+            held = isinstance(tenure, Held) and [
+                tenure.owner,
+                tenure.since,
+                tenure.protected_until,
+            ]
+            return {
+                "status": "admitted",
+                "effective": customer.effective,
+                "kind": customer.kind,
+                "territory": customer.territory,
+                "attributes": customer.attributes,
+                "identifiers": customer.identifiers,
+                "parent": customer.parent,
+                "closed": customer.closed,
+                "held": held or None,
+                "former": [[each.person, each.ended] for each in customer.former],
+                "won_deals": customer.won_deals,
+            }
+
+
+def _customer(state: dict[str, Any] | None) -> Customer:
+    if state is None:
+        return Unregistered()
+    effective = _moment(state["effective"])
+    if state["status"] == "unregistered":
+        return Unregistered(effective)
+    if state["status"] == "refused":
+        return Refused(state["existing"], effective)
+    if effective is None:
+        raise AssertionError("an admitted customer has an effective time")
+    held = state["held"]
+    return Admitted(
+        effective,
+        state["kind"],
+        state["territory"],
+        state["attributes"],
+        state["identifiers"],
+        state["parent"],
+        state["closed"],
+        Held(held[0], datetime.fromisoformat(held[1]), _moment(held[2])) if held else Free(),
+        tuple(FormerOwner(each[0], datetime.fromisoformat(each[1])) for each in state["former"]),
+        state["won_deals"],
+    )
+
+
+def _act_json(act: Act | None) -> list[Any] | None:
+    if act is None:
+        return None
+    return [act.customer, act.kind, act.person, act.actor, act.at, act.outcome, act.stands]
+
+
+def _act(state: list[Any]) -> Act:
+    customer, kind, person, actor, at, outcome, stands = state
+    return Act(customer, kind, person, actor, datetime.fromisoformat(at), outcome, stands)

@@ -1,0 +1,72 @@
+"""What all tests share: one PostgreSQL a session, and a database of its own for each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from ledger.store.embedded import embedded_server
+from tests.support.database import DatabaseServer, DatabaseUrls
+
+
+@pytest.fixture
+def servers_folder() -> Iterator[Path]:
+    """An empty folder for the data of embedded servers that a test starts itself.
+
+    For root, pytest closes the folder above all its ``tmp_path`` again at the start of each
+    session, so that the user of a server that another session has there cannot reach its data.
+    """
+    with TemporaryDirectory(prefix="guishu-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[DatabaseServer]:
+    """The server of this session: embedded, or the one that DATABASE_URL names as superuser."""
+    external = os.environ.get("DATABASE_URL")
+    if external:
+        server = DatabaseServer(external, embedded=None)
+        server.make_external_roles()
+        yield server
+        return
+    # Not in tmp_path, for the reason that servers_folder gives.
+    with (
+        TemporaryDirectory(prefix="guishu-test-") as folder,
+        embedded_server(folder) as embedded,
+    ):
+        yield DatabaseServer(embedded.superuser_url, embedded)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: DatabaseServer) -> Iterator[str]:
+    """The name of a database with all migrations applied, to copy from; nobody connects to it."""
+    with postgres.migrated_template() as name:
+        yield name
+
+
+@pytest.fixture
+def database(postgres: DatabaseServer, migrated_template: str) -> Iterator[DatabaseUrls]:
+    """A fresh database with all migrations applied."""
+    with postgres.database(migrated_template) as urls:
+        yield urls
+
+
+@pytest.fixture
+def unmigrated(postgres: DatabaseServer) -> Iterator[DatabaseUrls]:
+    """A fresh database without anything in it."""
+    with postgres.database() as urls:
+        yield urls
+
+
+@pytest.fixture
+def more_databases(
+    postgres: DatabaseServer, migrated_template: str
+) -> Iterator[Callable[[], DatabaseUrls]]:
+    """Call it for one more fresh, migrated database in the same test."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(postgres.database(migrated_template))
