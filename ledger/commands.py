@@ -76,7 +76,7 @@ def _ascii(text: str) -> str:
 
 Name = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
+    StringConstraints(min_length=1, max_length=300, strip_whitespace=True),
     AfterValidator(_no_controls),
 ]
 Word = Annotated[

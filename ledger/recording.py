@@ -20,7 +20,7 @@ from ledger import organisation_commands as facts_in
 from ledger.canonical import canonical_bytes, instant
 from ledger.deciders import decider
 from ledger.envelope import Origin, decode, request_body
-from ledger.errors import LedgerError, VersionConflictError
+from ledger.errors import LedgerError, RequestReusedError, VersionConflictError
 from ledger.events import requests
 from ledger.events.catalogue import Catalogue, Data
 from ledger.events.values import Sealed
@@ -39,6 +39,12 @@ SELECT s.stream, e.name, e.body
 FROM unnest(%b::text[]) AS s(stream)
 CROSS JOIN LATERAL (SELECT name, body FROM ledger.events e WHERE e.stream = s.stream
                     ORDER BY version LIMIT 1) e
+"""
+
+
+_FIRST_ANSWER = """
+SELECT first_position, events, digest FROM ledger.request_ids
+WHERE caller = %s AND request_id = %s
 """
 
 
@@ -203,13 +209,13 @@ class Recording:
             for index, data in enumerate(built.data)
         )
         origin = asked.origin
-        return Append(events, RequestKey(origin.caller, origin.request_id, self._digest(asked)))
+        return Append(events, RequestKey(origin.caller, origin.request_id, self.digest(asked)))
 
     def _new_event(self, stream: str, origin: Origin, index: int, data: Data) -> NewEvent:
         body = request_body(self._catalogue, origin, index, data)
         return NewEvent(stream, self._catalogue.name_of(data), body)
 
-    def _digest(self, asked: Asked) -> bytes:
+    def digest(self, asked: Asked) -> bytes:
         """Return the keyed digest of the request as the caller sent it."""
         origin = asked.origin
         sent: dict[str, object] = {
@@ -322,6 +328,11 @@ class Recording:
         what the committer raises. The same request id again gives the first answer.
         """
         made = [building.Ids(seed) for seed in seeds] if seeds else [building.Ids() for _ in facts]
+        key = RequestKey(origin.caller, origin.request_id, self._digest_of_facts(facts, origin))
+        first = self._recorded_before(key)
+        if first is not None:
+            # Before it is judged: what was recorded then may well contradict what holds now.
+            return self._fact_answer(first, [])
         for _ in range(_FACT_TRIES_MAX):
             organisation = self.organisation()
             version = self._organisation.version
@@ -335,15 +346,6 @@ class Recording:
                 )
                 for index, (data, _) in enumerate(built)
             )
-            sent: dict[str, object] = {
-                "facts": [
-                    [type(each).__name__, each.model_dump(mode="json", exclude_unset=True)]
-                    for each in facts
-                ],
-                "actor": origin.actor,
-            }
-            digest = self._vault.request_digest(canonical_bytes(sent))
-            key = RequestKey(origin.caller, origin.request_id, digest)
             (answer,) = self._appender.append_many([Append(events, key)])
             if isinstance(answer, VersionConflictError):
                 continue  # somebody else changed the organisation: look again, and judge again
@@ -351,6 +353,27 @@ class Recording:
                 raise answer
             return self._fact_answer(answer, [about for _, about in built])
         raise VersionConflictError(ORGANISATION)
+
+    def _digest_of_facts(self, facts: Sequence[facts_in.FactCommand], origin: Origin) -> bytes:
+        sent: dict[str, object] = {
+            "facts": [
+                [type(each).__name__, each.model_dump(mode="json", exclude_unset=True)]
+                for each in facts
+            ],
+            "actor": origin.actor,
+        }
+        return self._vault.request_digest(canonical_bytes(sent))
+
+    def _recorded_before(self, key: RequestKey) -> Appended | None:
+        """Return the first answer of a request id; raises RequestReusedError."""
+        with self._connect() as connection:
+            row = connection.execute(_FIRST_ANSWER, (key.caller, key.request_id)).fetchone()
+        if row is None:
+            return None
+        first_position, count, digest = row
+        if bytes(digest) != key.digest:
+            raise RequestReusedError(key.request_id)
+        return Appended(first_position, count, repeated=True)
 
     def _fact_answer(self, answer: Appended, about: Sequence[str | None]) -> list[RecordedFact]:
         if answer.repeated:
