@@ -17,15 +17,15 @@ CREATE TABLE ledger.events (
     causation bigint,
     ordinal   integer,
     UNIQUE (stream, version),
-    CONSTRAINT position_counts_from_one CHECK (position >= 1),
-    CONSTRAINT version_is_not_negative CHECK (version >= 0),
-    CONSTRAINT words_have_no_spaces CHECK (stream ~ '^[!-~]+$' AND name ~ '^[!-~]+$'),
-    CONSTRAINT leaf_is_sha256 CHECK (octet_length(leaf) = 32),
-    CONSTRAINT cause_is_earlier CHECK (causation < position AND (causation IS NULL) = (ordinal IS NULL)),
-    -- Four spaces, a line feed and a recorded time of 27 characters stand in the head as well.
-    CONSTRAINT entry_fits_a_tile CHECK (
-        length(position::text) + 27 + octet_length(stream) + length(version::text)
-        + octet_length(name) + 5 + octet_length(body) <= 65535)
+    -- One constraint: each is parsed anew with every statement that inserts.
+    CONSTRAINT event_is_well_formed CHECK (
+        position >= 1 AND version >= 0
+        AND stream ~ '^[!-~]+$' AND name ~ '^[!-~]+$'
+        AND octet_length(leaf) = 32
+        AND (causation IS NULL) = (ordinal IS NULL) AND coalesce(causation < position, true)
+        -- Of an entry's 65,535 bytes the rest of its head takes up to 61: the longest position and
+        -- version, a recorded time of 27 characters, four spaces and a line feed.
+        AND octet_length(stream) + octet_length(name) + octet_length(body) <= 65474)
 );
 
 CREATE UNIQUE INDEX events_causation ON ledger.events (causation, ordinal)
@@ -39,7 +39,8 @@ CREATE TABLE ledger.request_ids (
     digest         bytea  NOT NULL,
     first_position bigint NOT NULL,
     events         integer NOT NULL,
-    PRIMARY KEY (caller, request_id)
+    -- The id first: it tells nearly everything apart, so one comparison of text suffices.
+    PRIMARY KEY (request_id, caller)
 );
 
 CREATE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -61,22 +62,51 @@ ALTER TABLE ledger.events ENABLE ALWAYS TRIGGER events_are_not_emptied;
 CREATE FUNCTION ledger.append_lock_key() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
     'SELECT 11574172018864::bigint';
 
--- Appends a group of appends in one transaction, all of it or nothing.
--- append to ordinal have an element per event. append rises from 1; a NULL version means "whatever
--- comes next"; step numbers the events of one stream within the group from 1.
--- The request arrays have an element per append that has a request id: request_event is the place
--- of its first event in the group (from 1), request_events says how many events it has.
--- The caller sees to it that no two appends of one group share a stream of which one states
--- versions, or a request id.
--- Where everything holds the answer is one row: (0, 'appended', first position, event count).
--- Else nothing is appended, and each append that does not hold has a row that says why:
--- version_conflict | request_repeated (with its first answer) | request_reused.
+-- A group of appends comes as arrays.
+--
+-- stream to ordinal have an element per event, in the order of the log. A version is what the
+-- event must have, NULL whatever comes next in its stream. A step numbers the events of one stream
+-- within the group from 1.
+-- caller to request_events have an element per append that has a request id: request_event is the
+-- place of its first event in the group, counted from 1, and request_events says how many it has.
+--
+-- version, step, causation, ordinal, request_event and request_events may be empty: then versions,
+-- causations and ordinals are NULL, every stream comes once, and every event has a request of its
+-- own. The caller sees to it that no two appends of a group share a stream of which one states
+-- versions, or a request id, and that a stream's versions are stated for all its events or none.
+
+-- The places of the events whose stated version is not the next one of their stream.
+CREATE FUNCTION ledger.version_conflicts(stream text[], version integer[], step integer[])
+RETURNS TABLE (place integer) LANGUAGE sql STABLE AS $$
+    SELECT a.place::integer
+    FROM unnest($1, $2, $3) WITH ORDINALITY AS a(stream, version, step, place)
+    WHERE a.version - coalesce(a.step, 1) <> coalesce(
+        (SELECT e.version FROM ledger.events e WHERE e.stream = a.stream
+         ORDER BY e.version DESC LIMIT 1),
+        -- A stream begins at 1, or at 0 as in the library's own recorders.
+        CASE WHEN a.version - coalesce(a.step, 1) = -1 THEN -1 ELSE 0 END)
+$$;
+
+-- The requests that were recorded before: the place of their first event, whether the content is
+-- the same, and the first answer.
+CREATE FUNCTION ledger.known_requests(
+    caller text[], request_id text[], digest bytea[], request_event integer[]
+) RETURNS TABLE (place integer, same boolean, first_position bigint, event_count integer)
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(a.event, a.n)::integer, k.digest = a.digest, k.first_position, k.events
+    FROM unnest($1, $2, $3, $4) WITH ORDINALITY AS a(caller, id, digest, event, n)
+    CROSS JOIN LATERAL (SELECT * FROM ledger.request_ids r
+                        WHERE r.request_id = a.id AND r.caller = a.caller LIMIT 1) k
+$$;
+
+-- Appends a group in one transaction, and returns the first position; the others follow it.
+-- Returns NULL, and appends nothing, where not all of it holds: ledger.refusals then says what.
 CREATE FUNCTION ledger.append_events(
-    append integer[], stream text[], version integer[], step integer[], name text[], body bytea[],
+    stream text[], version integer[], step integer[], name text[], body bytea[],
     causation bigint[], ordinal integer[],
-    request_append integer[], request_caller text[], request_id text[], request_digest bytea[],
+    caller text[], request_id text[], digest bytea[],
     request_event integer[], request_events integer[]
-) RETURNS TABLE (append_number integer, outcome text, first_position bigint, event_count integer)
+) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 -- Every look-up goes by a whole key: a plan made while the tables were empty must neither scan
 -- them later nor be made anew for each group.
@@ -89,33 +119,27 @@ DECLARE
     stamp timestamptz;
     stamp_text text;
 BEGIN
-    PERFORM pg_advisory_xact_lock(ledger.append_lock_key());
-    -- Later statements than the lock: they see all that was committed before the lock was ours.
-    RETURN QUERY
-        SELECT r.append,
-               CASE WHEN r.digest = r.known_digest THEN 'request_repeated'
-                    ELSE 'request_reused' END,
-               r.known_position, r.known_events
-        FROM (
-            SELECT a.append, a.digest, k.digest AS known_digest,
-                   k.first_position AS known_position, k.events AS known_events
-            FROM unnest(request_append, request_caller, request_id, request_digest)
-                     AS a(append, caller, id, digest)
-            CROSS JOIN LATERAL (SELECT * FROM ledger.request_ids r
-                                WHERE r.caller = a.caller AND r.request_id = a.id LIMIT 1) k
-        ) r;
-    IF NOT FOUND THEN
-        RETURN QUERY
-            SELECT DISTINCT a.append, 'version_conflict', NULL::bigint, NULL::integer
-            FROM unnest(append, stream, version, step) AS a(append, stream, version, step)
-            WHERE a.version IS NOT NULL AND a.version - a.step <> coalesce(
-                (SELECT e.version FROM ledger.events e WHERE e.stream = a.stream
-                 ORDER BY e.version DESC LIMIT 1),
-                -- A stream begins at 1, or at 0 as in the library's own recorders.
-                CASE WHEN a.version - a.step = -1 THEN -1 ELSE 0 END);
+    -- An expression costs less than a statement; the lock's value is never NULL.
+    IF pg_advisory_xact_lock(ledger.append_lock_key()) IS NULL THEN
+        RETURN NULL;
     END IF;
-    IF FOUND THEN
-        RETURN;
+    -- Later statements than the lock: they see all that was committed before the lock was ours.
+    IF cardinality(version) > 0 THEN
+        IF EXISTS (SELECT FROM ledger.version_conflicts(
+                append_events.stream, append_events.version, append_events.step)) THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    IF cardinality(request_id) > 0 THEN
+        -- One index scan for all; only where an id is known at all its caller has to be compared.
+        IF EXISTS (SELECT FROM ledger.request_ids r
+                   WHERE r.request_id = ANY (append_events.request_id)) THEN
+            IF EXISTS (SELECT FROM ledger.known_requests(
+                    append_events.caller, append_events.request_id,
+                    append_events.digest, append_events.request_event)) THEN
+                RETURN NULL;
+            END IF;
+        END IF;
     END IF;
 
     SELECT e.position, e.recorded INTO last_position, last_recorded
@@ -133,47 +157,71 @@ BEGIN
            p.causation, p.ordinal
     FROM (
         SELECT a.n, a.stream, a.name, a.body, a.causation, a.ordinal,
-               coalesce(a.version, a.step + coalesce(
+               coalesce(a.version, coalesce(a.step, 1) + coalesce(
                    (SELECT e.version FROM ledger.events e WHERE e.stream = a.stream
                     ORDER BY e.version DESC LIMIT 1), 0)) AS version
         FROM unnest(stream, version, step, name, body, causation, ordinal) WITH ORDINALITY
             AS a(stream, version, step, name, body, causation, ordinal, n)
         OFFSET 0  -- so that the version is looked up once, not at each use
     ) p;
-    INSERT INTO ledger.request_ids (caller, request_id, digest, first_position, events)
-    SELECT a.caller, a.id, a.digest, last_position + a.event, a.events
-    FROM unnest(request_caller, request_id, request_digest, request_event, request_events)
-        AS a(caller, id, digest, event, events);
-    RETURN QUERY SELECT 0, 'appended', last_position + 1, cardinality(append);
+    IF cardinality(request_id) > 0 THEN
+        INSERT INTO ledger.request_ids (caller, request_id, digest, first_position, events)
+        SELECT a.caller, a.id, a.digest,
+               last_position + coalesce(a.event, a.n), coalesce(a.events, 1)
+        FROM unnest(caller, request_id, digest, request_event, request_events) WITH ORDINALITY
+            AS a(caller, id, digest, event, events, n);
+    END IF;
+    RETURN last_position + 1;
 END $$;
+
+-- Says what does not hold of a group, by the place of an event of each append concerned:
+-- version_conflict | request_repeated (with its first answer) | request_reused.
+-- A request that is known is not looked at further. The log only grows, hence what append_events
+-- refused is still refused now, unless it had stated a version that was yet to come.
+CREATE FUNCTION ledger.refusals(
+    stream text[], version integer[], step integer[], name text[], body bytea[],
+    causation bigint[], ordinal integer[],
+    caller text[], request_id text[], digest bytea[],
+    request_event integer[], request_events integer[]
+) RETURNS TABLE (place integer, outcome text, first_position bigint, event_count integer)
+LANGUAGE sql STABLE AS $$
+    SELECT k.place, CASE WHEN k.same THEN 'request_repeated' ELSE 'request_reused' END,
+           k.first_position, k.event_count
+    FROM ledger.known_requests($8, $9, $10, $11) k
+    UNION ALL
+    SELECT c.place, 'version_conflict', NULL, NULL
+    FROM ledger.version_conflicts($1, $2, $3) c
+$$;
 
 -- The same for a transaction that must not commit unless everything in it holds (an enforcer's):
 -- it is the last statement before COMMIT in one message, so the refusal has to happen here.
 CREATE FUNCTION ledger.append_events_or_fail(
-    append integer[], stream text[], version integer[], step integer[], name text[], body bytea[],
+    stream text[], version integer[], step integer[], name text[], body bytea[],
     causation bigint[], ordinal integer[],
-    request_append integer[], request_caller text[], request_id text[], request_digest bytea[],
+    caller text[], request_id text[], digest bytea[],
     request_event integer[], request_events integer[]
 ) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    answer record;
+    first_position bigint := ledger.append_events(
+        stream, version, step, name, body, causation, ordinal,
+        caller, request_id, digest, request_event, request_events);
+    refusal record;
 BEGIN
-    SELECT * INTO answer FROM ledger.append_events(
-        append, stream, version, step, name, body, causation, ordinal,
-        request_append, request_caller, request_id, request_digest, request_event, request_events)
-        LIMIT 1;
-    IF answer.outcome IS DISTINCT FROM 'appended' THEN
-        RAISE EXCEPTION 'append % does not hold: %', answer.append_number, answer.outcome
-            USING ERRCODE = 'GS001';
+    IF first_position IS NULL THEN
+        SELECT * INTO refusal FROM ledger.refusals(
+            stream, version, step, name, body, causation, ordinal,
+            caller, request_id, digest, request_event, request_events) LIMIT 1;
+        RAISE EXCEPTION 'event % of the transaction does not hold: %',
+            refusal.place, refusal.outcome USING ERRCODE = 'GS001';
     END IF;
-    RETURN answer.first_position;
+    RETURN first_position;
 END $$;
 
 -- Who may what: the service inserts and selects events, and nothing else.
-REVOKE ALL ON FUNCTION ledger.append_events FROM PUBLIC;
-REVOKE ALL ON FUNCTION ledger.append_events_or_fail FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.append_events_or_fail TO guishu_app;
-GRANT EXECUTE ON FUNCTION ledger.append_events TO guishu_app;
-GRANT EXECUTE ON FUNCTION ledger.append_lock_key TO guishu_app;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    ledger.append_lock_key, ledger.version_conflicts, ledger.known_requests,
+    ledger.append_events, ledger.refusals, ledger.append_events_or_fail
+    TO guishu_app;
 GRANT SELECT, INSERT ON ledger.events TO guishu_app;
 GRANT SELECT, INSERT ON ledger.request_ids TO guishu_app;

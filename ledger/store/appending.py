@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-from psycopg import Connection
+from psycopg import Connection, Cursor
 
 from ledger.canonical import ENTRY_BYTES_MAX
 from ledger.errors import EntryTooLargeError, RequestReusedError, VersionConflictError
@@ -15,19 +17,31 @@ from ledger.store.arrays import BinaryArray
 
 EVENTS_PER_TRANSACTION_MAX = 10_000
 
+# Streams, names and bodies of a transaction together: PostgreSQL takes up to 1 GiB in a message.
+BYTES_PER_TRANSACTION_MAX = 256 * 1024 * 1024
+
 # Position and version at their longest, the recorded time, four spaces and the line feed.
 _HEAD_BYTES_MAX = 19 + 27 + 10 + 5
+_VARIABLE_BYTES_MAX = ENTRY_BYTES_MAX - _HEAD_BYTES_MAX
 
+# The functions of migrations/0002_events.sql, prepared for the committer's connection.
 PREPARE_APPEND = b"""
 PREPARE guishu_append(
-    integer[], text[], integer[], integer[], text[], bytea[], bigint[], integer[],
-    integer[], text[], text[], bytea[], integer[], integer[]
+    text[], integer[], integer[], text[], bytea[], bigint[], integer[],
+    text[], text[], bytea[], integer[], integer[]
 ) AS
-SELECT append_number, outcome, first_position, event_count
-FROM ledger.append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+SELECT ledger.append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 """
-APPEND_OR_FAIL = """
-SELECT ledger.append_events_or_fail(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+PREPARE_REFUSALS = b"""
+PREPARE guishu_refusals(
+    text[], integer[], integer[], text[], bytea[], bigint[], integer[],
+    text[], text[], bytea[], integer[], integer[]
+) AS
+SELECT place, outcome, first_position, event_count
+FROM ledger.refusals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+"""
+_APPEND_OR_FAIL = """
+SELECT ledger.append_events_or_fail(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
 """
 
 
@@ -58,7 +72,10 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Events that hold or fail together, in order; at most 10,000."""
+    """Events that hold or fail together, in order; at most 10,000, and 256 MiB.
+
+    The versions of a stream are stated for all of its events here, or for none.
+    """
 
     events: tuple[NewEvent, ...]
     request: RequestKey | None = None
@@ -80,85 +97,122 @@ class Appended:
         return range(self.first_position, self.first_position + self.count)
 
 
-def check_append(append: Append) -> None:
-    """Raise EntryTooLargeError where an entry could not fit, ValueError where there is nothing."""
-    if not 1 <= len(append.events) <= EVENTS_PER_TRANSACTION_MAX:
-        raise ValueError(f"An append has 1 to {EVENTS_PER_TRANSACTION_MAX} events.")
+Outcome = Appended | VersionConflictError | RequestReusedError
+
+
+def check_append(append: Append) -> int:
+    """Return the bytes of the append's streams, names and bodies.
+
+    Raises EntryTooLargeError where an entry could not fit; ValueError where there are no events,
+    too many, or a stream's versions are stated in part.
+    """
+    total = 0
     for event in append.events:
-        size = _HEAD_BYTES_MAX + len(event.stream) + len(event.name) + len(event.body)
-        if size > ENTRY_BYTES_MAX:
+        size = len(event.stream) + len(event.name) + len(event.body)
+        if size > _VARIABLE_BYTES_MAX:
             raise EntryTooLargeError(
-                f"{event.name} would have {size} bytes; the limit is {ENTRY_BYTES_MAX}.",
+                f"{event.name} would have {size + _HEAD_BYTES_MAX} bytes; "
+                f"the limit is {ENTRY_BYTES_MAX}.",
                 way_out="Shorten the longest text, or split the request.",
             )
+        total += size
+    if len(append.events) != 1:
+        _check_many(append, total)
+    return total
+
+
+def _check_many(append: Append, size: int) -> None:
+    if not 1 <= len(append.events) <= EVENTS_PER_TRANSACTION_MAX:
+        raise ValueError(f"An append has 1 to {EVENTS_PER_TRANSACTION_MAX} events.")
+    if size > BYTES_PER_TRANSACTION_MAX:
+        raise EntryTooLargeError(
+            f"The append has {size} bytes; the limit is {BYTES_PER_TRANSACTION_MAX}.",
+            way_out="Split it into several appends.",
+        )
+    stated = {event.stream for event in append.events if event.version is not None}
+    if stated and any(event.version is None and event.stream in stated for event in append.events):
+        raise ValueError("An append states the versions of a stream for all its events, or none.")
 
 
 def parameters(appends: Sequence[Append]) -> list[BinaryArray]:
-    """Return the fourteen arrays of a group of appends, in the order of the SQL function."""
-    numbers: list[int] = []
-    events: list[NewEvent] = []
-    requests: list[tuple[int, RequestKey, int, int]] = []
-    for number, append in enumerate(appends, start=1):
-        if append.request is not None:
-            requests.append((number, append.request, len(events) + 1, len(append.events)))
-        events.extend(append.events)
-        numbers.extend([number] * len(append.events))
+    """Return the arrays of a group of appends, in the order of the SQL functions' parameters.
+
+    What need not be said is an empty array, which costs neither side anything.
+    """
+    events = [event for append in appends for event in append.events]
+    streams = [event.stream for event in events]
+    requests = [append.request for append in appends if append.request is not None]
+    places: Sequence[int] = ()
+    counts: Sequence[int] = ()
+    if requests and not len(requests) == len(appends) == len(events):
+        starts = accumulate((len(append.events) for append in appends), initial=1)
+        asked = [
+            (place, len(append.events))
+            for place, append in zip(starts, appends, strict=False)
+            if append.request is not None
+        ]
+        places, counts = zip(*asked, strict=True)
     return [
-        arrays.int4_array(numbers),
-        arrays.text_array([event.stream for event in events]),
-        arrays.int4_array([event.version for event in events]),
-        arrays.int4_array(_steps(events)),
+        arrays.text_array(streams),
+        arrays.int4_array(_unless_none([event.version for event in events])),
+        arrays.int4_array(_steps(streams)),
         arrays.text_array([event.name for event in events]),
         arrays.bytea_array([event.body for event in events]),
-        arrays.int8_array([event.causation for event in events]),
-        arrays.int4_array([event.ordinal for event in events]),
-        arrays.int4_array([number for number, _, _, _ in requests]),
-        arrays.text_array([request.caller for _, request, _, _ in requests]),
-        arrays.text_array([request.request_id for _, request, _, _ in requests]),
-        arrays.bytea_array([request.digest for _, request, _, _ in requests]),
-        arrays.int4_array([place for _, _, place, _ in requests]),
-        arrays.int4_array([count for _, _, _, count in requests]),
+        arrays.int8_array(_unless_none([event.causation for event in events])),
+        arrays.int4_array(_unless_none([event.ordinal for event in events])),
+        arrays.text_array([request.caller for request in requests]),
+        arrays.text_array([request.request_id for request in requests]),
+        arrays.bytea_array([request.digest for request in requests]),
+        arrays.int4_array(places),
+        arrays.int4_array(counts),
     ]
 
 
-def _steps(events: Sequence[NewEvent]) -> list[int | None]:
-    """Number the events of each stream from 1, in their order."""
+def _unless_none(values: Sequence[int | None]) -> Sequence[int | None]:
+    return () if values.count(None) == len(values) else values
+
+
+def _steps(streams: Sequence[str]) -> Sequence[int]:
+    """Number the events of each stream from 1, in their order; nothing where all are different."""
+    if len(set(streams)) == len(streams):
+        return ()
     reached: dict[str, int] = {}
-    steps: list[int | None] = []
-    for event in events:
-        step = reached.get(event.stream, 0) + 1
-        reached[event.stream] = step
+    steps: list[int] = []
+    for stream in streams:
+        step = reached.get(stream, 0) + 1
+        reached[stream] = step
         steps.append(step)
     return steps
 
 
-Outcome = Appended | VersionConflictError | RequestReusedError
-
-# The number of the append, counted from 1, or 0 for all; the outcome; first position; event count.
-AnswerRow = tuple[int, str, int, int]
-
-
-def outcomes(appends: Sequence[Append], rows: Sequence[AnswerRow]) -> list[Outcome | None]:
-    """Return what the answer of the append function means for each append, in their order.
-
-    Where some do not hold nothing is appended: those have their results, the others None, and are
-    to be sent again without them.
-    """
-    if rows[0][1] == "appended":
-        return list(_appended(appends, rows[0][2], rows[0][3]))
-    found: list[Outcome | None] = [None] * len(appends)
-    for number, word, first_position, count in rows:
-        found[number - 1] = _outcome(appends[number - 1], word, first_position, count)
-    return found
-
-
-def _appended(appends: Sequence[Append], first_position: int, count: int) -> Iterator[Appended]:
+def appended(appends: Iterable[Append], first_position: int) -> list[Appended]:
+    """Return the results of a group that was appended from ``first_position`` on."""
+    results: list[Appended] = []
     position = first_position
     for append in appends:
-        yield Appended(position, len(append.events))
-        position += len(append.events)
-    if position - first_position != count:
-        raise AssertionError(f"{count} of {position - first_position} events were appended")
+        count = len(append.events)
+        results.append(Appended(position, count))
+        position += count
+    return results
+
+
+# The place of an event in the group, counted from 1; the outcome; first position; event count.
+Refusal = tuple[int, str, int, int]
+
+
+def refused(appends: Sequence[Append], refusals: Iterable[Refusal]) -> list[Outcome | None]:
+    """Return the results of a group of which something does not hold.
+
+    Nothing was appended: those without a result are to be sent again without the others.
+    """
+    starts = list(accumulate((len(append.events) for append in appends), initial=1))
+    results: list[Outcome | None] = [None] * len(appends)
+    for place, outcome, first_position, count in refusals:
+        number = bisect_right(starts, place) - 1
+        # What is known about a request comes first, and is the whole answer.
+        if results[number] is None:
+            results[number] = _outcome(appends[number], outcome, first_position, count)
+    return results
 
 
 def _outcome(append: Append, word: str, first_position: int, count: int) -> Outcome:
@@ -171,12 +225,13 @@ def _outcome(append: Append, word: str, first_position: int, count: int) -> Outc
     raise AssertionError(f"the append function answered {word!r}")
 
 
-def append_within(connection: Connection[Any], append: Append) -> None:
+def append_within(connection: Connection[Any], append: Append) -> Cursor[Any]:
     """Send an append as the last statement of the caller's transaction.
 
     Meant for a connection in pipeline mode, with the COMMIT right behind it, so that the append
     lock is never kept across a round trip. Where the append does not hold the transaction fails
-    with SQLSTATE GS001 (VersionConflictError by ``translated``).
+    with SQLSTATE GS001 (VersionConflictError by ``translated``). The cursor's one row, once it is
+    there, has the first position. Raises as ``check_append``.
     """
     check_append(append)
-    connection.execute(APPEND_OR_FAIL, parameters([append]), prepare=True, binary=True)
+    return connection.execute(_APPEND_OR_FAIL, parameters([append]), prepare=True, binary=True)

@@ -7,7 +7,7 @@ regular expression); for the arrays of an append that is most of the group's tim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from struct import Struct
 
 from psycopg.abc import AdaptContext, Buffer, DumperKey
@@ -74,7 +74,8 @@ def _array(element: int, count: int, data: bytes, *, has_null: bool) -> BinaryAr
 
 
 def _of_bytes(element: int, items: Sequence[bytes]) -> BinaryArray:
-    data = b"".join([part for item in items for part in (_length(len(item)), item)])
+    lengths = map(_length, map(len, items))
+    data = b"".join(chain.from_iterable(zip(lengths, items, strict=True)))
     return _array(element, len(items), data, has_null=False)
 
 
@@ -85,7 +86,7 @@ def bytea_array(items: Sequence[bytes]) -> BinaryArray:
 
 def text_array(items: Sequence[str]) -> BinaryArray:
     """Return ``text[]``."""
-    return _of_bytes(_TEXT, [item.encode() for item in items])
+    return _of_bytes(_TEXT, list(map(str.encode, items)))
 
 
 def int8_array(items: Sequence[int | None]) -> BinaryArray:

@@ -52,7 +52,7 @@ _RETRIES_MAX = 20
 _GROUPS_UNDER_WAY_MAX = 2
 
 # Each transaction costs about as much as so many events; splitting a smaller group does not pay.
-_WORTH_SPLITTING_EVENTS = 16
+_WORTH_SPLITTING_EVENTS = 48
 
 
 class Committer:

@@ -26,16 +26,21 @@ from psycopg.pq.abc import PGresult
 from ledger.store.appending import (
     EVENTS_PER_TRANSACTION_MAX,
     PREPARE_APPEND,
-    AnswerRow,
+    PREPARE_REFUSALS,
     Append,
     Outcome,
-    outcomes,
+    Refusal,
+    appended,
     parameters,
+    refused,
 )
 
 RETRY_PAUSE_SECONDS = 0.05
 
-_ALL_BINARY = [Format.BINARY] * 14
+# The values of a row, as text.
+Row = list[bytes | None]
+
+_ALL_BINARY = [Format.BINARY] * 12
 _STORED = """
 SELECT position FROM ledger.events
 WHERE stream = %s AND version = %s AND name = %s AND body = %s
@@ -73,8 +78,11 @@ class Writer:
         self._pipeline: _Pipeline | None = None
         self._one_connects = asyncio.Lock()
 
-    async def append(self, appends: Sequence[Append], deadline: float) -> list[Outcome | None]:
-        """Append a group in one transaction of its own; see ``outcomes``.
+    async def append(self, appends: Sequence[Append], deadline: float) -> Sequence[Outcome | None]:
+        """Append a group in one transaction of its own.
+
+        Returns a result per append, in their order. Where some do not hold nothing is appended:
+        those have their results, the others None, and are to be sent again without them.
 
         ``deadline`` is the event loop's time until which to try to connect. Raises
         NotConnectedError, ConnectionLostError, or psycopg's error for what the database refused;
@@ -86,7 +94,11 @@ class Writer:
         silence = self._limits.statement_timeout_ms / 1000 + self._limits.silence_seconds_max
         timer = asyncio.get_running_loop().call_later(silence, pipeline.cut)
         try:
-            return outcomes(appends, await pipeline.send(arrays))
+            ((first_position,),) = await pipeline.send(b"guishu_append", arrays)
+            if first_position is not None:
+                return appended(appends, int(first_position))
+            rows = await pipeline.send(b"guishu_refusals", arrays)
+            return refused(appends, [_refusal(*row) for row in rows])
         finally:
             timer.cancel()
 
@@ -141,6 +153,7 @@ class Writer:
                 (str(self._limits.statement_timeout_ms),),
             )
             await connection.execute(PREPARE_APPEND)
+            await connection.execute(PREPARE_REFUSALS)
         except BaseException:
             await connection.close()
             raise
@@ -155,18 +168,18 @@ class _Pipeline:
         self._pgconn = connection.pgconn
         self._descriptor = connection.fileno()
         self._loop = asyncio.get_running_loop()
-        self._awaited: deque[asyncio.Future[list[AnswerRow]]] = deque()
+        self._awaited: deque[asyncio.Future[list[Row]]] = deque()
         self._results: list[PGresult] = []
         self.is_lost = False
         self._pgconn.enter_pipeline_mode()
         self._loop.add_reader(self._descriptor, self._read)
 
-    async def send(self, arrays: Sequence[bytes]) -> list[AnswerRow]:
-        """Call the append function; raises ConnectionLostError or what the database refused."""
-        answer: asyncio.Future[list[AnswerRow]] = self._loop.create_future()
+    async def send(self, statement: bytes, arrays: Sequence[bytes]) -> list[Row]:
+        """Run a prepared statement; raises ConnectionLostError or what the database refused."""
+        answer: asyncio.Future[list[Row]] = self._loop.create_future()
         try:
             self._pgconn.send_query_prepared(
-                b"guishu_append", arrays, _ALL_BINARY, result_format=Format.TEXT
+                statement, arrays, _ALL_BINARY, result_format=Format.TEXT
             )
             self._pgconn.pipeline_sync()
             self._awaited.append(answer)
@@ -227,7 +240,11 @@ class _Pipeline:
         if answer.done():
             return
         if result.status == ExecStatus.TUPLES_OK:
-            answer.set_result([_row(result, number) for number in range(result.ntuples)])
+            columns = range(result.nfields)
+            rows = range(result.ntuples)
+            answer.set_result(
+                [[result.get_value(row, column) for column in columns] for row in rows]
+            )
         else:
             answer.set_exception(error_from_result(result, "utf-8"))
 
@@ -245,6 +262,7 @@ class _Pipeline:
         self._awaited.clear()
 
 
-def _row(result: PGresult, number: int) -> AnswerRow:
-    append, word, first, count = (result.get_value(number, column) for column in range(4))
-    return int(append or 0), (word or b"").decode(), int(first or 0), int(count or 0)
+def _refusal(
+    place: bytes | None, outcome: bytes | None, position: bytes | None, count: bytes | None
+) -> Refusal:
+    return int(place or 0), (outcome or b"").decode(), int(position or 0), int(count or 0)

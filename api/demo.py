@@ -1,0 +1,325 @@
+"""A demo organisation, made from a seed: people, territories, and three months of history."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from stdnum.cn import uscc
+
+from ledger import building, commands, ids
+from ledger import organisation_commands as facts
+from ledger.commands import CustomerCommand, parse
+from ledger.envelope import Origin
+from ledger.errors import LedgerError
+from ledger.policy import Condition, Policy, TerritoryRule
+from ledger.recording import Asked, Recording
+
+CALLER = "demo"
+SEED = 20_260_301
+CUSTOMERS = 180
+DAYS = 90
+
+# Territory, its parent, and the provinces that lie in it.
+_TERRITORIES: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
+    ("全国", None, ()),
+    ("华东", "全国", ("上海", "江苏", "浙江", "山东")),
+    ("华北", "全国", ("北京", "天津", "河北")),
+    ("华南", "全国", ("广东", "福建", "海南")),
+    ("西南", "全国", ("四川", "重庆", "云南")),
+)
+_HEADS = {
+    "全国": "陈建国",
+    "华东": "林晓燕",
+    "华北": "王志远",
+    "华南": "黄丽华",
+    "西南": "何大勇",
+}
+_REPS = {
+    "华东": ("张伟", "李娜", "周杰", "吴敏"),
+    "华北": ("刘洋", "赵静", "孙磊"),
+    "华南": ("郑凯", "罗琳", "梁晨"),
+    "西南": ("唐婷", "冯涛"),
+}
+_CITIES = {
+    "上海": ("上海",),
+    "江苏": ("苏州", "南京", "无锡"),
+    "浙江": ("杭州", "宁波"),
+    "山东": ("青岛", "济南"),
+    "北京": ("北京",),
+    "天津": ("天津",),
+    "河北": ("石家庄", "唐山"),
+    "广东": ("广州", "深圳", "佛山"),
+    "福建": ("厦门", "福州"),
+    "海南": ("海口",),
+    "四川": ("成都", "绵阳"),
+    "重庆": ("重庆",),
+    "云南": ("昆明",),
+}
+_AREA_CODES = {
+    "上海": "310000", "江苏": "320000", "浙江": "330000", "山东": "370000", "北京": "110000",
+    "天津": "120000", "河北": "130000", "广东": "440000", "福建": "350000", "海南": "460000",
+    "四川": "510000", "重庆": "500000", "云南": "530000",
+}  # fmt: skip
+_FIRST = "鼎恒华信锦瑞泰安嘉德宏远东方新启明诚联创博雅中和光大正通达"
+_SECOND = "盛昌源科润达兴隆辉成立信佳业锐思维创力维诺捷飞宇晨海川峰"
+_TRADES = (
+    "智能装备",
+    "精密机械",
+    "新材料",
+    "医疗器械",
+    "物流",
+    "软件",
+    "食品",
+    "环保",
+    "电子",
+    "纺织",
+)
+_CHANNELS = ("call", "visit", "wechat", "email")
+_NOTES = (
+    "介绍了新产品线,客户要报价单",
+    "拜访了采购部,约好下周演示",
+    "客户说预算要等季度末",
+    "发了样品,等测试结果",
+    "谈了付款条件,还差两个点",
+)
+_CHARACTERS = "0123456789ABCDEFGHJKLMNPQRTUWXY"
+
+
+def demo_id(prefix: str, name: str) -> str:
+    """Return the id of a person or territory of the demo organisation."""
+    return ids.derived_id(prefix, CALLER, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the demo was made of: the administrator's id and how many requests were recorded."""
+
+    administrator: str
+    requests: int
+
+
+def policy() -> Policy:
+    """Return the demo's policy: the defaults, with low limits so that they can be met."""
+    rules = tuple(
+        TerritoryRule(
+            territory=demo_id(ids.TERRITORY, name),
+            conditions=(Condition(attribute="region", operator="one_of", value=provinces),),
+        )
+        for name, _, provinces in _TERRITORIES
+        if provinces
+    )
+    return Policy(holding_limit=40, daily_claim_limit=12, territory_rules=rules)
+
+
+def make_demo(recording: Recording, now: datetime) -> Demo:
+    """Record the demo organisation and its history up to ``now`` (UTC).
+
+    The history is an import, so that it takes effect when it happened, under the demo's policy.
+    """
+    chance = random.Random(SEED)  # noqa: S311 - a demo is to come out the same, not to be secret
+    administrator = demo_id(ids.PERSON, _HEADS["全国"])
+    _found(recording, administrator)
+    history = sorted(_history(chance, now), key=lambda asked: asked[0])
+    import_id = demo_id(ids.IMPORT, "history")
+    opening = facts.OpenImport(
+        import_id=import_id, name="demo-history", time_zone="Asia/Shanghai", policy=policy()
+    )
+    recording.record_fact(opening, _origin("import", administrator))
+    asked = [
+        Asked(command, _origin(key, actor, occurred=at, import_id=import_id), seed=seed)
+        for at, _, key, actor, command, seed in history
+    ]
+    for start in range(0, len(asked), 1_000):
+        for result in recording.record_many(asked[start : start + 1_000]):
+            if isinstance(result, LedgerError):
+                raise result
+    return Demo(administrator, len(asked))
+
+
+def close_demo(recording: Recording, demo: Demo) -> None:
+    """Close the demo's import, once its history has been decided; from then on all is live."""
+    closing = facts.CloseImport(import_id=demo_id(ids.IMPORT, "history"))
+    recording.record_fact(closing, _origin("close", demo.administrator))
+
+
+def _origin(
+    key: str, actor: str, *, occurred: datetime | None = None, import_id: str | None = None
+) -> Origin:
+    return Origin(CALLER, f"demo/{key}", actor, occurred=occurred, import_id=import_id)
+
+
+def _found(recording: Recording, administrator: str) -> None:
+    commands_: list[facts.FactCommand] = [
+        facts.FoundOrganisation(name="东方智造", time_zone="Asia/Shanghai")
+    ]
+    for name, parent, _ in _TERRITORIES:
+        commands_.append(_territory(name, parent))
+    for territory, head in _HEADS.items():
+        roles = ("admin", "manager") if territory == "全国" else ("manager",)
+        commands_.append(_person(head, territory, roles))
+    for territory, people in _REPS.items():
+        commands_.extend(_person(name, territory, ("rep",)) for name in people)
+    for name, parent, _ in _TERRITORIES:
+        head = demo_id(ids.PERSON, _HEADS[name])
+        commands_.append(_territory(name, parent, head))
+    commands_.append(facts.AdoptPolicy(policy=policy(), comment="the demo's limits are low"))
+    recording.record_facts(commands_, _origin("organisation", administrator))
+
+
+def _territory(name: str, parent: str | None, head: str | None = None) -> facts.DefineTerritory:
+    return facts.DefineTerritory(
+        territory=demo_id(ids.TERRITORY, name),
+        name=name,
+        parent=demo_id(ids.TERRITORY, parent) if parent else None,
+        head=head,
+    )
+
+
+def _person(name: str, territory: str, roles: Sequence[Any]) -> facts.AddPerson:
+    return facts.AddPerson(
+        person=demo_id(ids.PERSON, name),
+        name=name,
+        territory=demo_id(ids.TERRITORY, territory),
+        roles=tuple(roles),
+    )
+
+
+# When, a running number that keeps the order of one moment, key, actor, command, seed of ids.
+_Act = tuple[datetime, int, str, str, CustomerCommand, str]
+
+
+def _history(chance: random.Random, now: datetime) -> Iterator[_Act]:
+    """Yield what happened in three months; at times two people want the same customer."""
+    places = [
+        (territory, province) for territory, _, provinces in _TERRITORIES for province in provinces
+    ]
+    names: set[str] = set()
+    start = now - timedelta(days=DAYS)
+    for number in range(CUSTOMERS):
+        territory, province = chance.choice(places)
+        reps = [demo_id(ids.PERSON, name) for name in _REPS[territory]]
+        life = _Life(chance, number, demo_id(ids.PERSON, _HEADS[territory]), reps, start, now)
+        yield life.registered(_company(chance, province, names), province)
+        yield from life.worked()
+
+
+class _Life:
+    """One customer's story."""
+
+    def __init__(
+        self,
+        chance: random.Random,
+        number: int,
+        head: str,
+        reps: list[str],
+        start: datetime,
+        now: datetime,
+    ) -> None:
+        self._chance = chance
+        self._number = number
+        self._head = head
+        self._reps = reps
+        self._now = now
+        self._steps = 0
+        self._seed = f"demo/customer/{number}"
+        self._customer = building.Ids(self._seed).make(ids.CUSTOMER)
+        self._at = start + timedelta(hours=chance.randint(0, 24 * (DAYS - 25)))
+
+    def registered(self, name: str, province: str) -> _Act:
+        chance = self._chance
+        fields: dict[str, Any] = {
+            "name": name,
+            "identifiers": [{"system": "uscc", "value": _credit_code(chance, province)}],
+            "attributes": {
+                "region": province,
+                "industry": chance.choice(_TRADES),
+                "size": chance.choice(("large", "middle", "small", "small")),
+            },
+            "contacts": [{"name": chance.choice("王李张刘陈杨") + "经理", "phone": _phone(chance)}],
+        }
+        return self._act(self._head, parse(commands.RegisterCustomer, fields), self._seed)
+
+    def worked(self) -> Iterator[_Act]:
+        chance = self._chance
+        for _ in range(chance.choice((0, 1, 1, 1, 2))):
+            owner = chance.choice(self._reps)
+            if not self._later(1, 60):
+                return
+            yield self._claim(owner)
+            if chance.random() < 0.3:
+                self._later(0, 3)
+                yield self._claim(chance.choice(self._reps))
+            for _ in range(chance.randint(0, 5)):
+                if not self._later(12, 120):
+                    return
+                person = owner if chance.random() < 0.9 else chance.choice(self._reps)
+                yield self._follow_up(person)
+            if chance.random() < 0.35 and self._later(4, 48):
+                yield self._deal(owner)
+            if chance.random() < 0.3 and self._later(24, 240):
+                release = commands.ReleaseCustomer(
+                    customer=self._customer, reason_code="not_reached"
+                )
+                yield self._act(owner, release)
+
+    def _later(self, hours_min: int, hours_max: int) -> bool:
+        hours = self._chance.uniform(hours_min, hours_max)
+        self._at += timedelta(hours=hours)
+        return self._at < self._now
+
+    def _claim(self, person: str) -> _Act:
+        return self._act(person, commands.FileClaim(customer=self._customer, claimant=person))
+
+    def _follow_up(self, person: str) -> _Act:
+        next_on = (self._at + timedelta(days=self._chance.randint(2, 14))).date()
+        follow_up = commands.LogFollowUp(
+            customer=self._customer,
+            person=person,
+            channel=self._chance.choice(_CHANNELS),
+            note=self._chance.choice(_NOTES),
+            next_on=next_on,
+        )
+        return self._act(person, follow_up)
+
+    def _deal(self, person: str) -> _Act:
+        amount = Decimal(self._chance.randint(20, 900)) * 1_000
+        won = self._chance.random() < 0.6
+        deal = commands.RecordDeal(
+            customer=self._customer,
+            person=person,
+            outcome="won" if won else "lost",
+            value=commands.MoneyIn(amount=amount, currency="CNY"),
+        )
+        return self._act(person, deal)
+
+    def _act(self, actor: str, command: CustomerCommand, seed: str | None = None) -> _Act:
+        self._steps += 1
+        key = f"{self._number}/{self._steps}"
+        at = min(self._at, self._now)
+        order = self._number * 1_000 + self._steps
+        return at, order, key, actor, command, seed or f"demo/{key}"
+
+
+def _company(chance: random.Random, province: str, names: set[str]) -> str:
+    while True:
+        city, trade = chance.choice(_CITIES[province]), chance.choice(_TRADES)
+        name = f"{city}{chance.choice(_FIRST)}{chance.choice(_SECOND)}{trade}有限公司"
+        if name not in names:
+            names.add(name)
+            return name
+
+
+def _credit_code(chance: random.Random, province: str) -> str:
+    """Return a credit code with a right check digit that no registry gave to anybody."""
+    body = "91" + _AREA_CODES[province] + "MADEM" + "".join(chance.choices(_CHARACTERS, k=4))
+    code: str = body + uscc.calc_check_digit(body)
+    return code
+
+
+def _phone(chance: random.Random) -> str:
+    return "1" + "".join(chance.choices("0123456789", k=10))

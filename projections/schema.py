@@ -1,0 +1,100 @@
+"""Making the tables of projections, and where each projection stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from psycopg import Connection, sql
+
+from projections.base import LIVE, Projection
+
+_TRACKING = """
+CREATE TABLE IF NOT EXISTS projections.tracking (
+    name     text    NOT NULL PRIMARY KEY,
+    version  integer NOT NULL,
+    position bigint  NOT NULL DEFAULT 0,
+    epoch    bigint  NOT NULL DEFAULT 0
+) WITH (fillfactor = 50)
+"""
+# A stream that a projection could not apply waits here with the reason, from a position on.
+_PARKED = """
+CREATE TABLE IF NOT EXISTS projections.parked (
+    projection text NOT NULL,
+    stream     text NOT NULL,
+    position   bigint NOT NULL,
+    code       text NOT NULL,
+    words      text NOT NULL,
+    parked_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (projection, stream)
+)
+"""
+# The first service process of a database makes the tables; a second one waits for it.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('guishu projections'))"
+
+
+def use(connection: Connection[Any], schema: str) -> None:
+    """Let the names of tables mean those of ``schema``, for this transaction."""
+    connection.execute(
+        sql.SQL("SET LOCAL search_path TO {}, pg_catalog").format(sql.Identifier(schema))
+    )
+
+
+def prepare(connection: Connection[Any], projections: Iterable[Projection]) -> list[Projection]:
+    """Make what is missing; return the projections whose tables are of another version.
+
+    New ones begin at position 0. The connection is in autocommit mode.
+    """
+    outdated = []
+    with connection.transaction():
+        connection.execute(_LOCK)
+        connection.execute(_TRACKING)
+        connection.execute(_PARKED)
+        for projection in projections:
+            row = connection.execute(
+                "SELECT version FROM projections.tracking WHERE name = %s", (projection.name,)
+            ).fetchone()
+            if row is None:
+                make_tables(connection, projection, LIVE, indexed=True)
+                connection.execute(
+                    "INSERT INTO projections.tracking (name, version) VALUES (%s, %s)",
+                    (projection.name, projection.version),
+                )
+            elif row[0] != projection.version:
+                outdated.append(projection)
+    return outdated
+
+
+def make_tables(
+    connection: Connection[Any], projection: Projection, schema: str, *, indexed: bool
+) -> None:
+    """Make a projection's tables afresh in ``schema``, dropping what is there."""
+    use(connection, schema)
+    for table in projection.tables:
+        connection.execute(
+            sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(sql.Identifier(schema, table.name))
+        )
+        connection.execute(
+            sql.SQL("CREATE TABLE {} ({})").format(
+                sql.Identifier(schema, table.name),
+                sql.SQL(table.columns),
+            )
+        )
+    if indexed:
+        make_indexes(connection, projection, schema)
+
+
+def make_indexes(connection: Connection[Any], projection: Projection, schema: str) -> None:
+    """Make the indexes of a projection's tables in ``schema``."""
+    use(connection, schema)
+    for table in projection.tables:
+        for index in table.indexes:
+            connection.execute(index)
+
+
+def drop_tables(connection: Connection[Any], projection: Projection, schema: str) -> None:
+    """Drop a projection's tables in ``schema``."""
+    for table in projection.tables:
+        connection.execute(
+            sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(sql.Identifier(schema, table.name))
+        )
