@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from ledger import commands, ids
@@ -132,7 +133,8 @@ def _simple(command: commands.CustomerCommand, seal: Seal) -> requests.Request:
 
 
 def _money(value: commands.MoneyIn | None) -> Money | None:
-    return None if value is None else Money(value.amount, value.currency)
+    # Written out: a decimal as in 1E+3 is the same number, and no amount of money.
+    return None if value is None else Money(Decimal(f"{value.amount:f}"), value.currency)
 
 
 def _foreign(numbers: commands.Numbers) -> tuple[ForeignId, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,8 +18,10 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -31,6 +33,11 @@ from ledger.errors import LedgerError
 USCC = "uscc"
 """The system name of the 统一社会信用代码 (GB 32100-2015)."""
 
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+# Folding a character may bring many; the keys of unique values must fit into an index.
+NUMBER_CHARACTERS_MAX = 200
+_SHOWN_MAX = 60
+
 
 class InvalidRequestError(LedgerError):
     """A request is malformed; nothing was recorded. ``field`` names the first bad one."""
@@ -41,6 +48,19 @@ class InvalidRequestError(LedgerError):
         where = f"{field}: " if field else ""
         super().__init__(f"{where}{sentence}", way_out="Correct the field and send it again.")
         self.field = field
+
+
+class UnknownIdError(LedgerError):
+    """A request names a customer, person, territory or import that does not exist."""
+
+    code = "unknown_id"
+
+    def __init__(self, what: str, unknown: str) -> None:
+        super().__init__(
+            f"There is no {what} {unknown}.", way_out=f"Look the {what} up and use its id."
+        )
+        self.what = what
+        self.unknown = unknown
 
 
 class CheckDigitError(LedgerError):
@@ -64,14 +84,10 @@ def _no_controls(text: str) -> str:
 
 
 def _no_controls_but_lines(text: str) -> str:
-    _no_controls(text.replace("\n", "").replace("\t", ""))
-    return text
-
-
-def _ascii(text: str) -> str:
-    if not text.isascii():
-        raise ValueError("must be ASCII")
-    return text
+    # Forms in a browser and files of Windows end their lines like this.
+    lines = text.replace("\r\n", "\n")
+    _no_controls(lines.replace("\n", "").replace("\t", ""))
+    return lines
 
 
 Name = Annotated[
@@ -132,11 +148,39 @@ class MoneyAttributeIn(Command):
     money: MoneyIn
 
 
-AttributeIn = (
-    Name
-    | Annotated[int, Field(ge=-(2**53) + 1, le=2**53 - 1)]
-    | (DecimalIn | DateIn | SetIn | MoneyAttributeIn)
-)
+def _attribute_kind(value: Any) -> str | None:
+    match value:
+        case bool():
+            return None
+        case str():
+            return "text"
+        case int():
+            return "integer"
+        case DecimalIn() | DateIn() | SetIn():
+            return type(value).__name__.removesuffix("In").lower()
+        case MoneyAttributeIn():
+            return "money"
+        case {"decimal": _} | {"date": _} | {"set": _} | {"money": _}:
+            return next(key for key in ("decimal", "date", "set", "money") if key in value)
+        case _:
+            return None
+
+
+AttributeIn = Annotated[
+    Annotated[Name, Tag("text")]
+    | Annotated[int, Field(ge=-(2**53) + 1, le=2**53 - 1), Tag("integer")]
+    | Annotated[DecimalIn, Tag("decimal")]
+    | Annotated[DateIn, Tag("date")]
+    | Annotated[SetIn, Tag("set")]
+    | Annotated[MoneyAttributeIn, Tag("money")],
+    # By its form, so that an error speaks of what was meant and not of every other kind.
+    Discriminator(
+        _attribute_kind,
+        custom_error_type="attribute_kind",
+        custom_error_message="is neither text, nor a whole number, nor an object such as"
+        ' {"decimal": "1.5"} or one with date, set or money',
+    ),
+]
 Attributes = Annotated[dict[AttributeName, AttributeIn], Field(max_length=100)]
 
 
@@ -205,8 +249,10 @@ class ChangeCustomer(Command):
             Annotated[
                 str,
                 StringConstraints(
-                    pattern=r"^(parent|territory|(attribute|contact|site|identifier):[!-~]+)$"
+                    pattern=r"^(parent|territory|(attribute|contact|site):[!-~]+|identifier:.+)$",
+                    max_length=120,
                 ),
+                AfterValidator(_no_controls),
             ],
             ...,
         ],
@@ -217,7 +263,8 @@ class ChangeCustomer(Command):
 
     @model_validator(mode="after")
     def _says_something(self) -> ChangeCustomer:
-        if self.model_fields_set <= {"customer", "overrides"}:
+        said = self.model_dump(exclude={"customer", "overrides"}, exclude_defaults=True)
+        if not said:
             raise ValueError("the change changes nothing")
         return self
 
@@ -347,18 +394,26 @@ def parse(kind: type[C], fields: Mapping[str, Any]) -> C:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequestError(field, first["msg"]) from None
+        field = ".".join(_shown(str(part)) for part in first["loc"])
+        raise InvalidRequestError(field, first["msg"].removeprefix("Value error, ")) from None
+
+
+def _shown(part: str) -> str:
+    # A name that the caller made up may hold what a terminal would obey, or what nobody can print.
+    return (part if part.isprintable() else ascii(part)[1:-1])[:_SHOWN_MAX]
 
 
 def normalised_number(system: str, value: str, overrides: Overrides) -> str:
     """Return the value under which an identifier is unique.
 
-    A credit code is checked by GB 32100-2015; raises CheckDigitError unless overridden.
+    A credit code is checked by GB 32100-2015; raises CheckDigitError unless overridden, and
+    InvalidRequestError where nothing is left, or more than may be the key of a unique value.
     """
-    text = unicodedata.normalize("NFKC", value).strip()
+    text = " ".join(unicodedata.normalize("NFKC", value).split())
+    if len(text.replace("-", "")) not in range(1, NUMBER_CHARACTERS_MAX + 1):
+        raise InvalidRequestError("identifiers", f"{system} has no usable value")
     if system != USCC:
-        return " ".join(text.split())
+        return text
     compact = text.replace(" ", "").replace("-", "").upper()
     if "check_digit" not in overrides:
         try:
@@ -369,13 +424,22 @@ def normalised_number(system: str, value: str, overrides: Overrides) -> str:
 
 
 def occurred_within(
-    occurred: datetime | None, now: datetime, *, tolerance_seconds: float = 300
+    occurred: datetime | None,
+    now: datetime,
+    *,
+    tolerance_seconds: float = 300,
+    field: str = "occurred",
 ) -> datetime | None:
-    """Return ``occurred`` as it is; raises InvalidRequestError beyond the tolerance ahead."""
+    """Return ``occurred`` as it is; raises InvalidRequestError beyond the tolerance ahead.
+
+    Nor may it lie before 1900: what is older is a mistake, and no calendar reaches behind year 1.
+    """
     if occurred is None:
         return None
-    if occurred.tzinfo is None:
-        raise InvalidRequestError("occurred", "a time needs its zone")
+    if occurred.utcoffset() is None:
+        raise InvalidRequestError(field, "a time needs its zone")
     if (occurred - now).total_seconds() > tolerance_seconds:
-        raise InvalidRequestError("occurred", "the time lies in the future")
+        raise InvalidRequestError(field, "the time lies in the future")
+    if occurred < EARLIEST:
+        raise InvalidRequestError(field, "the time lies before 1900")
     return occurred

@@ -87,7 +87,7 @@ def admitted(
         territory=request.territory,
         attributes=dict(request.attributes),
         identifiers={each.system: each.key for each in decision.identifiers},
-        parent=request.parent,
+        parent=decision.parent,
     )
 
 

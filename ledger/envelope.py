@@ -167,7 +167,11 @@ class Event(NamedTuple):
         return self.occurred if effective is None else datetime.fromisoformat(effective)
 
 
-def decode(catalogue: Catalogue, stored: StoredEvent) -> Event:
+StoredRow = tuple[int, datetime, str, int, str, bytes, int | None, int | None]
+"""The columns of a StoredEvent, which is one too."""
+
+
+def decode(catalogue: Catalogue, stored: StoredRow) -> Event:
     """Return the event that ``stored`` holds.
 
     Raises UnknownEventError, orjson.JSONDecodeError or pydantic's ValidationError for what this
@@ -176,4 +180,5 @@ def decode(catalogue: Catalogue, stored: StoredEvent) -> Event:
     position, recorded, stream, version, name, body, _, _ = stored
     envelope: dict[str, Any] = orjson.loads(body)
     data = catalogue.load(name, envelope.pop("data"))
-    return Event(position, recorded, stream, version, name, envelope, data)
+    # As Event(...) does, without a call of its generated constructor around it.
+    return tuple.__new__(Event, (position, recorded, stream, version, name, envelope, data))

@@ -12,9 +12,12 @@ from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ledger.events.values import Attribute
+
+# A century: periods are added to moments, which end with the year 9999.
+DAYS_MAX = 36_500
 
 Operator = Literal["is", "is_not", "one_of", "contains", "at_least", "at_most", "starts_with"]
 
@@ -22,7 +25,8 @@ Operator = Literal["is", "is_not", "one_of", "contains", "at_least", "at_most", 
 class Condition(BaseModel):
     """One predicate over a customer's attributes; an absent attribute never matches.
 
-    ``is``, ``is_not``, ``one_of``, ``starts_with`` compare text; ``contains`` asks a set;
+    ``is``, ``is_not``, ``one_of``, ``starts_with`` compare text, and never match a set, which
+    ``contains`` asks;
     ``at_least`` and ``at_most`` compare integers, decimals, amounts of money and dates.
     """
 
@@ -32,6 +36,14 @@ class Condition(BaseModel):
     operator: Operator
     value: str | tuple[str, ...]
 
+    @model_validator(mode="after")
+    def _fits(self) -> Condition:
+        if (self.operator == "one_of") != isinstance(self.value, tuple):
+            raise ValueError("one_of takes a list of values, every other operator a single one")
+        if self.operator in {"at_least", "at_most"} and not _is_bound(str(self.value)):
+            raise ValueError(f"{self.operator} takes a number, or a date such as 2026-03-01")
+        return self
+
     def matches(self, attributes: Mapping[str, Attribute]) -> bool:
         """Say whether ``attributes`` satisfy the condition."""
         found = attributes.get(self.attribute)
@@ -40,11 +52,11 @@ class Condition(BaseModel):
         if self.operator == "contains":
             held = found.get("set") if isinstance(found, dict) else None
             return isinstance(held, list) and self.value in held
-        text = _plain(found)
-        if self.operator == "one_of":
-            return text in self.value
-        if not isinstance(self.value, str):
+        if isinstance(found, dict) and "set" in found:
             return False
+        text = _plain(found)
+        if not isinstance(self.value, str):
+            return text in self.value
         if self.operator == "is":
             return text == self.value
         if self.operator == "is_not":
@@ -64,6 +76,22 @@ def _plain(found: Attribute) -> str:
     return str(found)
 
 
+def _is_bound(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return _number(text) is not None
+    return True
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return None if number.is_nan() else number
+
+
 def _compare(found: Attribute, bound: str) -> int | None:
     """Return -1, 0 or 1 as ``found`` is below, at or above ``bound``; None where neither."""
     if isinstance(found, dict) and "date" in found:
@@ -72,9 +100,8 @@ def _compare(found: Attribute, bound: str) -> int | None:
         except ValueError:
             return None
         return (mine > other) - (mine < other)
-    try:
-        number, limit = Decimal(_plain(found)), Decimal(bound)
-    except InvalidOperation:
+    number, limit = _number(_plain(found)), _number(bound)
+    if number is None or limit is None:
         return None
     return (number > limit) - (number < limit)
 
@@ -99,14 +126,14 @@ class Policy(BaseModel):
     # Against mass claiming of the pool (OWASP API6); counts grants of the local day, so that
     # claim-and-release does not bypass it.
     daily_claim_limit: int | None = Field(default=50, ge=0)
-    cooldown_days: int = Field(default=3, ge=0)
-    protection_days: int = Field(default=30, ge=0)
+    cooldown_days: int = Field(default=3, ge=0, le=DAYS_MAX)
+    protection_days: int = Field(default=30, ge=0, le=DAYS_MAX)
     claim_scope: Literal["own_territory", "subtree", "everywhere"] = "subtree"
     territory_rules: tuple[TerritoryRule, ...] = ()
     # Who may change an attribute that a territory rule reads, or the territory itself.
     guarded_changes_by: Literal["head", "manager", "anyone"] = "head"
     # How late a follow-up may be entered and still be judged at its stated time.
-    late_follow_up_days: int = Field(default=7, ge=0)
+    late_follow_up_days: int = Field(default=7, ge=0, le=DAYS_MAX)
 
     @cached_property
     def guarded_attributes(self) -> frozenset[str]:

@@ -7,17 +7,20 @@ at an expected version, and final at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import orjson
 from psycopg import Connection
 
 from ledger import building, commands, ids
 from ledger import organisation_commands as facts_in
 from ledger.canonical import canonical_bytes, instant
+from ledger.commands import UnknownIdError as UnknownIdError  # its name for callers of this module
 from ledger.deciders import decider
 from ledger.envelope import Origin, decode, request_body
 from ledger.errors import LedgerError, RequestReusedError, VersionConflictError
@@ -25,6 +28,7 @@ from ledger.events import requests
 from ledger.events.catalogue import Catalogue, Data
 from ledger.events.values import Sealed
 from ledger.organisation import Organisation, OrganisationAt
+from ledger.organisation_checks import check_facts
 from ledger.policy import without_limits
 from ledger.sealing import Vault
 from ledger.store.appending import Append, Appended, NewEvent, RequestKey
@@ -32,12 +36,17 @@ from ledger.store.arrays import text_array
 from ledger.store.reading import read_at, read_stream
 
 ORGANISATION = "organisation"
+# A caller and a request id together are a key, for which the store's index has 2,704 bytes.
+REQUEST_ID_BYTES_MAX = 2_000
+ORIGIN_BYTES_MAX = 500
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _FACT_TRIES_MAX = 20
 
 _KINDS = """
-SELECT s.stream, e.name, e.body
+SELECT s.stream, e.body
 FROM unnest(%b::text[]) AS s(stream)
-CROSS JOIN LATERAL (SELECT name, body FROM ledger.events e WHERE e.stream = s.stream
+CROSS JOIN LATERAL (SELECT body FROM ledger.events e
+                    WHERE e.stream = s.stream AND e.name LIKE 'RegistrationRequested.v%%'
                     ORDER BY version LIMIT 1) e
 """
 
@@ -46,19 +55,6 @@ _FIRST_ANSWER = """
 SELECT first_position, events, digest FROM ledger.request_ids
 WHERE caller = %s AND request_id = %s
 """
-
-
-class UnknownIdError(LedgerError):
-    """A request names a customer, person, territory or import that does not exist."""
-
-    code = "unknown_id"
-
-    def __init__(self, what: str, unknown: str) -> None:
-        super().__init__(
-            f"There is no {what} {unknown}.", way_out=f"Look the {what} up and use its id."
-        )
-        self.what = what
-        self.unknown = unknown
 
 
 class NotPermittedError(LedgerError):
@@ -186,13 +182,17 @@ class Recording:
         keys = self._vault.keys_for(list(subjects)) if subjects else {}
         appends: list[Append] = []
         for number, each in enumerate(asked):
-            if not isinstance(built[number], LedgerError):
-                sealing = _Sealing(self._vault, each.origin, keys=keys)
-                done = (
-                    self._build(each, made[number], sealing, kinds) if subjects else built[number]
+            done = built[number]
+            if isinstance(done, LedgerError):
+                continue
+            sealing = _Sealing(self._vault, each.origin, keys=keys)
+            try:
+                built[number] = done = (
+                    self._build(each, made[number], sealing, kinds) if subjects else done
                 )
-                built[number] = done
-                appends.append(self._append_of(each, done))  # type: ignore[arg-type]  # no error
+                appends.append(self._append_of(each, done))
+            except LedgerError as error:
+                built[number] = error
         return self._answer(asked, built, self._appender.append_many(appends))
 
     def _build(
@@ -223,8 +223,13 @@ class Recording:
             "fields": asked.command.model_dump(mode="json", exclude_unset=True),
             "actor": origin.actor,
         }
+        return self._digest_of(sent, origin)
+
+    def _digest_of(self, sent: dict[str, object], origin: Origin) -> bytes:
         if origin.occurred is not None:
             sent["occurred"] = instant(origin.occurred)
+        if origin.on_behalf_of is not None:
+            sent["on_behalf_of"] = origin.on_behalf_of
         return self._vault.request_digest(canonical_bytes(sent))
 
     def _answer(
@@ -268,7 +273,7 @@ class Recording:
                 return data.customer, None
 
     def _kinds(self, asked: Iterable[Asked]) -> dict[str, str]:
-        """Return ``organisation`` or ``individual`` of every customer named that exists."""
+        """Return ``organisation`` or ``individual`` of every customer named that was registered."""
         named: dict[str, None] = {}
         for each in asked:
             command = each.command
@@ -282,16 +287,15 @@ class Recording:
         with self._connect() as connection:
             rows = connection.execute(_KINDS, (streams,), binary=True).fetchall()
         return {
-            stream.removeprefix("customer-"): "individual"
-            if b'"kind":"individual"' in body
-            else "organisation"
-            for stream, _, body in rows
+            stream.removeprefix("customer-"): orjson.loads(body)["data"]["kind"]
+            for stream, body in rows
         }
 
     def _check(self, asked: Asked, organisation: OrganisationAt, kinds: dict[str, str]) -> None:
         """Raise what stands in the way of recording at all."""
         command, origin = asked.command, asked.origin
-        commands.occurred_within(origin.occurred, self._now())
+        _check_origin(origin, self._now())
+        commands.occurred_within(getattr(command, "at", None), self._now(), field="at")
         people = [origin.actor, origin.on_behalf_of]
         for name in ("claimant", "assignee", "person", "claim_for"):
             people.append(getattr(command, name, None))
@@ -307,8 +311,18 @@ class Recording:
                 raise UnknownIdError("customer", customer)
         if origin.import_id is not None:
             opened = organisation.import_(origin.import_id)
-            if opened is None or opened.closed:
+            # Of what was recorded before the import was closed, the first answer is still due.
+            if opened is None or (opened.closed and not self._is_known(origin)):
                 raise UnknownIdError("open import", origin.import_id)
+        if isinstance(command, commands.UnparkRequest):
+            # A version that this guishu lacks would stop the enforcer.
+            decider(command.decider)
+            _check_administrator(organisation, origin, self._now())
+
+    def _is_known(self, origin: Origin) -> bool:
+        with self._connect() as connection:
+            key = (origin.caller, origin.request_id)
+            return connection.execute(_FIRST_ANSWER, key).fetchone() is not None
 
     # --- facts ---------------------------------------------------------------------------------
 
@@ -327,6 +341,7 @@ class Recording:
         Raises NotPermittedError, UnknownIdError, InvalidRequestError, DeciderMissingError, and
         what the committer raises. The same request id again gives the first answer.
         """
+        _check_origin(origin, self._now())
         made = [building.Ids(seed) for seed in seeds] if seeds else [building.Ids() for _ in facts]
         key = RequestKey(origin.caller, origin.request_id, self._digest_of_facts(facts, origin))
         first = self._recorded_before(key)
@@ -362,7 +377,7 @@ class Recording:
             ],
             "actor": origin.actor,
         }
-        return self._vault.request_digest(canonical_bytes(sent))
+        return self._digest_of(sent, origin)
 
     def _recorded_before(self, key: RequestKey) -> Appended | None:
         """Return the first answer of a request id; raises RequestReusedError."""
@@ -396,16 +411,14 @@ class Recording:
         number = organisation.policy.number
         rules = without_limits(organisation.policy.policy).as_rules()
         subjects: dict[str, None] = {}
-        new: set[str] = set()
+        abouts: list[str | None] = []
         for command, its_ids in zip(facts, made, strict=True):
             learning = _Sealing(self._vault, origin, subjects=subjects)
             context = building.FactContext(number, rules)
             _, about = building.build_fact(command, its_ids, learning.seal, context)
-            if about is not None:
-                new.add(about)
-        for command in facts:
-            _check_fact(command, organisation, new)
-        _check_permission(organisation, origin)
+            abouts.append(about)
+        _check_permission(organisation, origin, self._now())
+        check_facts(facts, abouts, organisation, self._now())
         keys = self._vault.keys_for(list(subjects)) if subjects else {}
         built = []
         for index, (command, its_ids) in enumerate(zip(facts, made, strict=True)):
@@ -425,68 +438,34 @@ def _subject(data: Any) -> str | None:
     return None
 
 
-def _check_permission(organisation: OrganisationAt, origin: Origin) -> None:
-    """Let administrators state facts, and before anybody joined whoever sets the ledger up."""
-    if not any(True for _ in organisation.people()):
-        return
+def _check_origin(origin: Origin, now: datetime) -> None:
+    """Raise InvalidRequestError for what can stand in no event, or be no key of the store."""
+    commands.occurred_within(origin.occurred, now)
+    for name in ("caller", "request_id", "actor", "on_behalf_of", "authority", "correlation"):
+        text = getattr(origin, name)
+        if text is None:
+            continue
+        if not text or _UNPRINTABLE.search(text):
+            raise commands.InvalidRequestError(name, "is empty, or holds a control character")
+        if len(text.encode()) > (
+            REQUEST_ID_BYTES_MAX if name == "request_id" else ORIGIN_BYTES_MAX
+        ):
+            raise commands.InvalidRequestError(name, "is too long")
+
+
+def _check_permission(organisation: OrganisationAt, origin: Origin, now: datetime) -> None:
+    """Let administrators state facts, and before there is one whoever sets the ledger up."""
+    if any("admin" in person.roles for person in organisation.people()):
+        _check_administrator(organisation, origin, now)
+
+
+def _check_administrator(organisation: OrganisationAt, origin: Origin, now: datetime) -> None:
     actor = organisation.person(origin.actor)
-    if actor is None or "admin" not in actor.roles:
+    if actor is None or "admin" not in actor.roles or actor.has_left(organisation.day(now)):
         raise NotPermittedError(
-            "Facts of the organisation are recorded by an administrator.",
+            "Only an administrator who has not left may do this.",
             way_out="Act as a person with the role admin.",
         )
-
-
-def _check_fact(command: facts_in.FactCommand, organisation: OrganisationAt, new: set[str]) -> None:
-    """Raise where a fact names what does not exist, or contradicts the organisation's state."""
-    match command:
-        case facts_in.FoundOrganisation():
-            if organisation.name is not None:
-                raise commands.InvalidRequestError("name", "the organisation was founded before")
-        case facts_in.DefineTerritory():
-            for person in (command.head, *command.managers):
-                _must_be_person(organisation, person, new)
-            _must_be_territory(organisation, command.parent, new)
-            if command.parent is not None and command.territory is not None:
-                above = {each.territory for each in organisation.lineage(command.parent)}
-                if command.territory in above | {command.parent}:
-                    raise commands.InvalidRequestError(
-                        "parent", "a territory cannot be above itself"
-                    )
-        case facts_in.AddPerson():
-            _must_be_territory(organisation, command.territory, new)
-            if command.person is not None and organisation.person(command.person) is not None:
-                raise commands.InvalidRequestError("person", "the person joined before")
-        case facts_in.AdoptDecider():
-            decider(command.version)
-            if command.version < organisation.decider:
-                raise commands.InvalidRequestError("version", "a decider never goes back")
-        case facts_in.AdoptPolicy():
-            for rule in command.policy.territory_rules:
-                _must_be_territory(organisation, rule.territory, new)
-        case facts_in.CloseImport():
-            opened = organisation.import_(command.import_id)
-            if opened is None or opened.closed:
-                raise UnknownIdError("open import", command.import_id)
-        case facts_in.OpenImport():
-            pass
-        case _:
-            _must_be_person(organisation, command.person, new)
-            if isinstance(command, facts_in.ChangePerson):
-                _must_be_territory(organisation, command.territory, new)
-            if isinstance(command, facts_in.NameDelegate):
-                _must_be_person(organisation, command.delegate, new)
-
-
-def _must_be_person(organisation: OrganisationAt, person: str | None, new: set[str]) -> None:
-    if person is not None and person not in new and organisation.person(person) is None:
-        raise UnknownIdError("person", person)
-
-
-def _must_be_territory(organisation: OrganisationAt, territory: str | None, new: set[str]) -> None:
-    known = territory is None or territory in new
-    if not known and organisation.territory(territory or "") is None:
-        raise UnknownIdError("territory", territory or "")
 
 
 def new_request_id() -> str:

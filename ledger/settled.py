@@ -165,12 +165,13 @@ class Settled:
         self, data: decisions.RegistrationRefused, effective: datetime
     ) -> None:
         found = self.customer(data.customer)
-        if isinstance(found, Admitted):  # registered a second time: the first stays as it is
+        if not isinstance(found, Unregistered):  # a second time: what the first brought stays
             self._pass(data.customer, effective)
         else:
             self.customers[data.customer] = Refused(data.existing, effective)
 
     def _take_identifier(self, system: str, key: str, customer: str | None) -> None:
+        self.holder_of(system, key)  # one that is given up was looked up by no decider
         self.identifiers[system, key] = customer
         self.touched.add(("identifier", system, key))
 
@@ -227,7 +228,8 @@ class Settled:
         self._pass(customer, effective)
 
     def _record(self, customer: str, act: str, cause: Event, outcome: str | None) -> None:
-        if self.act(act) is None:
+        # At what is no customer nothing counts, nor may it begin to once it is one.
+        if self.act(act) is None and isinstance(self.customer(customer), Admitted):
             kind = "follow_up" if outcome is None else "deal"
             person: str = cause.data.person
             self._put(act, Act(customer, kind, person, cause.actor, cause.occurred, outcome))

@@ -17,18 +17,17 @@ CREATE TABLE ledger.events (
     causation bigint,
     ordinal   integer,
     UNIQUE (stream, version),
-    -- One constraint: each is parsed anew with every statement that inserts.
+    -- Only what the append function could get wrong by its input, and as few words as will do: the
+    -- constraint is parsed anew with every statement that inserts.
     CONSTRAINT event_is_well_formed CHECK (
-        position >= 1 AND version >= 0
-        AND stream ~ '^[!-~]+$' AND name ~ '^[!-~]+$'
-        AND octet_length(leaf) = 32
-        AND (causation IS NULL) = (ordinal IS NULL) AND coalesce(causation < position, true)
+        stream ~ '^[!-~]+$' AND name ~ '^[!-~]+$' AND causation < position
         -- Of an entry's 65,535 bytes the rest of its head takes up to 61: the longest position and
         -- version, a recorded time of 27 characters, four spaces and a line feed.
         AND octet_length(stream) + octet_length(name) + octet_length(body) <= 65474)
 );
 
-CREATE UNIQUE INDEX events_causation ON ledger.events (causation, ordinal)
+-- NULLS NOT DISTINCT: a decision without an ordinal is the only one of its cause.
+CREATE UNIQUE INDEX events_causation ON ledger.events (causation, ordinal) NULLS NOT DISTINCT
     WHERE causation IS NOT NULL;
 
 -- Request ids are unique per caller; the first answer is the run of positions that they brought.
@@ -73,7 +72,8 @@ CREATE FUNCTION ledger.append_lock_key() RETURNS bigint LANGUAGE sql IMMUTABLE P
 -- version, step, causation, ordinal, request_event and request_events may be empty: then versions,
 -- causations and ordinals are NULL, every stream comes once, and every event has a request of its
 -- own. The caller sees to it that no two appends of a group share a stream of which one states
--- versions, or a request id, and that a stream's versions are stated for all its events or none.
+-- versions, or a request id, and that a stream's versions are stated for all its events, each one
+-- more than that before, or for none.
 
 -- The places of the events whose stated version is not the next one of their stream.
 CREATE FUNCTION ledger.version_conflicts(stream text[], version integer[], step integer[])

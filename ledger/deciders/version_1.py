@@ -83,14 +83,14 @@ def situate(settled: Settled, request: Event, organisation: OrganisationAt) -> S
     """Find out which customer is meant, under which policy, and when the decision holds."""
     customer_id: str = request.data.customer
     customer = settled.customer(customer_id)
-    if isinstance(customer, Refused) and customer.existing is not None:
+    if not isinstance(request.data, requests.RegistrationRequested):
         # Entered twice: what is asked of the duplicate is decided on the customer that exists.
-        customer_id = customer.existing
+        customer_id = existing(settled, customer_id)
         customer = settled.customer(customer_id)
     opened = request.import_id and organisation.import_(request.import_id)
     opened_import = opened if opened and not opened.closed else None
     last = customer.effective
-    asked = request.occurred if opened_import else request.recorded
+    asked = asked_for(request, opened_import)
     out_of_order = opened_import is not None and last is not None and asked < last
     return Situation(
         settled,
@@ -103,6 +103,24 @@ def situate(settled: Settled, request: Event, organisation: OrganisationAt) -> S
         asked if last is None else max(asked, last),
         out_of_order,
     )
+
+
+def existing(settled: Settled, customer: str) -> str:
+    """Return the customer that is meant: of one whose identifier was taken the one that has it."""
+    found = settled.customer(customer)
+    return customer if not isinstance(found, Refused) else found.existing or customer
+
+
+def asked_for(request: Event, opened_import: Import | None) -> datetime:
+    """Return when the request is to take effect: in an import when it occurred, else at once.
+
+    Imported rows without a date are an opening balance, which holds at the import's cut-over.
+    """
+    if opened_import is None:
+        return request.recorded
+    if "occurred" in request.envelope or opened_import.cut_over is None:
+        return request.occurred
+    return opened_import.cut_over
 
 
 def territory_of(situation: Situation, customer: Admitted) -> str | None:
@@ -126,16 +144,15 @@ def decide_registration(
             return decisions.RegistrationRefused(
                 customer, reasons.IDENTIFIER_TAKEN, holder, identifier.system
             )
-    if request.parent is not None and not isinstance(
-        situation.settled.customer(request.parent), Admitted
-    ):
+    parent = None if request.parent is None else existing(situation.settled, request.parent)
+    if parent is not None and not isinstance(situation.settled.customer(parent), Admitted):
         return decisions.RegistrationRefused(customer, reasons.PARENT_UNKNOWN)
     return decisions.CustomerAdmitted(
         customer,
         request.kind,
         situation.effective,
         situation.policy.territory_of(request.territory, request.attributes),
-        request.parent,
+        parent,
         # The sealed value stays with the request, under whose id it was sealed.
         tuple(Identifier(each.system, each.key) for each in request.identifiers),
     )
@@ -199,14 +216,14 @@ def guarded_fields(
 
 def _may_change_guarded(situation: Situation, customer: Admitted) -> bool:
     organisation, actor = situation.organisation, situation.request.actor
-    if situation.policy.guarded_changes_by == "anyone" or _is_admin(organisation, actor):
+    if situation.policy.guarded_changes_by == "anyone" or _is_admin(situation):
         return True
     territory = territory_of(situation, customer)
     if territory is None:
-        return organisation.is_manager(actor)
+        return _is_there(situation) and organisation.is_manager(actor)
     if situation.policy.guarded_changes_by == "manager":
-        return organisation.manages(actor, territory)
-    return organisation.heads(actor, territory)
+        return _manages(situation, territory)
+    return _is_there(situation) and organisation.heads(actor, territory)
 
 
 def _parent_problem(situation: Situation, parent: str) -> str | None:
@@ -215,6 +232,7 @@ def _parent_problem(situation: Situation, parent: str) -> str | None:
     for _ in range(GROUP_DEPTH_MAX):
         if above is None:
             return None
+        above = existing(situation.settled, above)
         if above == situation.customer_id:
             return reasons.GROUP_CYCLE
         found = situation.settled.customer(above)
@@ -375,7 +393,6 @@ def decide_assignment(
 def _assignment_problem(
     situation: Situation, customer: Admitted, person: Person, guards: dict[str, int]
 ) -> str | None:
-    organisation, actor = situation.organisation, situation.request.actor
     territory = territory_of(situation, customer)
     held = held_towards_limit(situation.settled, situation.policy, person.person, guards)
     limit = situation.policy.holding_limit
@@ -383,15 +400,15 @@ def _assignment_problem(
         return reasons.HISTORY_OUT_OF_ORDER
     if customer.closed:
         return reasons.CUSTOMER_CLOSED
-    if person.has_left(organisation.day(situation.effective)):
+    if person.has_left(situation.organisation.day(situation.effective)):
         return reasons.CLAIMANT_LEFT
     if customer.owner is not None:
         same = customer.owner == person.person
         return reasons.ALREADY_YOURS if same else reasons.OWNED_BY_ANOTHER
-    if not _is_admin(organisation, actor):
-        if not organisation.manages(actor, territory or person.territory):
+    if not _is_admin(situation):
+        if not _manages(situation, territory or person.territory):
             return reasons.NOT_MANAGER
-        if not organisation.manages(actor, person.territory):
+        if not _manages(situation, person.territory):
             return reasons.OUTSIDE_TERRITORY
     if limit is not None and held >= limit:
         return reasons.HOLDING_LIMIT
@@ -415,18 +432,31 @@ def decide_release(
 
 
 def _is_owner_or_manager(situation: Situation, customer: Admitted) -> bool:
-    organisation, actor = situation.organisation, situation.request.actor
-    if actor == customer.owner or _is_admin(organisation, actor):
+    if situation.request.actor == customer.owner or _is_admin(situation):
         return True
-    if organisation.manages(actor, territory_of(situation, customer)):
+    if _manages(situation, territory_of(situation, customer)):
         return True
-    owner = organisation.person(customer.owner) if customer.owner else None
-    return owner is not None and organisation.manages(actor, owner.territory)
+    owner = situation.organisation.person(customer.owner) if customer.owner else None
+    return owner is not None and _manages(situation, owner.territory)
 
 
-def _is_admin(organisation: OrganisationAt, actor: str) -> bool:
-    person = organisation.person(actor)
-    return person is not None and "admin" in person.roles
+def _is_there(situation: Situation) -> bool:
+    """Say whether the actor has not left: whoever has is no longer manager or administrator."""
+    person = situation.organisation.person(situation.request.actor)
+    return person is not None and not person.has_left(
+        situation.organisation.day(situation.effective)
+    )
+
+
+def _manages(situation: Situation, territory: str | None) -> bool:
+    return situation.organisation.manages(situation.request.actor, territory) and _is_there(
+        situation
+    )
+
+
+def _is_admin(situation: Situation) -> bool:
+    person = situation.organisation.person(situation.request.actor)
+    return person is not None and "admin" in person.roles and _is_there(situation)
 
 
 # --- follow-ups, deals and their corrections ---------------------------------------------------
@@ -467,13 +497,10 @@ def decide_correction(
 
 
 def _may_correct(situation: Situation, act: Act) -> bool:
-    organisation, actor = situation.organisation, situation.request.actor
-    if actor in (act.person, act.actor) or _is_admin(organisation, actor):
+    if situation.request.actor in (act.person, act.actor) or _is_admin(situation):
         return True
-    person = organisation.person(act.person)
-    if person is not None and organisation.manages(actor, person.territory):
+    person = situation.organisation.person(act.person)
+    if person is not None and _manages(situation, person.territory):
         return True
     customer = situation.customer
-    return isinstance(customer, Admitted) and organisation.manages(
-        actor, territory_of(situation, customer)
-    )
+    return isinstance(customer, Admitted) and _manages(situation, territory_of(situation, customer))

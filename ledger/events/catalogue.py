@@ -53,17 +53,22 @@ class Catalogue:
     def __init__(self, types: Iterable[EventType]) -> None:
         self.types = tuple(types)
         self._by_class = {each.data_class: each for each in self.types}
-        self._by_name: dict[str, tuple[EventType, Upcaster | None]] = {}
+        self._by_name: dict[str, EventType] = {}
+        self._readers: dict[str, tuple[Callable[[dict[str, Any]], Any], Upcaster | None]] = {}
         for each in self.types:
-            self._by_name[each.name] = (each, None)
+            # The validator itself: the adapter's method around it takes as long as a small event.
+            validate = each.adapter.validator.validate_python
+            self._by_name[each.name] = each
+            self._readers[each.name] = (validate, None)
             for old_name, upcaster in each.upcasters.items():
-                self._by_name[old_name] = (each, upcaster)
+                self._by_name[old_name] = each
+                self._readers[old_name] = (validate, upcaster)
         self.request_names = frozenset(self._names("request"))
         self.decision_names = frozenset(self._names("decision"))
         self.fact_names = frozenset(self._names("fact"))
 
     def _names(self, kind: str) -> Iterable[str]:
-        return (name for name, (each, _) in self._by_name.items() if each.kind == kind)
+        return (name for name, each in self._by_name.items() if each.kind == kind)
 
     def name_of(self, data: Data) -> str:
         """Return the stable name under which ``data`` is recorded."""
@@ -71,7 +76,10 @@ class Catalogue:
 
     def kind_of(self, name: str) -> str:
         """Return ``request``, ``decision`` or ``fact``; raises UnknownEventError."""
-        return self._of(name)[0].kind
+        try:
+            return self._by_name[name].kind
+        except KeyError:
+            raise UnknownEventError(name) from None
 
     def dump(self, data: Data) -> dict[str, Any]:
         """Return the JSON-ready mapping of ``data``; what is None is left out."""
@@ -85,15 +93,12 @@ class Catalogue:
 
         Raises UnknownEventError; pydantic's ValidationError where the JSON is not of that shape.
         """
-        event_type, upcaster = self._of(name)
-        loaded: Data = event_type.adapter.validate_python(upcaster(data) if upcaster else data)
+        reader = self._readers.get(name)
+        if reader is None:
+            raise UnknownEventError(name)
+        validate, upcaster = reader
+        loaded: Data = validate(upcaster(data) if upcaster else data)
         return loaded
-
-    def _of(self, name: str) -> tuple[EventType, Upcaster | None]:
-        try:
-            return self._by_name[name]
-        except KeyError:
-            raise UnknownEventError(name) from None
 
 
 def _types(kind: str, classes: Iterable[type[Any]]) -> Iterable[EventType]:

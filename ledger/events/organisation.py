@@ -51,8 +51,8 @@ class PersonChanged:
     """Territory and roles as they are from now on; a name of None stays."""
 
     person: str
-    territory: str | None
-    roles: tuple[str, ...]
+    territory: str | None = None
+    roles: tuple[str, ...] = ()
     name: Sealed | None = None
 
 

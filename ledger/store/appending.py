@@ -17,8 +17,8 @@ from ledger.store.arrays import BinaryArray
 
 EVENTS_PER_TRANSACTION_MAX = 10_000
 
-# Streams, names and bodies of a transaction together: PostgreSQL takes up to 1 GiB in a message.
-BYTES_PER_TRANSACTION_MAX = 256 * 1024 * 1024
+# Streams, names and bodies of a transaction together; PostgreSQL takes up to 1 GiB in a message.
+BYTES_PER_TRANSACTION_MAX = 64 * 1024 * 1024
 
 # Position and version at their longest, the recorded time, four spaces and the line feed.
 _HEAD_BYTES_MAX = 19 + 27 + 10 + 5
@@ -43,6 +43,11 @@ FROM ledger.refusals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 _APPEND_OR_FAIL = """
 SELECT ledger.append_events_or_fail(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
 """
+
+# The cursor's query runs only when it is fetched from; its parameters lie ready at the server.
+_LAY_READY = "DECLARE guishu_append NO SCROLL CURSOR FOR" + _APPEND_OR_FAIL
+# One message of the simple protocol: the server has all of it, the COMMIT too, before it begins.
+_APPEND_AND_COMMIT = "FETCH ALL FROM guishu_append; COMMIT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Events that hold or fail together, in order; at most 10,000, and 256 MiB.
+    """Events that hold or fail together, in order; at most 10,000, and 64 MiB.
 
     The versions of a stream are stated for all of its events here, or for none.
     """
@@ -81,7 +86,8 @@ class Append:
     request: RequestKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: every append makes one, and a frozen one takes three times as long to make.
+@dataclass(slots=True)
 class Appended:
     """The positions that an append got: ``count`` of them from ``first_position`` on.
 
@@ -103,35 +109,48 @@ Outcome = Appended | VersionConflictError | RequestReusedError
 def check_append(append: Append) -> int:
     """Return the bytes of the append's streams, names and bodies.
 
-    Raises EntryTooLargeError where an entry could not fit; ValueError where there are no events,
-    too many, or a stream's versions are stated in part.
+    Raises EntryTooLargeError where an entry could not fit; VersionConflictError where the stated
+    versions of a stream do not follow each other; ValueError where there are no events, too many,
+    or a stream's versions are stated in part.
     """
-    total = 0
+    size = 0
     for event in append.events:
-        size = len(event.stream) + len(event.name) + len(event.body)
-        if size > _VARIABLE_BYTES_MAX:
-            raise EntryTooLargeError(
-                f"{event.name} would have {size + _HEAD_BYTES_MAX} bytes; "
-                f"the limit is {ENTRY_BYTES_MAX}.",
-                way_out="Shorten the longest text, or split the request.",
-            )
-        total += size
-    if len(append.events) != 1:
-        _check_many(append, total)
-    return total
+        size += len(event.stream) + len(event.name) + len(event.body)
+    # Nearly every append is one event, and short.
+    if len(append.events) != 1 or size > _VARIABLE_BYTES_MAX:
+        _check_thoroughly(append, size)
+    return size
 
 
-def _check_many(append: Append, size: int) -> None:
+def _check_thoroughly(append: Append, size: int) -> None:
     if not 1 <= len(append.events) <= EVENTS_PER_TRANSACTION_MAX:
         raise ValueError(f"An append has 1 to {EVENTS_PER_TRANSACTION_MAX} events.")
+    for event in append.events:
+        entry = len(event.stream) + len(event.name) + len(event.body) + _HEAD_BYTES_MAX
+        if entry > ENTRY_BYTES_MAX:
+            raise EntryTooLargeError(
+                f"{event.name} would have {entry} bytes; the limit is {ENTRY_BYTES_MAX}.",
+                way_out="Shorten the longest text, or split the request.",
+            )
     if size > BYTES_PER_TRANSACTION_MAX:
         raise EntryTooLargeError(
             f"The append has {size} bytes; the limit is {BYTES_PER_TRANSACTION_MAX}.",
             way_out="Split it into several appends.",
         )
-    stated = {event.stream for event in append.events if event.version is not None}
-    if stated and any(event.version is None and event.stream in stated for event in append.events):
-        raise ValueError("An append states the versions of a stream for all its events, or none.")
+    _check_versions(append)
+
+
+def _check_versions(append: Append) -> None:
+    reached: dict[str, int | None] = {}
+    for event in append.events:
+        stream, version = event.stream, event.version
+        if stream in reached:
+            before = reached[stream]
+            if (version is None) != (before is None):
+                raise ValueError("An append states all versions of a stream, or none of them.")
+            if version is not None and before is not None and version != before + 1:
+                raise VersionConflictError(stream)
+        reached[stream] = version
 
 
 def parameters(appends: Sequence[Append]) -> list[BinaryArray]:
@@ -228,10 +247,27 @@ def _outcome(append: Append, word: str, first_position: int, count: int) -> Outc
 def append_within(connection: Connection[Any], append: Append) -> Cursor[Any]:
     """Send an append as the last statement of the caller's transaction.
 
-    Meant for a connection in pipeline mode, with the COMMIT right behind it, so that the append
-    lock is never kept across a round trip. Where the append does not hold the transaction fails
+    The append lock is kept from here to the end of the transaction, which must come at once;
+    ``append_and_commit`` makes sure of it. Where the append does not hold the transaction fails
     with SQLSTATE GS001 (VersionConflictError by ``translated``). The cursor's one row, once it is
     there, has the first position. Raises as ``check_append``.
     """
     check_append(append)
     return connection.execute(_APPEND_OR_FAIL, parameters([append]), prepare=True, binary=True)
+
+
+def append_and_commit(connection: Connection[Any], append: Append) -> Appended:
+    """Append as the last thing in the caller's transaction, and commit it.
+
+    The append lock is taken only when the server has the COMMIT in its hands, whatever becomes of
+    this process: psycopg's pipeline sends a statement as soon as it is made, and one that stops in
+    front of the COMMIT would keep the lock. ``connection`` is in a transaction, and not in pipeline
+    mode. Where the append does not hold, SQLSTATE GS001 is raised and the transaction has failed.
+    Raises as ``check_append``.
+    """
+    check_append(append)
+    connection.execute(_LAY_READY, parameters([append]), prepare=True, binary=True)
+    row = connection.execute(_APPEND_AND_COMMIT, prepare=False).fetchone()
+    if row is None:
+        raise AssertionError("an append that holds has a first position")
+    return Appended(int(row[0]), len(append.events))

@@ -7,6 +7,7 @@ regular expression); for the arrays of an append that is most of the group's tim
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain, repeat
 from struct import Struct
 
@@ -16,8 +17,13 @@ from psycopg.pq import Format
 
 _BYTEA, _INT8, _INT4, _TEXT = 17, 20, 23, 25
 _ARRAY_OF = {_BYTEA: 1001, _INT8: 1016, _INT4: 1007, _TEXT: 1009}
-# psycopg keys its dumpers by types; each array type stands for itself by a type of ours.
-_MARKER = {oid: type(f"Array{oid}", (), {}) for oid in _ARRAY_OF.values()}
+
+
+@cache
+def _marker(oid: int) -> type:
+    """Return a type that stands for an array type: psycopg keys its dumpers by types."""
+    return type(f"Array{oid}", (), {})
+
 
 _length = Struct("!i").pack
 _int4 = Struct("!ii").pack
@@ -46,7 +52,7 @@ class BinaryArrayDumper(Dumper):
 
     def get_key(self, obj: BinaryArray, format: PyFormat) -> DumperKey:
         # The element type goes into the key, as in psycopg's own list dumpers.
-        return (self.cls, (_MARKER[obj.oid],))
+        return (self.cls, (_marker(obj.oid),))
 
     def upgrade(self, obj: BinaryArray, format: PyFormat) -> BinaryArrayDumper:
         dumper = BinaryArrayDumper(self.cls)

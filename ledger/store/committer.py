@@ -8,6 +8,7 @@ transaction of the database append at a time.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self, TypeVar
@@ -34,7 +35,7 @@ from ledger.store.writer import (
     Writer,
 )
 
-__all__ = ["Committer", "CommitterLimits", "CommitterThread", "translated"]
+__all__ = ["Committer", "CommitterLimits", "CommitterThread", "new_event_loop", "translated"]
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ class Committer:
     """Appends, for the coroutines of the event loop on which it was entered.
 
     Use as an async context manager. Each ``append`` gets its own result. ``committed`` is called
-    after each commit (see ledger/store/hints.py); it must return at once.
+    after each commit (see ledger/store/hints.py); it must return at once and not fail.
     """
 
     def __init__(
@@ -73,11 +74,15 @@ class Committer:
         self._queue = AppendQueue()
         self._under_way: dict[asyncio.Task[None], list[Waiting]] = {}
         self._writer = Writer(conninfo, self._limits)
-        self._under_way_events = 0
+        # What waits, and what is being committed.
+        self._held_events = 0
+        self._held_bytes = 0
         self._dispatch_is_due = False
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -92,55 +97,62 @@ class Committer:
     @property
     def queued_events(self) -> int:
         """How many events wait now, those being committed included."""
-        return self._queue.events + self._under_way_events
+        return self._held_events
 
-    async def append(self, append: Append) -> Appended:
+    def append(self, append: Append) -> asyncio.Future[Appended]:
         """Record the events of ``append`` together, or none of them.
 
-        Raises VersionConflictError, RequestReusedError, EntryTooLargeError, BusyError,
-        StoreUnavailableError, StoreFullError, StoreRefusedError, or OutcomeUnknownError. After the
-        last one, send the same again, with its request id. Cancelling withdraws an append that
-        still waits; one that is being committed is recorded nonetheless.
+        To be awaited, which raises VersionConflictError, RequestReusedError, EntryTooLargeError,
+        BusyError, StoreUnavailableError, StoreFullError, StoreRefusedError, or
+        OutcomeUnknownError: after the last one, send the same again, with its request id. A
+        ValueError says that it is no append. Cancelling withdraws an append that still waits; one
+        that is being committed is recorded nonetheless.
         """
-        check_append(append)
-        return await self._accept(append)
+        if self._loop is None:
+            raise RuntimeError("Committer is used outside its async with block.")
+        answer: asyncio.Future[Appended] = self._loop.create_future()
+        try:
+            size = check_append(append)
+            events = self._held_events + len(append.events)
+            self._check_room(events, self._held_bytes + size)
+        except (LedgerError, ValueError) as error:
+            answer.set_exception(error)
+            return answer
+        self._held_events = events
+        self._held_bytes += size
+        self._queue.put(Waiting(append, size, answer))
+        if not self._dispatch_is_due:
+            self._dispatch_soon()
+        return answer
 
-    def _accept(self, append: Append) -> asyncio.Future[Appended]:
+    def _check_room(self, events: int, size: int) -> None:
+        if events > self._limits.queued_events_max or size > self._limits.queued_bytes_max:
+            raise BusyError(retry_after_seconds=1)
         if self._closing:
             raise StoreUnavailableError(
                 "The ledger is being stopped.", way_out="Try again when it runs again."
             )
-        events = len(append.events)
-        if self.queued_events + events > self._limits.queued_events_max:
-            raise BusyError(retry_after_seconds=1)
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Appended] = loop.create_future()
-        self._queue.put(Waiting(append, answer))
-        self._dispatch_soon(loop)
-        return answer
 
-    def _dispatch_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _dispatch_soon(self) -> None:
         # Not at once: whoever runs in this turn of the loop gets into the same group.
-        if not self._dispatch_is_due:
-            self._dispatch_is_due = True
-            loop.call_soon(self._dispatch)
+        self._dispatch_is_due = True
+        asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         """Send groups while one more may be under way, and there is enough to send."""
         self._dispatch_is_due = False
         # A group behind another one may as well grow until it is as large as that one.
-        while (
-            self._queue
-            and len(self._under_way) < _GROUPS_UNDER_WAY_MAX
-            and self._queue.events >= self._under_way_events
-        ):
-            half = (self.queued_events + 1) // 2
+        while self._queue and len(self._under_way) < _GROUPS_UNDER_WAY_MAX:
+            under_way = self._held_events - self._queue.events
+            if self._queue.events < under_way:
+                return
+            half = (self._held_events + 1) // 2
             share = min(max(half, _WORTH_SPLITTING_EVENTS), self._limits.group_events_max)
             others = [waiting for group in self._under_way.values() for waiting in group]
-            group = self._queue.take(share, others)
+            group, dropped = self._queue.take(share, others)
+            self._let_go(dropped)
             if not group:
                 return
-            self._under_way_events += _events(group)
             task = asyncio.create_task(self._run(group))
             self._under_way[task] = group
 
@@ -157,15 +169,21 @@ class Committer:
             task = asyncio.current_task()
             if task is not None:
                 del self._under_way[task]
-            self._under_way_events -= _events(group)
-            self._dispatch_soon(asyncio.get_running_loop())
+            self._let_go(group)
+            self._dispatch_soon()
+
+    def _let_go(self, group: Sequence[Waiting]) -> None:
+        self._held_events -= sum([len(each.append.events) for each in group])
+        self._held_bytes -= sum([each.size for each in group])
 
     async def _settle(self, group: Sequence[Waiting]) -> None:
         """Send the group, and again what of it has no result yet, until everybody has one."""
         while group:
             try:
-                answers = await self._send(group)
+                sent, outcomes = await self._send(group)
             except _ONES_OWN_FAULT as error:
+                # Without those that have failed meanwhile: they must not be sent again.
+                group = [waiting for waiting in group if not waiting.answer.done()]
                 if len(group) == 1:
                     group[0].fail(translated(error))
                     return
@@ -175,18 +193,26 @@ class Committer:
                 group = group[middle:]
             except psycopg.Error as error:
                 for waiting in group:
-                    waiting.fail(translated(error))
+                    waiting.fail(_unknown(error) if waiting.in_doubt else translated(error))
                 return
             else:
-                group = [each for each, outcome in answers if outcome is None]
-                for waiting, outcome in answers:
-                    if outcome is not None:
-                        await self._tell(waiting, outcome)
+                group = []
+                for waiting, outcome in zip(sent, outcomes, strict=True):
+                    if isinstance(outcome, Appended):
+                        waiting.succeed(outcome)
+                    elif outcome is None:
+                        group.append(waiting)
+                    elif isinstance(outcome, VersionConflictError) and waiting.in_doubt:
+                        await self._tell_after_doubt(waiting, outcome)
+                    else:
+                        waiting.fail(outcome)
 
-    async def _send(self, group: Sequence[Waiting]) -> list[tuple[Waiting, Outcome | None]]:
+    async def _send(
+        self, group: Sequence[Waiting]
+    ) -> tuple[Sequence[Waiting], Sequence[Outcome | None]]:
         """Send the group until the database has answered; bounded by time and by retries.
 
-        Returns what came of each, without those that have failed meanwhile.
+        Returns those that have not failed meanwhile, and what came of each.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.unavailable_after_seconds
@@ -203,23 +229,15 @@ class Committer:
                 group = [each for each in group if _can_be_sent_again(each)]
                 if loop.time() > deadline:
                     _fail_unconnected(group, error)
-                    return []
+                    group = []
             except NotConnectedError as error:
                 _fail_unconnected(group, error)
-                return []
+                group = []
             else:
                 if any(isinstance(outcome, Appended) for outcome in outcomes):
                     self._committed()
-                return list(zip(group, outcomes, strict=True))
-        return []
-
-    async def _tell(self, waiting: Waiting, outcome: Outcome) -> None:
-        if isinstance(outcome, Appended):
-            waiting.succeed(outcome)
-        elif isinstance(outcome, VersionConflictError) and waiting.in_doubt:
-            await self._tell_after_doubt(waiting, outcome)
-        else:
-            waiting.fail(outcome)
+                return group, outcomes
+        return (), ()
 
     async def _tell_after_doubt(self, waiting: Waiting, conflict: VersionConflictError) -> None:
         """After a lost reply a conflict may be our own success: compare what is stored there."""
@@ -233,10 +251,6 @@ class Committer:
             waiting.fail(conflict)
         else:
             waiting.succeed(Appended(first, len(waiting.append.events)))
-
-
-def _events(group: Sequence[Waiting]) -> int:
-    return sum([len(waiting.append.events) for waiting in group])
 
 
 def _can_be_sent_again(waiting: Waiting) -> bool:
@@ -259,19 +273,25 @@ def _can_be_sent_again(waiting: Waiting) -> bool:
 
 def _fail_unconnected(group: Sequence[Waiting], cause: Exception) -> None:
     for waiting in group:
-        error: LedgerError
-        if waiting.in_doubt:
-            error = OutcomeUnknownError(
-                "The connection was lost around the commit, and has not come back.",
-                way_out="Send the same request again, with the same request id.",
-            )
-        else:
-            error = StoreUnavailableError(
-                "The database does not answer.",
-                way_out="Nothing was recorded; try again when the database is back.",
-            )
-        error.__cause__ = cause
-        waiting.fail(error)
+        waiting.fail(_unknown(cause) if waiting.in_doubt else _unavailable(cause))
+
+
+def _unknown(cause: Exception) -> LedgerError:
+    error = OutcomeUnknownError(
+        "The connection was lost around the commit, and asking again has failed.",
+        way_out="Send the same request again, with the same request id.",
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _unavailable(cause: Exception) -> LedgerError:
+    error = StoreUnavailableError(
+        "The database does not answer.",
+        way_out="Nothing was recorded; try again when the database is back.",
+    )
+    error.__cause__ = cause
+    return error
 
 
 def translated(error: psycopg.Error) -> LedgerError:
@@ -300,6 +320,16 @@ def _translated(error: psycopg.Error) -> LedgerError:
     )
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's event loop where that package is installed, else asyncio's own."""
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
 class CommitterThread:
     """The committer on an event loop of its own, for callers that are no coroutines."""
 
@@ -310,7 +340,7 @@ class CommitterThread:
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._committer = Committer(conninfo, limits, committed)
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         # A daemon, so that a program that forgot to leave can end; what it waits for has failed.
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="guishu-committer", daemon=True
@@ -335,25 +365,22 @@ class CommitterThread:
         """Record an append and wait for its result; errors as of ``Committer.append``."""
         if not self._thread.is_alive():
             raise RuntimeError("CommitterThread is used outside its with block.")
-        return self._await(self._committer.append(append))
+        return self._await(self._append(append))
+
+    async def _append(self, append: Append) -> Appended:
+        return await self._committer.append(append)
 
     def append_many(self, appends: Sequence[Append]) -> list[Appended | LedgerError]:
         """Record several appends at once, each with its own result, in their order."""
         if not self._thread.is_alive():
             raise RuntimeError("CommitterThread is used outside its with block.")
-        return self._await(self._append_many(self._committer, appends))
+        return self._await(self._append_many(appends))
 
-    @staticmethod
-    async def _append_many(
-        committer: Committer, appends: Sequence[Append]
-    ) -> list[Appended | LedgerError]:
-        results = await asyncio.gather(
-            *(committer.append(append) for append in appends), return_exceptions=True
-        )
+    async def _append_many(self, appends: Sequence[Append]) -> list[Appended | LedgerError]:
         answers: list[Appended | LedgerError] = []
-        for result in results:
-            if isinstance(result, Appended | LedgerError):
-                answers.append(result)
-            else:
-                raise result
+        for answer in [self._committer.append(append) for append in appends]:
+            try:
+                answers.append(await answer)
+            except LedgerError as error:
+                answers.append(error)
         return answers

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ledger.store.appending import Append, Appended
+from ledger.store.appending import BYTES_PER_TRANSACTION_MAX, Append, Appended
 
 # How many appends may be passed over, so that one much-used stream cannot make every look long.
 PASSED_OVER_MAX = 1_000
@@ -18,6 +18,8 @@ class Waiting:
     """An append that somebody waits for."""
 
     append: Append
+    # The bytes of its streams, names and bodies.
+    size: int
     answer: asyncio.Future[Appended]
     # Sent at least once over a connection that was then lost: it may have been committed.
     in_doubt: bool = field(default=False)
@@ -43,20 +45,22 @@ class _Claims:
 
     def admits(self, append: Append) -> bool:
         """Say whether ``append`` may join; its streams and request id are then claimed."""
-        request = append.request
-        if request is not None and (request.caller, request.request_id) in self.requests:
-            return False
-        for event in append.events:
-            if event.stream in self.closed:
+        key = None
+        if append.request is not None:
+            key = (append.request.caller, append.request.request_id)
+            if key in self.requests:
                 return False
-            if event.version is not None and event.stream in self.streams:
-                return False
-        if request is not None:
-            self.requests.add((request.caller, request.request_id))
+        streams, closed = self.streams, self.closed
         for event in append.events:
-            self.streams.add(event.stream)
+            stream = event.stream
+            if stream in closed or (event.version is not None and stream in streams):
+                return False
+        for event in append.events:
+            streams.add(event.stream)
             if event.version is not None:
-                self.closed.add(event.stream)
+                closed.add(event.stream)
+        if key is not None:
+            self.requests.add(key)
         return True
 
     def close(self, append: Append) -> None:
@@ -81,34 +85,39 @@ class AppendQueue:
         self._waiting.append(waiting)
         self.events += len(waiting.append.events)
 
-    def take(self, events_max: int, under_way: Iterable[Waiting] = ()) -> list[Waiting]:
+    def take(
+        self, events_max: int, under_way: Iterable[Waiting] = ()
+    ) -> tuple[list[Waiting], list[Waiting]]:
         """Take from the front what may share the next transaction, in order.
 
         No two appends of a group share a stream at a stated version, or a request id, and none
         shares a stream or a request id with what is ``under_way``. What is passed over stays in
         front, and nothing of its streams overtakes it, so the log has each stream's events in the
-        order in which they came. The first append is taken whatever its size. Appends for which
-        nobody waits any more are dropped.
+        order in which they came. The first append is taken whatever its size. Beside the group,
+        returns the appends that are dropped because nobody waits for them any more.
         """
         claims = _Claims(under_way)
         group: list[Waiting] = []
+        dropped: list[Waiting] = []
         passed_over: list[Waiting] = []
-        room = events_max
+        room, bytes_room = events_max, BYTES_PER_TRANSACTION_MAX
         while self._waiting and room > 0 and len(passed_over) < PASSED_OVER_MAX:
             waiting = self._waiting.popleft()
             append = waiting.append
             events = len(append.events)
-            if waiting.answer.done():
-                self.events -= events
-            elif group and events > room:
+            if group and (events > room or waiting.size > bytes_room):
                 passed_over.append(waiting)
                 break
+            if waiting.answer.done():
+                dropped.append(waiting)
             elif claims.admits(append):
                 group.append(waiting)
                 room -= events
-                self.events -= events
+                bytes_room -= waiting.size
             else:
                 claims.close(append)
                 passed_over.append(waiting)
+                continue
+            self.events -= events
         self._waiting.extendleft(reversed(passed_over))
-        return group
+        return group, dropped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -39,11 +39,16 @@ def text_of(key: Key) -> str:
     return _SEPARATOR.join(key)
 
 
+def key_of(text: str) -> Key:
+    """Return what the guard row of a key is about."""
+    return tuple(text.split(_SEPARATOR))
+
+
 def read(connection: Connection[Any], keys: Iterable[Key], settled: Settled) -> None:
     """Read guards without locking them, as a guess; missing ones count as empty."""
     wanted = sorted({text_of(key) for key in keys})
     rows = connection.execute(_READ, (text_array(wanted),), prepare=True, binary=True).fetchall()
-    _load(settled, wanted, rows)
+    load(settled, wanted, rows)
 
 
 def lock(connection: Connection[Any], keys: Iterable[Key], settled: Settled) -> None:
@@ -54,14 +59,15 @@ def lock(connection: Connection[Any], keys: Iterable[Key], settled: Settled) -> 
     rows = connection.execute(_LOCK, (packed,), prepare=True, binary=True).fetchall()
     if len(rows) != len(wanted):
         raise AssertionError(f"{len(rows)} of {len(wanted)} guards were locked")
-    _load(settled, wanted, rows)
+    load(settled, wanted, rows)
 
 
-def _load(settled: Settled, wanted: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+def load(settled: Settled, wanted: Iterable[str], rows: Iterable[tuple[str, int, bytes]]) -> None:
+    """Put rows of guards (key, version, state) into ``settled``; what is missing is empty."""
     for key in wanted:
-        _put(settled, tuple(key.split(_SEPARATOR)), 0, None)
+        _put(settled, key_of(key), 0, None)
     for key, version, state in rows:
-        _put(settled, tuple(key.split(_SEPARATOR)), version, state)
+        _put(settled, key_of(key), version, state)
 
 
 def _put(settled: Settled, key: Key, version: int, state: bytes | None) -> None:
@@ -91,7 +97,7 @@ def write(connection: Connection[Any], settled: Settled) -> None:
         _WRITE,
         (
             text_array([text for text, _ in keys]),
-            int4_array([_version(settled, key) for _, key in keys]),
+            int4_array([version_of(settled, key) for _, key in keys]),
             bytea_array([state_of(settled, key) for _, key in keys]),
         ),
         prepare=True,
@@ -99,7 +105,8 @@ def write(connection: Connection[Any], settled: Settled) -> None:
     )
 
 
-def _version(settled: Settled, key: Key) -> int:
+def version_of(settled: Settled, key: Key) -> int:
+    """Return the version of a customer's ownership stream, 0 for every other guard."""
     return settled.version(key[1]) if key[0] == "customer" else 0
 
 

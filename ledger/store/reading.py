@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from psycopg import Connection
 
-from ledger.envelope import Event, StoredEvent, decode
+from ledger.envelope import Event, StoredEvent, StoredRow, decode
 from ledger.events.catalogue import Catalogue
 from ledger.store.arrays import int8_array
 
@@ -72,6 +72,23 @@ def read_decisions(connection: Connection[Any], causes: Sequence[int]) -> list[S
     return [StoredEvent._make(row) for row in rows]
 
 
+def read_requests(
+    connection: Connection[Any],
+    catalogue: Catalogue,
+    positions: Iterable[int],
+    at_hand: Iterable[Event] = (),
+) -> dict[int, Event]:
+    """Return the events at these positions, by position; what does not exist is missing.
+
+    Those that stand ``at_hand`` are not read again. Raises as ``decode``.
+    """
+    wanted = set(positions)
+    found = {event.position: event for event in at_hand if event.position in wanted}
+    absent = sorted(wanted - found.keys())
+    found.update((each.position, decode(catalogue, each)) for each in read_at(connection, absent))
+    return found
+
+
 def replay(
     connection: Connection[Any],
     catalogue: Catalogue,
@@ -81,9 +98,11 @@ def replay(
 ) -> Iterator[Event]:
     """Yield decoded events in order, a page at a time, each page a statement of its own."""
     while True:
-        stored = read_after(connection, after, page, upto)
-        for each in stored:
-            yield decode(catalogue, each)
-        if len(stored) < page:
+        rows: list[StoredRow] = connection.execute(
+            _AFTER, (after, upto, page), prepare=True, binary=True
+        ).fetchall()
+        for row in rows:
+            yield decode(catalogue, row)
+        if len(rows) < page:
             return
-        after = stored[-1].position
+        after = rows[-1][0]

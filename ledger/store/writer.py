@@ -51,7 +51,9 @@ WHERE stream = %s AND version = %s AND name = %s AND body = %s
 class CommitterLimits:
     """Bounds of the committer; events are counted, not appends."""
 
+    # What waits or is being committed; one append more is Busy.
     queued_events_max: int = 50_000
+    queued_bytes_max: int = 256 * 1024 * 1024
     group_events_max: int = EVENTS_PER_TRANSACTION_MAX
     # How long appends wait for a database that does not answer before they fail.
     unavailable_after_seconds: float = 15.0
@@ -228,11 +230,11 @@ class _Pipeline:
                     self._answer()
                 else:
                     self._results.append(result)
-        except psycopg.OperationalError as error:
+            if self._pgconn.status != ConnStatus.OK:
+                self._lose(None)
+        except Exception as error:
+            # Whatever it is, nobody may be left waiting for an answer that nobody reads.
             self._lose(error)
-            return
-        if self._pgconn.status != ConnStatus.OK:
-            self._lose(None)
 
     def _answer(self) -> None:
         answer, (result,) = self._awaited.popleft(), self._results

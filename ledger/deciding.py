@@ -1,0 +1,91 @@
+"""From a request to the event that decides it: what the enforcer appends, and ``verify`` expects.
+
+Both make the event here, so that deciding again can be compared with the log byte by byte. Pure.
+"""
+
+from __future__ import annotations
+
+from ledger.canonical import canonical_bytes
+from ledger.customer import Refused
+from ledger.deciders.drafts import Draft
+from ledger.envelope import Event, Ruling, decision_body
+from ledger.events.catalogue import Catalogue
+from ledger.events.decisions import RequestParked
+from ledger.events.requests import RegistrationRequested
+from ledger.settled import Settled
+from ledger.store.appending import Append, NewEvent, check_append
+
+ENFORCER = "enforcer"
+"""Who parks requests, as the envelope of a parking names its caller."""
+
+
+def subject(settled: Settled, request: Event) -> str:
+    """Return the customer whose state the request is decided on.
+
+    That is the one that it names; of one that was entered twice, the one that exists. Raises
+    NotLoadedError.
+    """
+    named: str = request.data.customer
+    if isinstance(request.data, RegistrationRequested):
+        return named
+    found = settled.customer(named)
+    return (found.existing or named) if isinstance(found, Refused) else named
+
+
+def decision_event(
+    catalogue: Catalogue, request: Event, draft: Draft, version: int, settled: Settled
+) -> NewEvent:
+    """Return the event that records ``draft`` as the decision on ``request``.
+
+    ``version`` is that of the decider; ``settled`` holds what was decided before. Raises
+    EntryTooLargeError.
+    """
+    ruling = Ruling(
+        causation=request.position,
+        ordinal=0,
+        effective=draft.effective,
+        decider=version,
+        policy=draft.policy,
+        guards=draft.guards,
+        import_id=request.import_id,
+    )
+    customer = draft.data.customer
+    event = NewEvent(
+        ownership_stream(customer),
+        catalogue.name_of(draft.data),
+        decision_body(catalogue, ruling, draft.data),
+        settled.version(customer) + 1,
+        request.position,
+        0,
+    )
+    check_append(Append((event,)))
+    return event
+
+
+def parking_event(catalogue: Catalogue, parked: RequestParked, settled: Settled) -> NewEvent:
+    """Return the event that records that a request could not be decided.
+
+    It is no decision: the request is still to get its one, so that nothing is caused by it yet.
+    """
+    return NewEvent(
+        ownership_stream(parked.customer),
+        catalogue.name_of(parked),
+        canonical_bytes({"caller": ENFORCER, "data": catalogue.dump(parked)}),
+        settled.version(parked.customer) + 1,
+    )
+
+
+def ownership_stream(customer: str) -> str:
+    """Return the stream of the decisions about a customer."""
+    return f"ownership-{customer}"
+
+
+def request_stream(customer: str) -> str:
+    """Return the stream of the requests about a customer."""
+    return f"customer-{customer}"
+
+
+def apply_parking(settled: Settled, customer: str) -> None:
+    """Fold a parking: it decides nothing, and takes a version of the customer's stream."""
+    settled.versions[customer] = settled.version(customer) + 1
+    settled.touched.add(("customer", customer))

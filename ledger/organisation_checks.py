@@ -1,0 +1,168 @@
+"""Whether facts of the organisation may be recorded: pure, judged by its state and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ledger import commands
+from ledger import organisation_commands as facts_in
+from ledger.commands import InvalidRequestError, UnknownIdError
+from ledger.deciders import decider
+from ledger.organisation import OrganisationAt
+
+
+def check_facts(
+    facts: Sequence[facts_in.FactCommand],
+    abouts: Sequence[str | None],
+    organisation: OrganisationAt,
+    now: datetime,
+) -> None:
+    """Raise where facts name what does not exist, or contradict each other or what holds."""
+    pairs = list(zip(facts, abouts, strict=True))
+    checks = _FactChecks(
+        organisation,
+        now,
+        people={about for each, about in pairs if isinstance(each, facts_in.AddPerson) and about},
+        territories={
+            about for each, about in pairs if isinstance(each, facts_in.DefineTerritory) and about
+        },
+        founded=organisation.name is not None,
+    )
+    for each, about in pairs:
+        checks.check(each, about)
+    if any(isinstance(each, facts_in.ChangePerson | facts_in.MarkLeft) for each in facts):
+        checks.check_administrators()
+
+
+@dataclass(slots=True)
+class _FactChecks:
+    """Checks facts that are to hold together, each as if those in front of it held already."""
+
+    organisation: OrganisationAt
+    now: datetime
+    # What the facts make: they may name each other's in any order.
+    people: set[str]
+    territories: set[str]
+    founded: bool
+    joined: set[str] = field(default_factory=set)
+    parents: dict[str, str | None] = field(default_factory=dict)
+    left: dict[str, bool] = field(default_factory=dict)
+    roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    open_imports: dict[str, bool] = field(default_factory=dict)
+
+    def check(self, command: facts_in.FactCommand, about: str | None) -> None:
+        """Raise where a fact names what does not exist, or contradicts the organisation's state."""
+        match command:
+            case facts_in.FoundOrganisation():
+                if self.founded:
+                    raise InvalidRequestError("name", "the organisation was founded before")
+                self.founded = True
+            case facts_in.DefineTerritory():
+                self._check_territory(command, about or "")
+            case facts_in.AddPerson():
+                self._must_be_territory(command.territory)
+                if self._has_joined(about or ""):
+                    raise InvalidRequestError("person", "the person joined before")
+                self.joined.add(about or "")
+                self.roles[about or ""] = command.roles
+            case facts_in.AdoptDecider():
+                decider(command.version)
+                if command.version < self.organisation.decider:
+                    raise InvalidRequestError("version", "a decider never goes back")
+            case facts_in.AdoptPolicy():
+                for rule in command.policy.territory_rules:
+                    self._must_be_territory(rule.territory)
+            case facts_in.OpenImport():
+                commands.occurred_within(command.cut_over, self.now, field="cut_over")
+                if self._import_is_open(about or "") is not None:
+                    raise InvalidRequestError("import_id", "the import was opened before")
+                self.open_imports[about or ""] = True
+            case facts_in.CloseImport():
+                if not self._import_is_open(command.import_id):
+                    raise UnknownIdError("open import", command.import_id)
+                self.open_imports[command.import_id] = False
+            case _:
+                self._check_about_person(command)
+
+    def _check_territory(self, command: facts_in.DefineTerritory, territory: str) -> None:
+        for person in (command.head, *command.managers):
+            if person is not None and person not in self.people:
+                self._must_have_joined(person)
+        self._must_be_territory(command.parent)
+        self.parents[territory] = command.parent
+        seen: set[str] = set()
+        above = command.parent
+        while above is not None and above not in seen:
+            seen.add(above)
+            above = self._parent(above)
+        if territory in seen:
+            raise InvalidRequestError("parent", "a territory cannot be above itself")
+
+    def _check_about_person(
+        self,
+        command: facts_in.ChangePerson
+        | facts_in.MarkLeft
+        | facts_in.MarkReturned
+        | facts_in.MarkAway
+        | facts_in.NameDelegate,
+    ) -> None:
+        self._must_have_joined(command.person)
+        match command:
+            case facts_in.ChangePerson():
+                self._must_be_territory(command.territory)
+                self.roles[command.person] = command.roles
+            case facts_in.NameDelegate():
+                if command.delegate not in self.people:
+                    self._must_have_joined(command.delegate)
+            case facts_in.MarkLeft():
+                self.left[command.person] = True
+            case facts_in.MarkReturned():
+                if not self._has_left(command.person):
+                    raise InvalidRequestError("person", "the person has not left")
+                self.left[command.person] = False
+            case facts_in.MarkAway():
+                pass
+
+    def check_administrators(self) -> None:
+        """Raise where the last administrator would go: nobody could ever name another."""
+        administrators = {
+            person.person
+            for person in self.organisation.people()
+            if "admin" in person.roles and person.left_on is None
+        }
+        after = {
+            person
+            for person in administrators | self.roles.keys()
+            if "admin" in self.roles.get(person, ("admin",)) and not self._has_left(person)
+        }
+        if administrators and not after:
+            raise InvalidRequestError("person", "an administrator must remain")
+
+    def _parent(self, territory: str) -> str | None:
+        if territory in self.parents:
+            return self.parents[territory]
+        found = self.organisation.territory(territory)
+        return found.parent if found else None
+
+    def _has_joined(self, person: str) -> bool:
+        return person in self.joined or self.organisation.person(person) is not None
+
+    def _has_left(self, person: str) -> bool:
+        found = self.organisation.person(person)
+        return self.left.get(person, found is not None and found.left_on is not None)
+
+    def _import_is_open(self, import_id: str) -> bool | None:
+        found = self.organisation.import_(import_id)
+        return self.open_imports.get(import_id, None if found is None else not found.closed)
+
+    def _must_have_joined(self, person: str) -> None:
+        if not self._has_joined(person):
+            raise UnknownIdError("person", person)
+
+    def _must_be_territory(self, territory: str | None) -> None:
+        if territory is None or territory in self.territories:
+            return
+        if self.organisation.territory(territory) is None:
+            raise UnknownIdError("territory", territory)
