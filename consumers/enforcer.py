@@ -1,9 +1,9 @@
 """The enforcer: follows the requests, decides each once, and alone appends decisions.
 
-A batch is one transaction: (1) the progress row is locked and its epoch checked; (2) all guards
-that the batch may touch are locked in key order; (3) only then settled state is read; (4) the
-batch is decided in memory; (5) guards, progress, append and COMMIT go in one message, so that the
-append lock is never kept across a round trip.
+A batch is one transaction: (1) the progress row is moved, which locks it and checks its epoch;
+(2) all guards that the batch may touch are locked in key order; (3) only then settled state is
+read; (4) the batch is decided in memory; (5) guards and parked requests are written; (6) append and
+COMMIT go in one message, so that the append lock is never kept across a round trip.
 """
 
 from __future__ import annotations
@@ -11,40 +11,66 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
+import psycopg
 from psycopg import Connection, errors
+from psycopg.pq import TransactionStatus
 
-from consumers import guessing, progress
+from consumers import guessing, parking, progress
+from consumers.batch import Asked, BatchDecider, Decided, DefectError, words_of
 from consumers.feed import Feed
-from ledger.canonical import canonical_bytes
 from ledger.deciders import Decider, DeciderMissingError, deciders
-from ledger.deciders.drafts import Draft
-from ledger.envelope import Event, Ruling, decision_body, decode
-from ledger.events import requests
-from ledger.events.catalogue import Catalogue
-from ledger.events.decisions import RequestParked
+from ledger.deciding import ENFORCER, request_stream
+from ledger.envelope import StoredEvent, decode
+from ledger.errors import LedgerError
+from ledger.events.catalogue import Catalogue, UnknownEventError
+from ledger.events.requests import RequestUnparked
 from ledger.organisation import Organisation
-from ledger.settled import Key, NotLoadedError, Settled
+from ledger.settled import Key, Settled
 from ledger.store import arrays, guards
-from ledger.store.appending import Append, NewEvent, append_within, check_append
+from ledger.store.appending import Append, append_and_commit
 from ledger.store.reading import read_at, read_stream
 
-CONSUMER = "enforcer"
-_RETRYABLE = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
+CONSUMER = ENFORCER
+_RETRYABLE = (
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.LockNotAvailable,
+    errors.QueryCanceled,
+)
 # Each round locks what the one before found missing; a chain of group parents is the longest.
 _ROUNDS_MAX = 50
-_RETRIES_MAX = 10
+_FACTS_AT_ONCE = 5_000
+_TRIES_OF_A_BATCH = 2
+_TRIES_OF_A_REQUEST = 10
 
 _log = logging.getLogger(__name__)
 
-_PARKED = "SELECT customer FROM ledger.parked_requests GROUP BY customer"
-_PARK = "INSERT INTO ledger.parked_requests (position, customer, error) VALUES (%s, %s, %s)"
-_WAITING = """
-SELECT position FROM ledger.parked_requests WHERE customer = %s ORDER BY position FOR UPDATE
+# All that this connection looks up it looks up by a whole key: a plan that was made while the
+# tables were small must not scan them when they have grown.
+_SETTINGS = """
+SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false),
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('TimeZone', 'UTC', false), set_config('jit', 'off', false),
+       set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+       set_config('enable_mergejoin', 'off', false)
 """
-_UNPARK = "DELETE FROM ledger.parked_requests WHERE position = ANY(%b)"
+
+
+class GuardsStaleError(LedgerError):
+    """What the enforcer keeps beside the log contradicts it; nothing of the batch was kept."""
+
+    code = "guards_stale"
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(
+            f"The enforcer's guards contradict the log: {sentence}",
+            way_out="Run guishu verify, and then make the guards again from the log with"
+            " guishu rebuild --guards.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +79,16 @@ class EnforcerLimits:
 
     batch_requests_max: int = 500
     lock_timeout_ms: int = 5_000
+    statement_timeout_ms: int = 60_000
     poll_seconds: float = 0.2
 
 
-@dataclass(slots=True)
-class _Decided:
-    """What deciding a batch in memory has brought, before anything is written."""
-
-    events: list[NewEvent] = field(default_factory=list)
-    parked: list[tuple[int, str, str | None]] = field(default_factory=list)
-    unparked: list[int] = field(default_factory=list)
-    missing: set[Key] = field(default_factory=set)
-
-
 class Enforcer:
-    """Decides what the feed brings, on a connection of its own (autocommit; nobody else's)."""
+    """Decides what the feed brings, on a connection of its own (autocommit; nobody else's).
+
+    ``consumer`` names its progress: one for each part of the customers that is enforced apart.
+    ``committed`` is called after each batch that brought decisions; it must return at once.
+    """
 
     def __init__(
         self,
@@ -76,13 +97,19 @@ class Enforcer:
         catalogue: Catalogue,
         limits: EnforcerLimits | None = None,
         versions: Mapping[int, Decider] | None = None,
+        *,
+        consumer: str = CONSUMER,
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._feed = feed
         self._catalogue = catalogue
         self._limits = limits or EnforcerLimits()
-        self._deciders = versions or deciders()
+        self._versions = deciders() if versions is None else versions
+        self._consumer = consumer
+        self._committed = committed
         self._organisation = Organisation()
+        self._batches = BatchDecider(catalogue, self._versions, self._organisation)
         self._progress: progress.Progress | None = None
         arrays.register(connection)
 
@@ -92,31 +119,37 @@ class Enforcer:
         return self._progress.position if self._progress else 0
 
     def start(self) -> None:
-        """Take over from whoever enforced before; both may live, only the newer can write."""
-        self._connection.execute(
-            "SELECT set_config('lock_timeout', %s, false),"
-            " set_config('default_transaction_isolation', 'read committed', false)",
-            (str(self._limits.lock_timeout_ms),),
-        )
-        self._progress = progress.take_over(self._connection, CONSUMER)
+        """Take over from whoever enforced before; both may live, only the newer can write.
+
+        Raises as ``run_once``: an unparking that was interrupted is brought to its end.
+        """
+        limits = self._limits
+        timeouts = (str(limits.lock_timeout_ms), str(limits.statement_timeout_ms))
+        self._connection.execute(_SETTINGS, timeouts)
+        self._progress = progress.take_over(self._connection, self._consumer)
+        for customer in parking.ready_customers(self._connection):
+            self._decide_parked(customer, None)
 
     def run_once(self) -> int:
         """Decide one batch, and return how many positions it moved on; 0 when all is decided.
 
-        Raises FencedError when another process has taken over, DeciderMissingError when this
-        version of guishu is too old, and psycopg's errors when the database fails: then nothing
-        of the batch was kept, and ``start`` begins anew from what was.
+        Raises FencedError when another process has taken over; GuardsStaleError;
+        DeciderMissingError or UnknownEventError when this version of guishu is too old for the next
+        request; and psycopg's errors when the database fails or locks are held for too long. Then
+        nothing of the batch was kept, and ``start`` begins anew from what was.
         """
-        if self._progress is None:
-            raise RuntimeError("Enforcer.run_once before start")
-        before = self._progress.position
+        before = self._own_progress().position
         batch = self._feed.read(self._connection, before, self._limits.batch_requests_max)
+        if batch.reached < before:
+            raise GuardsStaleError(f"position {before} was reached, and the log ends in front.")
         if batch.reached == before:
             return 0
-        self._follow_organisation(batch.reached)
-        requests_ = [decode(self._catalogue, each) for each in batch.requests]
-        self._decide_halving(requests_, batch.reached)
-        return self._progress.position - before
+        if batch.requests:
+            self._follow_organisation(batch.reached)
+            self._decide_next(*self._next_of(batch.requests, batch.reached))
+        else:
+            progress.skip(self._connection, self._own_progress(), batch.reached)
+        return self.position - before
 
     def catch_up(self) -> None:
         """Decide until nothing is left."""
@@ -124,45 +157,154 @@ class Enforcer:
             pass
 
     def run(self, stop: threading.Event, wait: Callable[[float], object]) -> None:
-        """Decide until ``stop`` is set; ``wait(seconds)`` returns early when there may be news."""
+        """Decide until ``stop`` is set; ``wait(seconds)`` may return early when there is news."""
         while not stop.is_set():
             if not self.run_once():
                 wait(self._limits.poll_seconds)
 
-    def _follow_organisation(self, upto: int) -> None:
-        stored = read_stream(self._connection, "organisation", self._organisation.version, upto)
-        self._organisation.apply_all(decode(self._catalogue, each) for each in stored)
+    def _own_progress(self) -> progress.Progress:
+        if self._progress is None:
+            raise RuntimeError("The enforcer is used before start.")
+        return self._progress
 
-    def _decide_halving(self, batch: Sequence[Event], reached: int) -> None:
-        """Decide a batch; where it will not go through, in halves down to one request."""
-        for attempt in range(_RETRIES_MAX):
+    def _follow_organisation(self, upto: int) -> None:
+        organisation = self._organisation
+        try:
+            while True:
+                version = organisation.version
+                stored = read_stream(
+                    self._connection, "organisation", version, upto, limit=_FACTS_AT_ONCE
+                )
+                organisation.apply_all(decode(self._catalogue, each) for each in stored)
+                if len(stored) < _FACTS_AT_ONCE:
+                    return
+        except BaseException:
+            # A fact that was folded half must not count as folded.
+            self._organisation = Organisation()
+            self._batches = BatchDecider(self._catalogue, self._versions, self._organisation)
+            raise
+
+    # --- what is decided next ------------------------------------------------------------------
+
+    def _next_of(self, stored: Sequence[StoredEvent], reached: int) -> tuple[list[Asked], int]:
+        """Return the requests to decide in one transaction, and how far that goes.
+
+        An unparking comes alone. In front of what is too new for this version of guishu the batch
+        ends; raises DeciderMissingError or UnknownEventError where that is the very first.
+        """
+        asked: list[Asked] = []
+        for each in stored:
             try:
-                self._transact(batch, reached)
+                request = self._read(each)
+                version = self._organisation.at(each.position).decider
+                if version not in self._versions:
+                    raise DeciderMissingError(version)
+            except (DeciderMissingError, UnknownEventError):
+                if not asked:
+                    raise
+                return asked, each.position - 1
+            if asked and (request.unparks or asked[0].unparks):
+                return asked, each.position - 1
+            asked.append(request)
+        return asked, reached
+
+    def _read(self, stored: StoredEvent, row: parking.Row | None = None) -> Asked:
+        """Return a request as read, or why it cannot be; raises UnknownEventError."""
+        named = stored.stream.removeprefix("customer-")
+        try:
+            event = decode(self._catalogue, stored)
+            if self._catalogue.kind_of(stored.name) != "request":
+                raise ValueError(f"{stored.name} is no request")
+            if stored.stream != request_stream(event.data.customer):
+                raise ValueError("the request is about another customer than its stream")
+        except UnknownEventError:
+            raise
+        except Exception as error:  # what cannot be read is parked, and the rest goes on
+            _log.exception("the request at %d cannot be read", stored.position)
+            return Asked(stored.position, named, None, words_of(error), row)
+        return Asked(stored.position, named, event, row=row)
+
+    def _decide_next(self, batch: Sequence[Asked], reached: int) -> None:
+        first = batch[0]
+        if first.event is not None and isinstance(first.event.data, RequestUnparked):
+            self._unpark(first.event.data)
+        self._decide_halving(batch, reached)
+
+    # --- unparking -----------------------------------------------------------------------------
+
+    def _unpark(self, unparking: RequestUnparked) -> None:
+        customer = parking.customer_of(self._connection, unparking.request)
+        self._decide_parked(customer or unparking.customer, unparking)
+
+    def _decide_parked(self, customer: str, unparking: RequestUnparked | None) -> None:
+        """Decide a customer's parked requests in their order, up to one that nobody set free.
+
+        A transaction for each part, so that any number may have waited.
+        """
+        limit = self._limits.batch_requests_max
+        while rows := parking.rows_of(self._connection, customer, limit):
+            by_position = {row.position: row for row in rows}
+            stored = read_at(self._connection, list(by_position))
+            self._follow_organisation(stored[-1].position)
+            part = [self._read(each, by_position[each.position]) for each in stored]
+            if unparking is not None:
+                part = [
+                    replace(each, version=unparking.decider)
+                    if each.position == unparking.request
+                    else each
+                    for each in part
+                ]
+            self._decide_patiently(part, self.position, _TRIES_OF_A_REQUEST, customer)
+            left = parking.rows_of(self._connection, customer, 1)
+            if not left or left[0].position <= rows[-1].position:
+                return
+
+    # --- transactions --------------------------------------------------------------------------
+
+    def _decide_halving(self, batch: Sequence[Asked], reached: int) -> None:
+        """Decide a batch; where it will not go through, in halves down to one request."""
+        if len(batch) == 1:
+            self._decide_patiently(batch, reached, _TRIES_OF_A_REQUEST)
+            return
+        try:
+            self._decide_patiently(batch, reached, _TRIES_OF_A_BATCH)
+        except _RETRYABLE:
+            middle = len(batch) // 2
+            self._decide_halving(batch[:middle], batch[middle].position - 1)
+            self._decide_halving(batch[middle:], reached)
+
+    def _decide_patiently(
+        self, batch: Sequence[Asked], reached: int, tries: int, unparked: str | None = None
+    ) -> None:
+        for left in range(tries - 1, -1, -1):
+            try:
+                self._decide_for_good(batch, reached, unparked)
                 return
             except _RETRYABLE as error:
-                _log.info("a batch of %d is decided again: %s", len(batch), error.sqlstate)
-                if len(batch) > 1 and attempt >= 1:
-                    break
-        else:
-            raise errors.LockNotAvailable("a single request could not be decided: locks are held")
-        middle = len(batch) // 2
-        self._decide_halving(batch[:middle], batch[middle - 1].position)
-        self._decide_halving(batch[middle:], reached)
+                _log.info("%d requests are not decided yet: %s", len(batch), error.sqlstate)
+                if not left:
+                    raise
 
-    def _transact(self, batch: Sequence[Event], reached: int) -> None:
+    def _decide_for_good(self, batch: Sequence[Asked], reached: int, unparked: str | None) -> None:
         keys = self._guess(batch)
-        for _ in range(_ROUNDS_MAX):
-            missing = self._try(batch, reached, keys)
+        defects: dict[int, str] = {}
+        for _ in range(_ROUNDS_MAX + len(batch)):
+            try:
+                missing = self._transact(batch, reached, keys, defects, unparked)
+            except DefectError as defect:
+                defects[defect.position] = defect.words
+                continue
             if not missing:
                 return
             keys |= missing
         raise AssertionError("a batch touches more and more guards without end")
 
-    def _guess(self, batch: Sequence[Event]) -> set[Key]:
-        keys: set[Key] = set()
-        for request in batch:
+    def _guess(self, batch: Sequence[Asked]) -> set[Key]:
+        keys: set[Key] = {("customer", asked.customer) for asked in batch}
+        requests = [asked.event for asked in batch if asked.event is not None]
+        for request in requests:
             keys.update(guessing.keys_named(request, self._organisation.at(request.position)))
-        looked_at = [request for request in batch if guessing.needs_a_look(request)]
+        looked_at = [request for request in requests if guessing.needs_a_look(request)]
         if looked_at:
             settled = Settled()
             named: set[Key] = {("customer", request.data.customer) for request in looked_at}
@@ -170,175 +312,56 @@ class Enforcer:
             keys.update(guessing.keys_seen(looked_at, settled))
         return keys
 
-    def _try(self, batch: Sequence[Event], reached: int, keys: set[Key]) -> set[Key]:
+    def _transact(
+        self,
+        batch: Sequence[Asked],
+        reached: int,
+        keys: set[Key],
+        defects: Mapping[int, str],
+        unparked: str | None,
+    ) -> set[Key]:
         """Decide the batch under the locks of ``keys``; return what else it turned out to touch.
 
-        Where that is anything, the transaction was rolled back.
+        Where that is anything, the transaction was rolled back. ``unparked`` is the customer whose
+        parked requests the batch is made of.
         """
-        if self._progress is None:
-            raise RuntimeError("Enforcer.run_once before start")
-        connection = self._connection
-        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        connection, own = self._connection, self._own_progress()
         try:
-            progress.lock(connection, self._progress)
+            connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            progress.move(connection, own, reached)
             settled = Settled()
             guards.lock(connection, keys, settled)
-            decided = self._decide(batch, settled)
+            waiting = parking.waiting_among(connection, settled.customers) - {unparked}
+            decided = self._batches.decide(batch, settled, waiting, defects)
             if decided.missing:
                 connection.execute("ROLLBACK")
                 return decided.missing
-            # One message from the first write to the COMMIT, with the append as the last but one.
-            with connection.pipeline():
-                self._write(decided, settled, reached)
-                connection.execute("COMMIT")
-        except BaseException:
-            if not connection.closed:
-                connection.execute("ROLLBACK")
+            self._write_and_commit(decided, settled)
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, psycopg.Error) and _tells_of_stale_guards(error):
+                raise GuardsStaleError(str(error).splitlines()[0]) from error
             raise
-        self._progress.position = reached
+        own.position = reached
+        if decided.events:
+            self._committed()
         return set()
 
-    def _write(self, decided: _Decided, settled: Settled, reached: int) -> None:
-        connection = self._connection
-        if self._progress is None:
-            raise RuntimeError("Enforcer.run_once before start")
-        guards.write(connection, settled)
-        if decided.unparked:
-            connection.execute(_UNPARK, (arrays.int8_array(decided.unparked),), binary=True)
-        for parked in decided.parked:
-            connection.execute(_PARK, parked)
-        progress.move(connection, self._progress, reached)
+    def _write_and_commit(self, decided: Decided, settled: Settled) -> None:
+        guards.write(self._connection, settled)
+        parking.write(self._connection, decided.freed, decided.parked)
         if decided.events:
-            append_within(connection, Append(tuple(decided.events)))
+            append_and_commit(self._connection, Append(tuple(decided.events)))
+        else:
+            self._connection.execute("COMMIT")
 
-    def _decide(self, batch: Sequence[Event], settled: Settled) -> _Decided:
-        decided = _Decided()
-        rows = self._connection.execute(_PARKED, prepare=True).fetchall()
-        waiting = {customer for (customer,) in rows}
-        for request in batch:
-            customer: str = request.data.customer
-            if isinstance(request.data, requests.RequestUnparked):
-                self._unpark(request, settled, decided, waiting)
-            elif customer in waiting:
-                decided.parked.append((request.position, customer, None))
-            elif not self._decide_one(request, settled, decided):
-                waiting.add(customer)
-        return decided
-
-    def _decide_one(
-        self, request: Event, settled: Settled, decided: _Decided, version: int | None = None
-    ) -> bool:
-        """Decide one request; return False where it could not be, and was parked instead."""
-        organisation = self._organisation.at(request.position)
-        version = version or organisation.decider
-        decide = self._deciders.get(version)
-        if decide is None:
-            raise DeciderMissingError(version)
-        try:
-            draft = decide(settled, request, organisation)
-            event = decision_event(self._catalogue, request, draft, version, settled)
-            settled.apply(request, draft.data, draft.effective, organisation)
-        except NotLoadedError as missing:
-            # Nothing of this round is kept; the others are still decided, to find all that lacks.
-            decided.missing.add(missing.key)
-            return True
-        except Exception as error:  # a defect of one request must not stop the rest
-            if decided.missing:
-                return True  # what was decided on half a state may well fail; the next round tells
-            _log.exception("the request at %d cannot be decided", request.position)
-            self._park(request, f"{type(error).__name__}: {error}"[:500], settled, decided)
-            return False
-        decided.events.append(event)
-        return True
-
-    def _park(self, request: Event, error: str, settled: Settled, decided: _Decided) -> None:
-        customer: str = request.data.customer
-        parked = RequestParked(customer, request.position, type_of(error))
-        version = settled.version(customer) + 1
-        settled.versions[customer] = version
-        settled.touched.add(("customer", customer))
-        decided.events.append(
-            NewEvent(
-                f"ownership-{customer}",
-                self._catalogue.name_of(parked),
-                parking_body(self._catalogue, parked),
-                version,
-            )
-        )
-        decided.parked.append((request.position, customer, error))
-
-    def _unpark(
-        self, request: Event, settled: Settled, decided: _Decided, waiting: set[str]
-    ) -> None:
-        """Decide what was parked with the version named, then what waited behind it, in order."""
-        customer: str = request.data.customer
-        rows = self._connection.execute(_WAITING, (customer,)).fetchall()
-        stored = read_at(self._connection, [position for (position,) in rows])
-        waiting.discard(customer)
-        for each in (decode(self._catalogue, one) for one in stored):
-            keys = set(guessing.keys_named(each, self._organisation.at(each.position)))
-            lacking = {key for key in keys if not _is_loaded(settled, key)}
-            decided.missing |= lacking
-            if lacking:
-                continue
-            named = each.position == request.data.request
-            if customer in waiting:
-                continue
-            decided.unparked.append(each.position)
-            version = request.data.decider if named else None
-            if not self._decide_one(each, settled, decided, version):
-                waiting.add(customer)
-        self._decide_one(request, settled, decided)
+    def _roll_back(self) -> None:
+        if self._connection.info.transaction_status is not TransactionStatus.IDLE:
+            # Where the connection is lost, so is the transaction; the first error tells of it.
+            with suppress(psycopg.Error):
+                self._connection.execute("ROLLBACK")
 
 
-def _is_loaded(settled: Settled, key: Key) -> bool:
-    match key:
-        case ("customer", customer):
-            return customer in settled.customers
-        case ("holdings", person):
-            return person in settled.holdings
-        case ("grants", person, day):
-            return (person, day) in settled.grants
-        case ("identifier", system, identifier):
-            return (system, identifier) in settled.identifiers
-        case _:
-            return key[1] in settled.acts
-
-
-def type_of(error: str) -> str:
-    """Return the part of a parking error that may stand in the log: no words of the request."""
-    return error.split(":", 1)[0]
-
-
-def parking_body(catalogue: Catalogue, parked: RequestParked) -> bytes:
-    """Return the canonical bytes of a parking event's body."""
-    return canonical_bytes({"caller": CONSUMER, "data": catalogue.dump(parked)})
-
-
-def decision_event(
-    catalogue: Catalogue, request: Event, draft: Draft, version: int, settled: Settled
-) -> NewEvent:
-    """Return the event that records a draft as the decision on ``request``.
-
-    Raises EntryTooLargeError.
-    """
-    ruling = Ruling(
-        causation=request.position,
-        ordinal=0,
-        effective=draft.effective,
-        decider=version,
-        policy=draft.policy,
-        guards=draft.guards,
-        import_id=request.import_id,
-    )
-    customer = draft.data.customer
-    event = NewEvent(
-        f"ownership-{customer}",
-        catalogue.name_of(draft.data),
-        decision_body(catalogue, ruling, draft.data),
-        settled.version(customer) + 1,
-        request.position,
-        0,
-    )
-    check_append(Append((event,)))
-    return event
+def _tells_of_stale_guards(error: psycopg.Error) -> bool:
+    """Say whether the log has, under our locks, what the guards or the progress do not know of."""
+    return error.sqlstate == "GS001" or isinstance(error, errors.UniqueViolation)

@@ -10,10 +10,11 @@ from psycopg import Connection
 
 from ledger.envelope import StoredEvent
 
+_HEAD = "SELECT position FROM ledger.events ORDER BY position DESC LIMIT 1"
 _REQUESTS = """
 SELECT position, recorded, stream, version, name, body, causation, ordinal
 FROM ledger.events
-WHERE position > %s AND position <= %s AND causation IS NULL AND stream LIKE 'customer-%%'
+WHERE position > %s AND position <= %s AND causation IS NULL AND starts_with(stream, 'customer-')
 ORDER BY position LIMIT %s
 """
 # So many positions are looked through for requests in one go; between them stand decisions.
@@ -22,7 +23,10 @@ _SPAN_PER_EVENT = 4
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests in order, and the position up to which there are no others."""
+    """Requests in order, and the position up to which there are no others.
+
+    ``reached`` below the position asked for says that the log ends there: it has lost its tail.
+    """
 
     requests: Sequence[StoredEvent]
     reached: int
@@ -40,13 +44,13 @@ class StoreFeed:
     """The store's own tail: positions are dense and visible in order, so nothing can be missed."""
 
     def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
-        row = connection.execute("SELECT max(position) FROM ledger.events", prepare=True).fetchone()
-        head = (row and row[0]) or 0
+        row = connection.execute(_HEAD, prepare=True).fetchone()
+        head = int(row[0]) if row else 0
+        if head <= after:
+            return Batch((), head)
         upto = min(head, after + limit * _SPAN_PER_EVENT)
         rows = connection.execute(
             _REQUESTS, (after, upto, limit), prepare=True, binary=True
         ).fetchall()
         requests = [StoredEvent._make(each) for each in rows]
-        return Batch(
-            requests, requests[-1].position if len(requests) == limit else max(upto, after)
-        )
+        return Batch(requests, requests[-1].position if len(requests) == limit else upto)

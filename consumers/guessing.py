@@ -1,8 +1,12 @@
-"""Which guards a request may touch, as far as its own words tell. Pure."""
+"""Which guards a request may touch, as far as its own words tell. Pure.
+
+A guess that lacks something costs a second round, and nothing else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from ledger.customer import Admitted
 from ledger.envelope import Event
@@ -18,8 +22,8 @@ def keys_named(request: Event, organisation: OrganisationAt) -> Iterator[Key]:
     match data:
         case requests.ClaimFiled():
             yield ("holdings", data.claimant)
-            moment = request.occurred if request.import_id else request.recorded
-            yield ("grants", data.claimant, organisation.day(moment).isoformat())
+            day = organisation.day(_takes_effect(request, organisation))
+            yield ("grants", data.claimant, day.isoformat())
         case requests.AssignmentRequested():
             yield ("holdings", data.assignee)
         case requests.RegistrationRequested() | requests.CustomerChangeRequested():
@@ -35,6 +39,15 @@ def keys_named(request: Event, organisation: OrganisationAt) -> Iterator[Key]:
             yield ("act", data.deal)
         case _:
             pass
+
+
+def _takes_effect(request: Event, organisation: OrganisationAt) -> datetime:
+    opened = organisation.import_(request.import_id) if request.import_id else None
+    if opened is None or opened.closed:
+        return request.recorded
+    if "occurred" in request.envelope or opened.cut_over is None:
+        return request.occurred
+    return opened.cut_over
 
 
 def needs_a_look(request: Event) -> bool:

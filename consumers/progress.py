@@ -14,13 +14,12 @@ _TAKE = """
 UPDATE ledger.consumer_progress SET epoch = epoch + 1 WHERE consumer = %s AND partition = 0
 RETURNING epoch, position
 """
-_LOCK = """
-SELECT epoch, position FROM ledger.consumer_progress
-WHERE consumer = %s AND partition = 0 FOR UPDATE
-"""
 _MOVE = """
-UPDATE ledger.consumer_progress SET position = %s WHERE consumer = %s AND partition = 0
+UPDATE ledger.consumer_progress SET position = %s
+WHERE consumer = %s AND partition = 0 AND epoch = %s AND position = %s
 """
+# Nothing is lost with such a step: it goes over what needs no decision, and can be made again.
+_SKIP = _MOVE + " AND set_config('synchronous_commit', 'off', true) = 'off'"
 _READ = "SELECT position FROM ledger.consumer_progress WHERE consumer = %s AND partition = 0"
 _LEAD = "SELECT pg_try_advisory_lock(hashtext(%s), hashtext(current_database()))"
 
@@ -47,13 +46,19 @@ class Progress:
 
 
 def become_leader(connection: Connection[Any], consumer: str) -> bool:
-    """Try to become the one active process; the lock lasts as long as the connection."""
+    """Try to become the one active process; the lock lasts as long as the connection.
+
+    So do everything that leading allows on this very connection: what ends it ends the work too.
+    """
     row = connection.execute(_LEAD, (f"guishu {consumer}",)).fetchone()
     return bool(row and row[0])
 
 
 def take_over(connection: Connection[Any], consumer: str) -> Progress:
-    """Take a new epoch, so that whoever held an older one can write nothing more."""
+    """Take a new epoch, so that whoever held an older one can write nothing more.
+
+    Waits for a transaction of theirs to end, as long as ``lock_timeout`` allows.
+    """
     with connection.transaction():
         connection.execute(_MAKE, (consumer,))
         row = connection.execute(_TAKE, (consumer,)).fetchone()
@@ -62,16 +67,28 @@ def take_over(connection: Connection[Any], consumer: str) -> Progress:
     return Progress(consumer, *row)
 
 
-def lock(connection: Connection[Any], progress: Progress) -> None:
-    """Lock the progress row within a transaction; raises FencedError where it is no longer ours."""
-    row = connection.execute(_LOCK, (progress.consumer,), prepare=True).fetchone()
-    if row != (progress.epoch, progress.position):
-        raise FencedError(progress.consumer)
-
-
 def move(connection: Connection[Any], progress: Progress, position: int) -> None:
-    """Send the new position; the row was locked before."""
-    connection.execute(_MOVE, (position, progress.consumer), prepare=True)
+    """Lock the row and move it, as the first thing in a transaction.
+
+    What ``progress`` says is left to the caller, who knows when that is committed. Raises
+    FencedError where the row is no longer ours.
+    """
+    _update(connection, _MOVE, progress, position)
+
+
+def skip(connection: Connection[Any], progress: Progress, position: int) -> None:
+    """Move the row over what needs no decision, in a transaction of its own that waits for no disk.
+
+    Raises FencedError.
+    """
+    _update(connection, _SKIP, progress, position)
+    progress.position = position
+
+
+def _update(connection: Connection[Any], statement: str, progress: Progress, to: int) -> None:
+    values = (to, progress.consumer, progress.epoch, progress.position)
+    if connection.execute(statement.encode(), values, prepare=True).rowcount != 1:
+        raise FencedError(progress.consumer)
 
 
 def reached(connection: Connection[Any], consumer: str) -> int:
