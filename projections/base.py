@@ -40,15 +40,17 @@ class Table:
     """A table of a projection.
 
     ``columns`` is what stands between the brackets of CREATE TABLE, keys included. ``indexes`` are
-    the CREATE INDEX statements; a rebuild makes them once the rows are in. All names are without
-    a schema. ``digest_without`` names columns that may differ between a rebuild and the live
-    table, such as surrogate numbers.
+    the CREATE INDEX statements; a rebuild makes them once the rows are in. ``keys`` are those that
+    the fold relies on (a unique index with a condition), and are made with the table. All names
+    are without a schema. ``digest_without`` names columns that may differ between a rebuild and
+    the live table, such as surrogate numbers.
     """
 
     name: str
     columns: str
     indexes: tuple[str, ...] = ()
     digest_without: frozenset[str] = frozenset()
+    keys: tuple[str, ...] = ()
 
 
 class Projection(Protocol):
@@ -80,7 +82,14 @@ class Projection(Protocol):
         ...
 
     def apply(self, connection: Connection[Any], changes: Sequence[Change]) -> None:
-        """Write what ``changes`` bring, in the caller's transaction and search path."""
+        """Write what ``changes`` bring, in the caller's transaction and search path.
+
+        What fails raises, and nothing of the batch is kept. The connection may be in pipeline
+        mode: the server works on a statement while the next is made. So no COPY; an error may
+        come with a later statement; ``rowcount`` is known only after a fetch. Where a statement
+        must meet a number of rows, it says so itself:
+        ``SELECT projections.require_rows(count(*), %b) FROM changed``.
+        """
         ...
 
 

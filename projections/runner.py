@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,18 +17,21 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 
-from ledger.envelope import Event, StoredEvent, decode
 from ledger.errors import LedgerError
 from ledger.events.catalogue import Catalogue
 from ledger.store import arrays
-from ledger.store.reading import read_after, read_at
+from ledger.store.reading import POSITION_MAX, read_after
 from projections import schema
-from projections.base import LIVE, Change, Projection
-
-CAUSES_CACHED_MAX = 20_000
+from projections.applying import Applier, Batch, Parked, Parking, decoded
+from projections.base import LIVE, Projection
 
 _log = logging.getLogger(__name__)
 
+# What follows a batch is read in its own message, so that it is there when the batch is done.
+_AHEAD = """
+SELECT position, recorded, stream, version, name, body, causation, ordinal
+FROM ledger.events WHERE position > %b ORDER BY position LIMIT %b
+"""
 _TAKE = """
 UPDATE projections.tracking SET epoch = epoch + 1 WHERE name = ANY(%b)
 RETURNING name, epoch, position
@@ -38,8 +40,8 @@ _LOCK = """
 SELECT name, epoch, position FROM projections.tracking WHERE name = ANY(%b)
 ORDER BY name FOR UPDATE
 """
-_MOVE = "UPDATE projections.tracking SET position = %s WHERE name = ANY(%b)"
-_PARKED = "SELECT projection, stream FROM projections.parked WHERE projection = ANY(%b)"
+_MOVE = "UPDATE projections.tracking SET position = %b WHERE name = ANY(%b)"
+_PARKED = "SELECT projection, stream, position FROM projections.parked WHERE projection = ANY(%b)"
 _PARK = """
 INSERT INTO projections.parked (projection, stream, position, code, words)
 VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
@@ -73,38 +75,6 @@ class RunnerLimits:
     poll_seconds: float = 0.2
 
 
-class Causes:
-    """Finds the requests that decisions were made for: in the batch, lately seen, or stored."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
-        self._seen: OrderedDict[int, Event] = OrderedDict()
-
-    def changes(
-        self, connection: Connection[Any], events: Sequence[Event], names: frozenset[str]
-    ) -> list[Change]:
-        """Return the events, each with its cause where its name is among ``names``."""
-        for event in events:
-            if event.name in self._catalogue.request_names:
-                self._seen[event.position] = event
-        wanted = [event.causation for event in events if event.name in names]
-        missing = [each for each in wanted if each is not None and each not in self._seen]
-        for stored in read_at(connection, missing) if missing else ():
-            self._seen[stored.position] = decode(self._catalogue, stored)
-        changes = [
-            Change(
-                event,
-                self._seen[event.causation]
-                if event.name in names and event.causation is not None
-                else None,
-            )
-            for event in events
-        ]
-        while len(self._seen) > CAUSES_CACHED_MAX:
-            self._seen.popitem(last=False)
-        return changes
-
-
 class Runner:
     """Keeps projections up to date on a connection of its own (autocommit, nobody else's)."""
 
@@ -116,27 +86,31 @@ class Runner:
         limits: RunnerLimits | None = None,
     ) -> None:
         self._connection = connection
-        self._projections = {each.name: each for each in projections}
+        self._projections = tuple(projections)
         self._catalogue = catalogue
         self._limits = limits or RunnerLimits()
-        self._causes = Causes(catalogue)
+        self._applier = Applier(projections, catalogue)
         self._epochs: dict[str, int] = {}
         self._positions: dict[str, int] = {}
+        self._ahead: Batch | None = None
         arrays.register(connection)
 
     def start(self) -> list[Projection]:
         """Make missing tables and take over; return projections of another version.
 
-        Those are left alone until a rebuild brings them to this version.
+        Those are left alone until a rebuild brings them to this version, and a new start.
         """
-        outdated = schema.prepare(self._connection, self._projections.values())
-        for projection in outdated:
-            del self._projections[projection.name]
+        outdated = schema.prepare(self._connection, self._projections)
+        schema.plan_for_batches(self._connection)
+        names = {each.name for each in self._projections} - {each.name for each in outdated}
         with self._connection.transaction():
-            names = arrays.text_array(sorted(self._projections))
-            rows = self._connection.execute(_TAKE, (names,), binary=True).fetchall()
+            packed = arrays.text_array(sorted(names))
+            # In one order everywhere, else two that take over at once could wait for each other.
+            self._connection.execute(_LOCK, (packed,), binary=True)
+            rows = self._connection.execute(_TAKE, (packed,), binary=True).fetchall()
         self._epochs = {name: epoch for name, epoch, _ in rows}
         self._positions = {name: position for name, _, position in rows}
+        self._ahead = None
         return outdated
 
     @property
@@ -156,18 +130,13 @@ class Runner:
         names = sorted(name for name, at in self._positions.items() if at == behind)
         # Whoever lags runs apart, and not past where the others stand: there they meet again.
         others = [at for at in self._positions.values() if at > behind]
-        stored = read_after(
-            self._connection,
-            behind,
-            self._limits.batch_events_max,
-            *([min(others)] if others else []),
-        )
-        if not stored:
+        batch = self._next(behind, min(others, default=POSITION_MAX))
+        if batch is None:
             return 0
-        self._apply(names, behind, stored)
+        self._apply(names, behind, batch, look_ahead=not others)
         for name in names:
-            self._positions[name] = stored[-1].position
-        return len(stored)
+            self._positions[name] = batch.reached
+        return batch.count
 
     def catch_up(self, progress: Callable[[int], None] = lambda position: None) -> None:
         """Apply until nothing is left; ``progress`` is told each position reached."""
@@ -180,96 +149,74 @@ class Runner:
             if not self.run_once():
                 wait(self._limits.poll_seconds)
 
-    def _apply(self, names: Sequence[str], behind: int, stored: Sequence[StoredEvent]) -> None:
-        connection = self._connection
-        events, unreadable = self._decoded(stored)
-        with connection.transaction():
-            packed = arrays.text_array(names)
-            rows = connection.execute(_LOCK, (packed,), binary=True, prepare=True).fetchall()
-            if rows != [(name, self._epochs[name], behind) for name in names]:
-                raise ProjectorFencedError
-            parked: dict[str, set[str]] = {name: set() for name in names}
-            for name, stream in connection.execute(_PARKED, (packed,), binary=True):
-                parked[name].add(stream)
-            wanted = [self._projections[name] for name in names]
-            needed = frozenset().union(*(each.needs_cause for each in wanted))
-            changes = self._causes.changes(connection, events, needed)
-            schema.use(connection, LIVE)
-            for projection in wanted:
-                self._apply_one(projection, changes, parked[projection.name], unreadable)
-            connection.execute(_MOVE, (stored[-1].position, packed), binary=True)
+    def _next(self, after: int, upto: int) -> Batch | None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.events and ahead.events[0].position == after + 1:
+            return ahead
+        stored = read_after(self._connection, after, self._limits.batch_events_max, upto)
+        return decoded(self._catalogue, stored) if stored else None
 
-    def _decoded(
-        self, stored: Sequence[StoredEvent]
-    ) -> tuple[list[Event], list[tuple[StoredEvent, Exception]]]:
-        events: list[Event] = []
-        unreadable: list[tuple[StoredEvent, Exception]] = []
-        for each in stored:
-            try:
-                events.append(decode(self._catalogue, each))
-            except (LedgerError, ValueError, KeyError) as error:
-                unreadable.append((each, error))
-        return events, unreadable
-
-    def _apply_one(
-        self,
-        projection: Projection,
-        changes: Sequence[Change],
-        parked: set[str],
-        unreadable: Sequence[tuple[StoredEvent, Exception]],
-    ) -> None:
-        """Apply a batch to one projection; where it fails, event by event, parking what fails."""
-        for stored, error in unreadable:
-            if stored.name in projection.handles or stored.name not in self._known_names:
-                self._park(projection, stored.stream, stored.position, error)
-                parked.add(stored.stream)
-        first_parked = {stored.stream: stored.position for stored, _ in reversed(unreadable)}
-        mine = [
-            change
-            for change in changes
-            if change.event.name in projection.handles
-            and (
-                change.event.stream not in parked
-                or change.event.position < first_parked.get(change.event.stream, 0)
-            )
-        ]
-        if not mine:
-            return
+    def _apply(self, names: Sequence[str], behind: int, batch: Batch, *, look_ahead: bool) -> None:
+        packed = arrays.text_array(names)
         try:
-            with self._connection.transaction():
-                projection.apply(self._connection, mine)
+            self._apply_at_once(names, behind, batch, packed, look_ahead=look_ahead)
             return
         except (psycopg.OperationalError, ProjectorFencedError):
             raise
-        except Exception:  # found again, and named, event by event
-            _log.warning("%s could not apply a batch; one by one", projection.name)
-        for change in mine:
-            self._apply_alone(projection, change, parked)
+        except Exception:  # it comes again, named, where the batch is applied carefully
+            _log.warning("a batch behind %d could not be applied at once", behind)
+        self._ahead = None
+        with self._connection.transaction():
+            parked = self._lock(names, behind, packed)
+            parkings = self._applier.apply_carefully(self._connection, batch, parked, names)
+            self._finish(batch.reached, packed, parkings)
 
-    def _apply_alone(self, projection: Projection, change: Change, parked: set[str]) -> None:
-        event = change.event
-        if event.stream in parked:
-            return
-        try:
-            with self._connection.transaction():
-                projection.apply(self._connection, [change])
-        except psycopg.OperationalError:
-            raise
-        except Exception as error:
-            _log.exception("%s cannot apply position %d", projection.name, event.position)
-            self._park(projection, event.stream, event.position, error)
-            parked.add(event.stream)
+    def _apply_at_once(
+        self,
+        names: Sequence[str],
+        behind: int,
+        batch: Batch,
+        packed: arrays.BinaryArray,
+        *,
+        look_ahead: bool,
+    ) -> None:
+        """Send all statements of the batch in a row: the server works while the next is made."""
+        connection = self._connection
+        ahead = None
+        with connection.pipeline(), connection.transaction():
+            parked = self._lock(names, behind, packed)
+            if look_ahead and batch.count == self._limits.batch_events_max:
+                ahead = connection.execute(
+                    _AHEAD, (batch.reached, batch.count), prepare=True, binary=True
+                )
+                # Else its last rows would wait in the server for the end of the batch.
+                connection.pgconn.send_flush_request()
+            parkings = self._applier.apply(connection, batch, parked, names)
+            self._finish(batch.reached, packed, parkings)
+            # The server still writes this batch, while the next is decoded here.
+            stored = ahead.fetchall() if ahead is not None else []
+            following = decoded(self._catalogue, stored) if stored else None
+        self._ahead = following
 
-    @property
-    def _known_names(self) -> frozenset[str]:
-        events = self._catalogue
-        return events.request_names | events.decision_names | events.fact_names
+    def _lock(self, names: Sequence[str], behind: int, packed: arrays.BinaryArray) -> Parked:
+        """Lock the tracking rows; return what is parked. Raises ProjectorFencedError."""
+        connection = self._connection
+        locked = connection.execute(_LOCK, (packed,), binary=True, prepare=True)
+        rows = connection.execute(_PARKED, (packed,), binary=True, prepare=True)
+        schema.use(connection, LIVE)
+        if locked.fetchall() != [(name, self._epochs[name], behind) for name in names]:
+            raise ProjectorFencedError
+        parked: Parked = {}
+        for name, stream, position in rows:
+            parked.setdefault(name, {})[stream] = position
+        return parked
 
-    def _park(self, projection: Projection, stream: str, position: int, error: Exception) -> None:
-        code = error.code if isinstance(error, LedgerError) else type(error).__name__
-        # The words may quote a row; they stay in the database, and out of the log files.
-        words = str(error).splitlines()[0][:500] if str(error) else code
-        self._connection.execute(_PARK, (projection.name, stream, position, code, words))
+    def _finish(
+        self, reached: int, packed: arrays.BinaryArray, parkings: Sequence[Parking]
+    ) -> None:
+        for parking in parkings:
+            self._connection.execute(_PARK, parking)
+        self._connection.execute(_MOVE, (reached, packed), binary=True, prepare=True)
 
 
 def positions(connection: Connection[Any]) -> dict[str, int]:

@@ -29,6 +29,18 @@ CREATE TABLE IF NOT EXISTS projections.parked (
     PRIMARY KEY (projection, stream)
 )
 """
+ROWS_DO_NOT_FIT = "GS003"
+# A statement that must meet a number of rows says so in itself, and costs no round trip to ask.
+_REQUIRE_ROWS = """
+CREATE FUNCTION projections.require_rows(met bigint, expected bigint) RETURNS void
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF met <> expected THEN
+        RAISE EXCEPTION 'met % rows of %: the read model does not fit the log', met, expected
+            USING ERRCODE = 'GS003';
+    END IF;
+END $$
+"""
 # The first service process of a database makes the tables; a second one waits for it.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('guishu projections'))"
 
@@ -38,6 +50,14 @@ def use(connection: Connection[Any], schema: str) -> None:
     connection.execute(
         sql.SQL("SET LOCAL search_path TO {}, pg_catalog").format(sql.Identifier(schema))
     )
+
+
+def plan_for_batches(connection: Connection[Any]) -> None:
+    """Have every statement of this session planned for the tables as they are then.
+
+    A plan that was made while the tables were small would scan them for ever.
+    """
+    connection.execute("SELECT set_config('plan_cache_mode', 'force_custom_plan', false)")
 
 
 def prepare(connection: Connection[Any], projections: Iterable[Projection]) -> list[Projection]:
@@ -50,6 +70,11 @@ def prepare(connection: Connection[Any], projections: Iterable[Projection]) -> l
         connection.execute(_LOCK)
         connection.execute(_TRACKING)
         connection.execute(_PARKED)
+        known = connection.execute(
+            "SELECT to_regprocedure('projections.require_rows(bigint, bigint)') IS NOT NULL"
+        ).fetchone()
+        if known != (True,):
+            connection.execute(_REQUIRE_ROWS)
         for projection in projections:
             row = connection.execute(
                 "SELECT version FROM projections.tracking WHERE name = %s", (projection.name,)
@@ -80,6 +105,8 @@ def make_tables(
                 sql.SQL(table.columns),
             )
         )
+        for key in table.keys:
+            connection.execute(key)
     if indexed:
         make_indexes(connection, projection, schema)
 

@@ -1,0 +1,267 @@
+"""Applying a batch of events to projections: decoded once, with its causes, bad streams parked.
+
+The runner does this to the live tables, a rebuild to fresh ones; what one parks, the other does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import Connection
+
+from ledger.envelope import Event, StoredRow, decode
+from ledger.errors import LedgerError
+from ledger.events.catalogue import Catalogue
+from ledger.store.reading import read_at
+from projections.base import Change, Projection
+from projections.schema import ROWS_DO_NOT_FIT
+
+CAUSES_CACHED_MAX = 20_000
+WORDS_MAX = 500
+
+_log = logging.getLogger(__name__)
+
+
+class CauseMissingError(LedgerError):
+    """The request of a decision cannot be read, and a projection needs it."""
+
+    code = "cause_missing"
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(
+            f"The request at {event.causation} of the decision at {event.position} cannot be read.",
+            way_out="Upgrade guishu to the version that recorded it, and run guishu rebuild.",
+        )
+
+
+class Parking(NamedTuple):
+    """From ``position`` on a projection leaves a stream alone: why, as a code and in words."""
+
+    projection: str
+    stream: str
+    position: int
+    code: str
+    words: str
+
+
+Parked = dict[str, dict[str, int]]
+"""By projection: the streams that it leaves alone, each with the position from which on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events of the log in order, decoded; and those that this version of guishu cannot read."""
+
+    reached: int
+    count: int
+    events: Sequence[Event]
+    unreadable: Sequence[tuple[StoredRow, Exception]]
+
+
+def decoded(catalogue: Catalogue, stored: Sequence[StoredRow]) -> Batch:
+    """Decode what was read; at least one event."""
+    events: list[Event] = []
+    unreadable: list[tuple[StoredRow, Exception]] = []
+    for each in stored:
+        try:
+            events.append(decode(catalogue, each))
+        except (LedgerError, ValueError, KeyError) as error:
+            unreadable.append((each, error))
+    return Batch(stored[-1][0], len(stored), events, unreadable)
+
+
+class Causes:
+    """Finds the requests that decisions were made for: in the batch, lately seen, or stored."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._seen: OrderedDict[int, Event] = OrderedDict()
+
+    def changes(
+        self, connection: Connection[Any], events: Sequence[Event], names: frozenset[str]
+    ) -> list[Change]:
+        """Return the events, each with its cause where its name is among ``names``.
+
+        The cause is None where it cannot be read.
+        """
+        requests, seen = self._catalogue.request_names, self._seen
+        for event in events:
+            if event.name in requests:
+                seen[event.position] = event
+        wanted = [event.envelope["causation"] for event in events if event.name in names]
+        self._load(connection, [each for each in wanted if each not in seen])
+        changes = [
+            Change(event, seen.get(event.envelope["causation"]) if event.name in names else None)
+            for event in events
+        ]
+        while len(seen) > CAUSES_CACHED_MAX:
+            seen.popitem(last=False)
+        return changes
+
+    def _load(self, connection: Connection[Any], positions: Sequence[int]) -> None:
+        for stored in read_at(connection, positions) if positions else ():
+            try:
+                self._seen[stored.position] = decode(self._catalogue, stored)
+            except (LedgerError, ValueError, KeyError):
+                # The event itself parks its stream; here its decision will miss it.
+                _log.warning("the request at %d cannot be read", stored.position)
+
+
+class Applier:
+    """Applies batches to the tables in the search path, in the caller's transaction."""
+
+    def __init__(self, projections: Sequence[Projection], catalogue: Catalogue) -> None:
+        self.projections = tuple(projections)
+        self._catalogue = catalogue
+        self._causes = Causes(catalogue)
+        self._known = catalogue.request_names | catalogue.decision_names | catalogue.fact_names
+
+    def apply(
+        self,
+        connection: Connection[Any],
+        batch: Batch,
+        parked: Parked,
+        names: Iterable[str] | None = None,
+    ) -> list[Parking]:
+        """Apply a batch to the projections ``names`` (None: to all), each in one go.
+
+        Returns what events that cannot be read make it park. Raises whatever a projection raises;
+        then the caller rolls back, and ``apply_carefully`` finds out whose fault it was.
+        """
+        wanted = self._wanted(names)
+        parkings = self._unreadable(wanted, batch, parked)
+        for projection, changes in self._shares(connection, wanted, batch):
+            mine = _without(changes, parked.get(projection.name))
+            if mine:
+                _require_causes(projection, mine)
+                projection.apply(connection, mine)
+        return parkings
+
+    def apply_carefully(
+        self,
+        connection: Connection[Any],
+        batch: Batch,
+        parked: Parked,
+        names: Iterable[str] | None = None,
+    ) -> list[Parking]:
+        """Apply a batch, and park the stream of every event that cannot be applied.
+
+        Not in pipeline mode. Returns what was parked; ``parked`` has it, too.
+        """
+        wanted = self._wanted(names)
+        parkings = self._unreadable(wanted, batch, parked)
+        for projection, changes in self._shares(connection, wanted, batch):
+            streams = parked.setdefault(projection.name, {})
+            self._halve(connection, projection, changes, streams, parkings)
+        return parkings
+
+    def _wanted(self, names: Iterable[str] | None) -> Sequence[Projection]:
+        if names is None:
+            return self.projections
+        chosen = frozenset(names)
+        return [each for each in self.projections if each.name in chosen]
+
+    def _unreadable(
+        self, projections: Sequence[Projection], batch: Batch, parked: Parked
+    ) -> list[Parking]:
+        parkings: list[Parking] = []
+        for stored, error in batch.unreadable:
+            position, _, stream, _, name = stored[:5]
+            for projection in projections:
+                if name in projection.handles or name not in self._known:
+                    _park(projection, stream, position, error, parked, parkings)
+        return parkings
+
+    def _shares(
+        self, connection: Connection[Any], projections: Sequence[Projection], batch: Batch
+    ) -> list[tuple[Projection, list[Change]]]:
+        """Deal the events out to the projections that handle them, in one pass."""
+        needed = frozenset[str]().union(*(each.needs_cause for each in projections))
+        shares: list[tuple[Projection, list[Change]]] = [(each, []) for each in projections]
+        takers: dict[str, list[list[Change]]] = {}
+        for projection, share in shares:
+            for name in projection.handles:
+                takers.setdefault(name, []).append(share)
+        nobody: list[list[Change]] = []
+        for change in self._causes.changes(connection, batch.events, needed):
+            for share in takers.get(change[0].name, nobody):
+                share.append(change)
+        return shares
+
+    def _halve(
+        self,
+        connection: Connection[Any],
+        projection: Projection,
+        changes: Sequence[Change],
+        streams: dict[str, int],
+        parkings: list[Parking],
+    ) -> None:
+        """Apply changes; where that fails, in halves, down to the event that is to blame."""
+        mine = _without(changes, streams)
+        if not mine:
+            return
+        try:
+            with connection.transaction():
+                _require_causes(projection, mine)
+                projection.apply(connection, mine)
+            return
+        except psycopg.OperationalError:
+            raise
+        except Exception as error:  # a bad stream must not stop the others
+            if len(mine) == 1:
+                event, parked = mine[0].event, {projection.name: streams}
+                _park(projection, event.stream, event.position, error, parked, parkings)
+                return
+        middle = len(mine) // 2
+        self._halve(connection, projection, mine[:middle], streams, parkings)
+        self._halve(connection, projection, mine[middle:], streams, parkings)
+
+
+def _without(changes: Sequence[Change], streams: Mapping[str, int] | None) -> Sequence[Change]:
+    """Return the changes that are not of a parked stream, behind where it was parked."""
+    if not streams:
+        return changes
+    return [
+        change
+        for change in changes
+        if change[0].stream not in streams or change[0].position < streams[change[0].stream]
+    ]
+
+
+def _require_causes(projection: Projection, changes: Sequence[Change]) -> None:
+    if projection.needs_cause:
+        for event, cause in changes:
+            if cause is None and event.name in projection.needs_cause:
+                raise CauseMissingError(event)
+
+
+def _park(
+    projection: Projection,
+    stream: str,
+    position: int,
+    error: Exception,
+    parked: Parked,
+    parkings: list[Parking],
+) -> None:
+    streams = parked.setdefault(projection.name, {})
+    if stream in streams:
+        return
+    streams[stream] = position
+    code = _code(error)
+    # The words may quote a row; they stay in the database, and out of the log files.
+    words = str(error).splitlines()[0][:WORDS_MAX] if str(error) else code
+    _log.error("%s cannot apply position %d: %s", projection.name, position, code)
+    parkings.append(Parking(projection.name, stream, position, code, words))
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, LedgerError):
+        return error.code
+    if isinstance(error, psycopg.Error) and error.sqlstate == ROWS_DO_NOT_FIT:
+        return "rows_do_not_fit"
+    return type(error).__name__

@@ -1,0 +1,554 @@
+"""A customer's history: every request and decision that concerns it, in the order of the log.
+
+What was asked of a duplicate stands at the customer that it was decided on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import orjson
+from psycopg import Connection
+
+from ledger import reasons
+from ledger.envelope import Event
+from ledger.events import decisions, requests
+from ledger.events.values import Money, Sealed
+from ledger.store.arrays import int8_array
+from projections.base import Change, Table, Unsealer
+from projections.batches import load_keys, put_rows, write
+from projections.columns import instants, texts
+
+PAGE = 200
+
+_TABLE = Table(
+    "timeline",
+    """
+    position  bigint NOT NULL,
+    customer  text COLLATE "C" NOT NULL,
+    event     text NOT NULL,
+    actor     text COLLATE "C" NOT NULL,
+    effective timestamptz NOT NULL,
+    recorded  timestamptz NOT NULL,
+    request   bigint,
+    person    text COLLATE "C",
+    code      text,
+    amount    numeric,
+    currency  text,
+    details   jsonb,
+    words     jsonb,
+    PRIMARY KEY (position, customer)
+    """,
+    ("CREATE INDEX timeline_customer ON timeline (customer, position)",),
+)
+_ADD = """
+INSERT INTO timeline (
+    position, customer, event, actor, effective, recorded, request, person, code, amount,
+    currency, details, words)
+SELECT r.position, r.customer, r.event, r.actor, r.effective, r.recorded, r.request, r.person,
+    r.code, r.amount::numeric, r.currency, r.details::jsonb, r.words::jsonb
+FROM unnest(
+    %b::bigint[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[],
+    %b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[])
+    AS r(position, customer, event, actor, effective, recorded, request, person, code, amount,
+         currency, details, words)
+"""
+_PACKERS = (
+    int8_array,
+    texts,
+    texts,
+    texts,
+    instants,
+    instants,
+    int8_array,
+    texts,
+    texts,
+    texts,
+    texts,
+    texts,
+    texts,
+)
+_MOVE = """
+UPDATE timeline t SET customer = r.customer
+FROM jsonb_to_recordset(%s::jsonb) AS r(position bigint, customer text)
+WHERE t.position = r.position AND t.customer <> r.customer
+"""
+
+
+class _Said(NamedTuple):
+    """What an event says: whom it concerns, a code, a value, more of it, its fields of text."""
+
+    person: str | None = None
+    code: str | None = None
+    value: Money | None = None
+    details: dict[str, Any] | None = None
+    words: tuple[str, ...] = ()
+
+
+def _known(**details: Any) -> dict[str, Any] | None:
+    """Return those details that are said."""
+    return {name: value for name, value in details.items() if value not in (None, ())} or None
+
+
+def _registration(data: requests.RegistrationRequested) -> _Said:
+    details = _known(kind=data.kind, parent=data.parent, territory=data.territory)
+    return _Said(details=details, words=("name",))
+
+
+def _change(data: requests.CustomerChangeRequested) -> _Said:
+    changed = [
+        *(word for word in ("parent", "territory") if getattr(data, word) is not None),
+        *(f"attribute:{name}" for name in data.attributes),
+        *(f"identifier:{each.system}" for each in data.identifiers),
+        *(f"foreign_id:{each.system}" for each in data.foreign_ids),
+        *(f"contact:{each.contact}" for each in data.contacts),
+        *(f"site:{each.site}" for each in data.sites),
+    ]
+    details = _known(
+        changed=tuple(changed),
+        removed=data.removed,
+        closed=data.closed,
+        parent=data.parent,
+        territory=data.territory,
+    )
+    return _Said(details=details, words=("name",))
+
+
+def _follow_up(data: requests.FollowUpLogged) -> _Said:
+    details = _known(
+        follow_up=data.follow_up,
+        channel=data.channel,
+        next_on=data.next_on,
+        contact=data.contact,
+        site=data.site,
+    )
+    return _Said(data.person, details=details, words=("note", "agreed"))
+
+
+def _follow_up_correction(data: requests.FollowUpCorrected) -> _Said:
+    details = _known(
+        follow_up=data.follow_up, channel=data.channel, next_on=data.next_on, at=data.at
+    )
+    texts = ("reason", "note", "agreed")
+    return _Said(code=data.reason_code, details=details, words=texts)
+
+
+def _deal(data: requests.DealRecorded) -> _Said:
+    details = _known(deal=data.deal, outcome=data.outcome, product=data.product)
+    return _Said(data.person, value=data.value, details=details)
+
+
+def _deal_correction(data: requests.DealCorrected) -> _Said:
+    details = _known(deal=data.deal, outcome=data.outcome, product=data.product)
+    return _Said(code=data.reason_code, value=data.value, details=details, words=("reason",))
+
+
+def _granted(data: decisions.OwnershipGranted) -> _Said:
+    details = _known(
+        territory=data.customer_territory,
+        owner_territory=data.owner_territory,
+        protected_until=data.protected_until,
+        limits_waived=data.limits_waived,
+    )
+    return _Said(data.owner, details=details)
+
+
+def _assigned(data: decisions.OwnershipAssigned) -> _Said:
+    details = _known(
+        assigned_by=data.assigned_by,
+        territory=data.customer_territory,
+        owner_territory=data.owner_territory,
+        protected_until=data.protected_until,
+    )
+    return _Said(data.owner, details=details)
+
+
+def _claim_refused(data: decisions.ClaimRefused) -> _Said:
+    details = _known(owner=data.owner, retry_at=data.retry_at)
+    return _Said(data.claimant, data.reason, details=details)
+
+
+_READERS: dict[str, Callable[[Any], _Said]] = {
+    "RegistrationRequested.v1": _registration,
+    "CustomerChangeRequested.v1": _change,
+    "ClaimFiled.v1": lambda data: _Said(data.claimant, words=("note",)),
+    "ReleaseRequested.v1": lambda data: _Said(code=data.reason_code, words=("reason",)),
+    "AssignmentRequested.v1": lambda data: _Said(data.assignee, words=("reason",)),
+    "FollowUpLogged.v1": _follow_up,
+    "DealRecorded.v1": _deal,
+    "FollowUpCorrected.v1": _follow_up_correction,
+    "FollowUpVoided.v1": lambda data: _Said(
+        code=data.reason_code, details={"follow_up": data.follow_up}, words=("reason",)
+    ),
+    "DealCorrected.v1": _deal_correction,
+    "DealVoided.v1": lambda data: _Said(
+        code=data.reason_code, details={"deal": data.deal}, words=("reason",)
+    ),
+    "RequestUnparked.v1": lambda data: _Said(
+        details={"request": data.request, "decider": data.decider}
+    ),
+    "CustomerAdmitted.v1": lambda data: _Said(
+        details=_known(territory=data.territory, parent=data.parent)
+    ),
+    "RegistrationRefused.v1": lambda data: _Said(
+        code=data.reason,
+        details=_known(existing=data.existing, identifier_system=data.identifier_system),
+    ),
+    "CustomerChanged.v1": lambda data: _Said(details=_known(territory=data.territory)),
+    "ChangeRefused.v1": lambda data: _Said(
+        code=data.reason, details=_known(fields=data.fields, existing=data.existing)
+    ),
+    "OwnershipGranted.v1": _granted,
+    "ClaimRefused.v1": _claim_refused,
+    "OwnershipAssigned.v1": _assigned,
+    "AssignmentRefused.v1": lambda data: _Said(
+        data.assignee, data.reason, details=_known(owner=data.owner)
+    ),
+    "OwnershipReleased.v1": lambda data: _Said(
+        data.owner, data.reason_code, details=_known(territory=data.territory)
+    ),
+    "ReleaseRefused.v1": lambda data: _Said(data.owner, data.reason),
+    "Noted.v1": lambda data: _Said(data.owner, data.remark),
+    "CorrectionRefused.v1": lambda data: _Said(code=data.reason, details={"act": data.act}),
+    "RequestParked.v1": lambda data: _Said(details={"request": data.request, "error": data.error}),
+}
+
+_EVENTS = {name: name.partition(".")[0] for name in _READERS}
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The projection of customers' histories."""
+
+    unsealer: Unsealer
+    name: str = "timeline"
+    version: int = 1
+    tables: Sequence[Table] = (_TABLE,)
+    handles: frozenset[str] = frozenset(_READERS)
+    needs_cause: frozenset[str] = frozenset()
+
+    def apply(self, connection: Connection[Any], changes: Sequence[Change]) -> None:
+        """Write what ``changes`` bring."""
+        said = [_READERS[event.name](event.data) for event, _ in changes]
+        load_keys(self.unsealer, _keys(changes, said))
+        customers: dict[int, str] = {}
+        hits: list[tuple[Any, ...]] = []
+        moved: list[dict[str, Any]] = []
+        for (event, _), what in zip(changes, said, strict=True):
+            customer = customers[event.position] = event.data.customer
+            cause = event.envelope.get("causation")
+            if cause is None:
+                continue
+            if cause in customers:
+                customers[cause] = customer
+            else:
+                moved.append({"position": cause, "customer": customer})
+            if event.name == "RegistrationRefused.v1" and event.data.existing is not None:
+                # That somebody entered it again concerns the customer that exists, too.
+                details = {**(what.details or {}), "duplicate": customer}
+                about = what._replace(details=details)
+                hits.append(self._row(event, about, event.data.existing))
+        rows = [
+            self._row(event, what, customer)
+            for (event, _), what, customer in zip(changes, said, customers.values(), strict=True)
+        ]
+        put_rows(connection, _ADD, _PACKERS, [*rows, *hits])
+        write(connection, _MOVE, moved)
+
+    def _row(self, event: Event, said: _Said, customer: str) -> tuple[Any, ...]:
+        get = event.envelope.get
+        person, code, value, details, free_texts = said
+        return (
+            event.position,
+            customer,
+            _EVENTS[event.name],
+            get("actor", "enforcer"),
+            event.effective,
+            event.recorded,
+            get("causation"),
+            person,
+            code,
+            value and f"{value.amount:f}",
+            value and value.currency,
+            details and orjson.dumps(details).decode(),
+            self._words(event, free_texts) if free_texts else None,
+        )
+
+    def _words(self, event: Event, names: tuple[str, ...]) -> str | None:
+        data, words = event.data, {}
+        for name in names:
+            text = getattr(data, name)
+            if text is not None:
+                words[name] = self.unsealer.open_text(event, name, text)
+        return orjson.dumps(words).decode() if words else None
+
+
+def _keys(changes: Sequence[Change], said: Sequence[_Said]) -> Iterator[str]:
+    for change, what in zip(changes, said, strict=True):
+        for name in what.words:
+            text = getattr(change.event.data, name)
+            if isinstance(text, Sealed):
+                yield text.key
+
+
+# --- queries -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """One event of a customer's history. Times are UTC.
+
+    ``event`` is its name without the version. ``actor`` is whose act it was (``enforcer`` for
+    decisions), ``request`` the position of a decision's request, ``person`` the person concerned
+    (claimant, owner, assignee, who followed up or made the deal), ``code`` a reason or remark as
+    ledger/reasons.py lists them. ``words`` holds the free text by its field: None where erased.
+    """
+
+    position: int
+    customer: str
+    event: str
+    actor: str
+    effective: datetime
+    recorded: datetime
+    request: int | None
+    person: str | None
+    code: str | None
+    value: Money | None
+    details: Mapping[str, Any]
+    words: Mapping[str, str | None]
+
+
+_COLUMNS = """
+SELECT position, customer, event, actor, effective, recorded, request, person, code, amount,
+    currency, details, words
+FROM projections.timeline
+"""
+_ONWARDS = f"{_COLUMNS} WHERE customer = %s AND position > %s ORDER BY position LIMIT %s"
+_BACKWARDS = f"{_COLUMNS} WHERE customer = %s AND position < %s ORDER BY position DESC LIMIT %s"
+
+
+def history(
+    connection: Connection[Any], customer: str, *, after: int = 0, limit: int = PAGE
+) -> list[TimelineEntry]:
+    """Return a customer's history in order of position, behind position ``after``."""
+    return _entries(connection, _ONWARDS, (customer, after, limit))
+
+
+def latest(
+    connection: Connection[Any], customer: str, *, before: int = 2**63 - 1, limit: int = PAGE
+) -> list[TimelineEntry]:
+    """Return a customer's history from the newest back, before position ``before``."""
+    return _entries(connection, _BACKWARDS, (customer, before, limit))
+
+
+def _entries(
+    connection: Connection[Any], statement: str, parameters: tuple[str, int, int]
+) -> list[TimelineEntry]:
+    rows = connection.execute(statement.encode(), parameters, binary=True)
+    return [
+        TimelineEntry(*[*row[:9], _money(row[9], row[10]), row[11] or {}, row[12] or {}])
+        for row in rows
+    ]
+
+
+def _money(amount: Decimal | None, currency: str | None) -> Money | None:
+    return None if amount is None or currency is None else Money(amount, currency)
+
+
+def ids_named(entries: Sequence[TimelineEntry]) -> set[str]:
+    """Return the ids of people, customers and territories that the entries' sentences name."""
+    named = {each.actor for each in entries}
+    for each in entries:
+        named.update(filter(None, [each.person, *(each.details.get(key) for key in _NAMED)]))
+    return named
+
+
+_NAMED = ("owner", "assigned_by", "parent", "territory", "existing", "duplicate")
+
+
+# --- sentences ---------------------------------------------------------------------------------
+
+_Names = Mapping[str, str | None]
+
+
+def sentence(entry: TimelineEntry, names: _Names) -> str:
+    """Say an entry in one English sentence.
+
+    ``names`` gives the names of people, customers and territories by id; an id that it does not
+    know, or whose name was erased, stands for itself.
+    """
+    writer = _SENTENCES.get(entry.event)
+    said = writer(entry, names) if writer else f"{entry.event}."
+    texts = [
+        f"{field}: {'(erased)' if text is None else text}"
+        for field, text in entry.words.items()
+        if field != "name"
+    ]
+    return f"{said} ({'; '.join(texts)})" if texts else said
+
+
+def _name(names: _Names, key: str | None) -> str:
+    return "nobody" if key is None else names.get(key) or key
+
+
+def _pool(entry: TimelineEntry, names: _Names) -> str:
+    territory = entry.details.get("territory")
+    return f" in {_name(names, territory)}" if territory else ""
+
+
+def _because(code: str | None) -> str:
+    return reasons.SENTENCES.get(code or "", f"{(code or 'no reason').replace('_', ' ')}.")
+
+
+def _plainly(code: str | None) -> str:
+    return f" ({code.replace('_', ' ')})" if code else ""
+
+
+def _worth(value: Money | None) -> str:
+    return f" worth {value.amount:f} {value.currency}" if value else ""
+
+
+def _on(entry: TimelineEntry, names: _Names) -> str:
+    """Say for whom it was done, where that is somebody else than who did it."""
+    same = entry.person is None or entry.person == entry.actor
+    return "" if same else f" for {_name(names, entry.person)}"
+
+
+def _say_registration(entry: TimelineEntry, names: _Names) -> str:
+    name = entry.words.get("name", "") if "name" in entry.words else ""
+    called = f" as {name}" if name else " under a name that was erased"
+    parent = entry.details.get("parent")
+    group = f", in the group of {_name(names, parent)}" if parent else ""
+    return f"{_name(names, entry.actor)} registered the customer{called}{group}."
+
+
+def _say_change(entry: TimelineEntry, names: _Names) -> str:
+    details = entry.details
+    parts = [word.replace(":", " ") for word in details.get("changed", ())]
+    if "name" in entry.words:
+        parts.insert(0, f"the name to {entry.words['name'] or '(erased)'}")
+    parts.extend(f"{word.replace(':', ' ')} (removed)" for word in details.get("removed", ()))
+    if "closed" in details:
+        parts.append("closed" if details["closed"] else "open again")
+    asked = ", ".join(parts) or "nothing"
+    return f"{_name(names, entry.actor)} asked to change the customer: {asked}."
+
+
+def _say_follow_up(entry: TimelineEntry, names: _Names) -> str:
+    details = entry.details
+    then = f", next on {details['next_on']}" if "next_on" in details else ""
+    channel = details.get("channel", "unknown")
+    who = _name(names, entry.person)
+    by = "" if entry.person == entry.actor else f", entered by {_name(names, entry.actor)}"
+    return f"{who} followed up by {channel}{then}{by}."
+
+
+def _say_deal(entry: TimelineEntry, names: _Names) -> str:
+    details = entry.details
+    product = f" for {details['product']}" if "product" in details else ""
+    who = _name(names, entry.person)
+    by = "" if entry.person == entry.actor else f", entered by {_name(names, entry.actor)}"
+    return f"{who} {details.get('outcome')} a deal{product}{_worth(entry.value)}{by}."
+
+
+def _say_follow_up_correction(entry: TimelineEntry, names: _Names) -> str:
+    changed = [f"{key} {entry.details[key]}" for key in ("channel", "next_on", "at")
+               if key in entry.details]  # fmt: skip
+    to = f": {', '.join(changed)}" if changed else ""
+    who = _name(names, entry.actor)
+    return f"{who} asked to correct a follow-up{_plainly(entry.code)}{to}."
+
+
+def _say_deal_correction(entry: TimelineEntry, names: _Names) -> str:
+    changed = [f"{key} {entry.details[key]}" for key in ("outcome", "product")
+               if key in entry.details]  # fmt: skip
+    if entry.value:
+        changed.append(_worth(entry.value).strip())
+    to = f": {', '.join(changed)}" if changed else ""
+    return f"{_name(names, entry.actor)} asked to correct a deal{_plainly(entry.code)}{to}."
+
+
+def _say_refused_registration(entry: TimelineEntry, names: _Names) -> str:
+    duplicate, existing = entry.details.get("duplicate"), entry.details.get("existing")
+    if duplicate:
+        return f"The customer was entered a second time, as {_name(names, duplicate)}."
+    meant = f" {_name(names, existing)} is meant." if existing else ""
+    return f"The registration was refused: {_because(entry.code)}{meant}"
+
+
+def _say_refused_claim(entry: TimelineEntry, names: _Names) -> str:
+    owner, retry = entry.details.get("owner"), entry.details.get("retry_at")
+    said = f"The claim of {_name(names, entry.person)} was refused: {_because(entry.code)}"
+    if owner and owner != entry.person:
+        said += f" The owner is {_name(names, owner)}."
+    if retry:
+        said += f" It may be tried again from {retry} on."
+    return said
+
+
+def _say_noted(entry: TimelineEntry, names: _Names) -> str:
+    if entry.code is None:
+        return "It was noted."
+    owner = f" The owner is {_name(names, entry.person)}." if entry.person else ""
+    return f"It was noted: {_because(entry.code)}{owner}"
+
+
+def _say_grant(entry: TimelineEntry, names: _Names) -> str:
+    waived = entry.details.get("limits_waived")
+    but = f" Today's limits would have refused it: {', '.join(waived)}." if waived else ""
+    return f"{_name(names, entry.person)} owns the customer.{but}"
+
+
+_SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
+    "RegistrationRequested": _say_registration,
+    "CustomerChangeRequested": _say_change,
+    "ClaimFiled": lambda e, n: f"{_name(n, e.actor)} claimed the customer{_on(e, n)}.",
+    "ReleaseRequested": lambda e, n: (
+        f"{_name(n, e.actor)} asked to release the customer{_plainly(e.code)}."
+    ),
+    "AssignmentRequested": lambda e, n: (
+        f"{_name(n, e.actor)} asked to assign the customer to {_name(n, e.person)}."
+    ),
+    "FollowUpLogged": _say_follow_up,
+    "DealRecorded": _say_deal,
+    "FollowUpCorrected": _say_follow_up_correction,
+    "FollowUpVoided": lambda e, n: (
+        f"{_name(n, e.actor)} asked to void a follow-up{_plainly(e.code)}."
+    ),
+    "DealCorrected": _say_deal_correction,
+    "DealVoided": lambda e, n: f"{_name(n, e.actor)} asked to void a deal{_plainly(e.code)}.",
+    "RequestUnparked": lambda e, n: (
+        f"{_name(n, e.actor)} had the request at position {e.details['request']} decided"
+        f" by version {e.details['decider']} of the decider."
+    ),
+    "CustomerAdmitted": lambda e, n: f"The customer was admitted to the pool{_pool(e, n)}.",
+    "RegistrationRefused": _say_refused_registration,
+    "CustomerChanged": lambda e, n: (
+        f"The change holds; the customer is{_pool(e, n) or ' in no territory'}."
+    ),
+    "ChangeRefused": lambda e, n: f"The change was refused: {_because(e.code)}",
+    "OwnershipGranted": _say_grant,
+    "ClaimRefused": _say_refused_claim,
+    "OwnershipAssigned": lambda e, n: (
+        f"{_name(n, e.person)} owns the customer, assigned by"
+        f" {_name(n, e.details.get('assigned_by'))}."
+    ),
+    "AssignmentRefused": lambda e, n: (
+        f"The assignment to {_name(n, e.person)} was refused: {_because(e.code)}"
+    ),
+    "OwnershipReleased": lambda e, n: (
+        f"{_name(n, e.person)} no longer owns the customer{_plainly(e.code)};"
+        f" it is in the pool{_pool(e, n)}."
+    ),
+    "ReleaseRefused": lambda e, n: f"The release was refused: {_because(e.code)}",
+    "Noted": _say_noted,
+    "CorrectionRefused": lambda e, n: f"The correction was refused: {_because(e.code)}",
+    "RequestParked": lambda e, n: (
+        f"The request at position {e.details['request']} could not be decided and waits:"
+        f" {e.details['error']}"
+    ),
+}
