@@ -1,20 +1,34 @@
-# Everything a newcomer needs: the first `make test` creates .venv from the lock file.
+# Everything a newcomer needs: the first `make run` or `make test` creates .venv from the lock file.
 PYTHON ?= python3
 VENV := .venv
+GUISHU := $(VENV)/bin/guishu
 
-.PHONY: test lock clean
+.PHONY: run test bench docs lock clean
 
 $(VENV)/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("guishu needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+# The ledger with a demo organisation, until Ctrl-C; a second start finds everything in place.
+run: $(VENV)/.ready
+	@exec $(GUISHU) run --demo
 
 test: $(VENV)/.ready
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m pytest
+
+bench: $(VENV)/.ready
+	$(GUISHU) bench
+
+# Writes docs/events.md from the code; a test sees that it is up to date.
+docs: $(VENV)/.ready
+	$(VENV)/bin/python -m api.docs docs/events.md
 
 # Needs uv on the PATH; resolves for every platform and Python from 3.11 on.
 lock:

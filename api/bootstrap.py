@@ -21,6 +21,8 @@ from ledger.sealing import Vault
 from ledger.store import arrays
 from ledger.store.committer import CommitterThread
 from ledger.store.migrations import migrate, pending
+from projections.base import Projection
+from projections.registry import all_projections
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Ledger:
     vault: Vault = field(repr=False)
     catalogue: Catalogue = field(repr=False)
     recording: Recording = field(repr=False)
+    projections: tuple[Projection, ...] = field(repr=False)
 
     @contextmanager
     def dedicated(self, name: str) -> Iterator[Connection[Any]]:
@@ -66,7 +69,7 @@ def open_ledger(settings: Settings, *, migrating: bool = True) -> Iterator[Ledge
     ``migrating`` says so. Raises what ``open_database`` and ``migrate`` raise.
     """
     with open_database(settings) as database:
-        if migrating and (database.embedded or pending(database.owner_url)):
+        if database.embedded or (migrating and pending(database.owner_url)):
             migrate(database.owner_url)
         with (
             ConnectionPool(
@@ -80,6 +83,8 @@ def open_ledger(settings: Settings, *, migrating: bool = True) -> Iterator[Ledge
             CommitterThread(database.service_url) as committer,
         ):
             vault = Vault(pool.connection, database.master_key)
+            vault.check_master_key()
             events = catalogue()
             recording = Recording(committer, pool.connection, vault, events)
-            yield Ledger(settings, database, pool, committer, vault, events, recording)
+            models = all_projections(vault)
+            yield Ledger(settings, database, pool, committer, vault, events, recording, models)

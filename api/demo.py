@@ -228,7 +228,7 @@ class _Life:
         self._steps = 0
         self._seed = f"demo/customer/{number}"
         self._customer = building.Ids(self._seed).make(ids.CUSTOMER)
-        self._at = start + timedelta(hours=chance.randint(0, 24 * (DAYS - 25)))
+        self._at = start + timedelta(hours=chance.randint(0, 24 * (DAYS - 2)))
 
     def registered(self, name: str, province: str) -> _Act:
         chance = self._chance

@@ -1,0 +1,62 @@
+"""``guishu bench``: all measurements in one run, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from api.bench import enforcer, store
+from api.bench.harness import (
+    BenchServer,
+    Measure,
+    bench_server,
+    describe_machine,
+    to_document,
+    to_table,
+)
+
+
+def suites(*, small: bool) -> dict[str, Callable[[BenchServer], list[Measure]]]:
+    """Return what can be measured, by name; ``small`` takes a tenth of the sizes."""
+    enforcing = (
+        enforcer.Scale(claims=20_000, customers=10_000, reps=100, single_claims=100)
+        if small
+        else enforcer.Scale()
+    )
+    storing = (
+        store.Scale(
+            seconds=1,
+            rounds=3,
+            old_snapshot_rounds=1,
+            old_snapshot_appends=50_000,
+            bulk_events=10_000,
+            read_events=50_000,
+        )
+        if small
+        else store.Scale()
+    )
+    return {
+        "store": lambda server: store.measure(server, storing),
+        "enforcer": lambda server: enforcer.measure(server, enforcing),
+    }
+
+
+def run_all(only: Sequence[str], *, small: bool, output: Path) -> None:
+    """Measure what ``only`` names (everything where it is empty); write ``output``."""
+    console = Console()
+    folder = output.parent
+    measures: list[Measure] = []
+    with bench_server(folder) as server:
+        machine = describe_machine(server, folder, "asyncio")
+        for name, measure in suites(small=small).items():
+            if only and not any(each in name for each in only):
+                continue
+            console.print(f"measuring the {name} …", markup=False)
+            found = measure(server)
+            measures += found
+            console.print(to_table(found))
+    output.write_text(json.dumps(to_document(machine, measures), indent=2), encoding="utf-8")
+    console.print(f"written to {output}", markup=False)

@@ -1,0 +1,152 @@
+"""What every command needs: the open ledger, who acts, and words for what went wrong."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api.bootstrap import Ledger, open_ledger
+from api.settings import load_settings
+from ledger.commands import InvalidRequestError
+from ledger.envelope import Origin, Source
+from ledger.recording import new_request_id
+
+As = Annotated[
+    str | None,
+    typer.Option("--as", help="Who acts: an id or a name. Recorded as asserted here."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+RequestId = Annotated[
+    str | None,
+    typer.Option(help="Your own id of this request; the same again gives the first answer."),
+]
+
+
+def console() -> Console:
+    """Return the console for what the command answers."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def notes() -> Console:
+    """Return the console for remarks and progress: standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def opened() -> Iterator[Ledger]:
+    """Open the ledger that the settings name; migrates the embedded one."""
+    with open_ledger(load_settings(), migrating=False) as ledger:
+        yield ledger
+
+
+def caller() -> str:
+    """Return the authenticated principal of the command line: the user of the machine."""
+    return f"cli:{getpass.getuser()}"
+
+
+def origin(actor: str, request_id: str | None = None, occurred: datetime | None = None) -> Origin:
+    """Return where a command of this terminal comes from; its actor is only asserted."""
+    return Origin(
+        caller=caller(),
+        request_id=request_id or new_request_id(),
+        actor=actor,
+        authority="asserted",
+        occurred=occurred,
+        source=Source("cli"),
+    )
+
+
+def moment(text: str | None, zone: ZoneInfo, field: str) -> datetime | None:
+    """Return a moment from what somebody typed: a date (its first moment) or a time, in ``zone``.
+
+    Raises InvalidRequestError.
+    """
+    if text is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequestError(
+            field, f"{text!r} is no date or time such as 2026-03-01 or 2026-03-01T09:30"
+        ) from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
+
+
+def shown(at: datetime | None, zone: ZoneInfo) -> str:
+    """Return a moment as people read it, in the organisation's time zone."""
+    return "" if at is None else at.astimezone(zone).strftime("%Y-%m-%d %H:%M")
+
+
+def as_json(value: Any) -> Any:
+    """Return what JSON can hold: instants in UTC, decimals as text, sets as sorted lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_json(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): as_json(inner) for key, inner in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(as_json(inner) for inner in value)
+    if isinstance(value, list | tuple):
+        return [as_json(inner) for inner in value]
+    if isinstance(value, datetime):
+        return value.astimezone(ZoneInfo("UTC")).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return value
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON on one line, with Chinese as it is."""
+    return json.dumps(as_json(value), ensure_ascii=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, readable, with Chinese as it is."""
+    sys.stdout.write(json.dumps(as_json(value), ensure_ascii=False, indent=2) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows as a table; what stands in them is never taken for markup."""
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    count = 0
+    for row in rows:
+        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+        count += 1
+    out = console()
+    out.print(table if count else f"{escape(title)}: none")
+
+
+@contextmanager
+def progress_bar(words: str) -> Iterator[Callable[[int, int], None]]:
+    """Show progress on standard error; the function given takes what is done and the total."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=notes(), transient=True) as progress:
+        task = progress.add_task(words, total=1)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=max(total, 1))
+
+        yield advance

@@ -1,0 +1,73 @@
+"""The entry point of the command line, and how errors are told."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import psycopg
+import typer
+
+from api.cli import operations, read_commands, write_commands
+from api.cli.context import notes
+from ledger.errors import LedgerError
+
+
+def make_app() -> typer.Typer:
+    """Return the command line with all its commands."""
+    app = typer.Typer(
+        name="guishu",
+        help="guishu 归属: who owns a customer, who owned it, and why.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.command("run")(operations.run)
+    app.command("migrate")(operations.migrate)
+    app.command("init")(operations.init)
+    app.command("import")(operations.import_)
+    app.command("register")(write_commands.register)
+    app.command("change")(write_commands.change)
+    app.command("customers")(read_commands.customers)
+    app.command("whois")(read_commands.whois)
+    app.command("history")(read_commands.history)
+    app.command("claim")(write_commands.claim)
+    app.command("release")(write_commands.release)
+    app.command("assign")(write_commands.assign)
+    app.command("follow-up")(write_commands.follow_up)
+    app.command("deal")(write_commands.deal)
+    app.add_typer(read_commands.people_app(), name="people")
+    app.add_typer(read_commands.territories_app(), name="territories")
+    app.add_typer(read_commands.policy_app(), name="policy")
+    app.command("events")(operations.events)
+    app.command("rebuild")(operations.rebuild)
+    app.command("verify")(operations.verify)
+    app.command("unpark")(operations.unpark)
+    app.command("bench")(operations.bench)
+    app.command("doctor")(operations.doctor)
+    app.command("settings")(operations.settings)
+    return app
+
+
+def run() -> None:
+    """Run the command line; errors end with status 1 and say what to do."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        make_app()()
+    except LedgerError as error:
+        notes().print(f"{error.code}: {error}\n{error.way_out}", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except psycopg.OperationalError as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        notes().print(
+            f"store_unavailable: The database does not answer: {first_line}\n"
+            "See that it runs, and that DATABASE_URL is right (guishu settings).",
+            markup=False,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

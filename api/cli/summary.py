@@ -1,0 +1,150 @@
+"""What ``guishu run`` shows: how things stand, what to try, and each event as one line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from api.bootstrap import Ledger
+from api.cli.context import console, print_table
+from api.cli.resolve import Names
+from ledger import reasons
+from ledger.envelope import Event
+from ledger.events import decisions, requests
+from projections import claims as claim_views
+from projections import customers as customer_views
+from projections.ownership import list_ownership
+
+CLAIM_DAYS = 7
+
+
+def demo_now(ledger: Ledger) -> datetime:
+    """Return until when a demo's history reaches: that of a demo that was cut off, else now.
+
+    A demo that goes on where it was cut off must ask for just what it asked for before.
+    """
+    with ledger.pool.connection() as connection:
+        row = connection.execute("SELECT recorded FROM ledger.events WHERE position = 1").fetchone()
+    return row[0] if row else datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass(slots=True)
+class _Standing:
+    owned: int = 0
+    free: int = 0
+
+
+def show(ledger: Ledger, *, try_these: bool) -> None:
+    """Print customers owned and free per territory, and the claims of the last days."""
+    names = Names(ledger)
+    by_territory: dict[str | None, _Standing] = {}
+    after = ""
+    with ledger.pool.connection() as connection:
+        while page := list_ownership(connection, after=after, limit=5_000):
+            for each in page:
+                standing = by_territory.setdefault(each.customer_territory, _Standing())
+                if each.owner is None:
+                    standing.free += 1
+                else:
+                    standing.owned += 1
+            after = page[-1].customer
+        since = datetime.now(UTC) - timedelta(days=CLAIM_DAYS)
+        days = claim_views.per_day(connection, since, names.zone.key)
+    rows = [
+        (names.territory(territory) or "no territory", standing.owned, standing.free)
+        for territory, standing in by_territory.items()
+    ]
+    title = f"{names.organisation.name or 'a ledger without an organisation'}: customers"
+    print_table(title, ("territory", "owned", "free"), sorted(rows))
+    per_day: dict[Any, Counter[str]] = {}
+    for day in days:
+        per_day.setdefault(day.day, Counter())[day.status] += day.claims
+    print_table(
+        f"claims of the last {CLAIM_DAYS} days",
+        ("day", "granted", "refused"),
+        [(day, each["granted"], each["refused"]) for day, each in sorted(per_day.items())],
+    )
+    if try_these:
+        _show_commands(ledger, names)
+
+
+def _show_commands(ledger: Ledger, names: Names) -> None:
+    """Print three commands that work with what is in this ledger, for a second terminal."""
+    organisation = names.organisation
+    with ledger.pool.connection() as connection:
+        free = list_ownership(connection, free=True, limit=200)
+        picked = next(
+            (
+                (each.customer, person.person)
+                for each in free
+                for person in organisation.people()
+                if "rep" in person.roles
+                and person.left_on is None
+                and organisation.is_within(each.customer_territory, person.territory)
+            ),
+            None,
+        )
+        found = customer_views.summaries(connection, [picked[0]]) if picked else {}
+    if picked is None or picked[0] not in found:
+        return
+    name = found[picked[0]].name
+    person = names.person(picked[1])
+    console().print("\nIn a second terminal, in this folder:", markup=False)
+    for line in (
+        f".venv/bin/guishu claim {name} --as {person}",
+        f".venv/bin/guishu follow-up {name} 约好周五演示 --as {person}",
+        f".venv/bin/guishu whois {name}",
+    ):
+        console().print(f"    {line}", markup=False, soft_wrap=True)
+    console().print("What they do is shown here. Ctrl-C stops.\n", markup=False)
+
+
+def line(event: Event, names: Names) -> str:
+    """Return an event as one line: position, time, and a sentence."""
+    return f"{event.position:>7}  {names.moment(event.effective)}  {sentence(event, names)}"
+
+
+def sentence(event: Event, names: Names) -> str:
+    """Return what an event says, in one sentence."""
+    data = event.data
+    actor = names.person(event.actor) if event.actor != "enforcer" else "enforcer"
+    customer = names.customer(getattr(data, "customer", None))
+    match data:
+        case requests.RegistrationRequested():
+            return f"{actor} enters {customer}"
+        case requests.CustomerChangeRequested():
+            return f"{actor} changes {customer}"
+        case requests.ClaimFiled():
+            return f"{names.person(data.claimant)} claims {customer}"
+        case requests.ReleaseRequested():
+            return f"{actor} gives {customer} back ({data.reason_code})"
+        case requests.AssignmentRequested():
+            return f"{actor} assigns {customer} to {names.person(data.assignee)}"
+        case requests.FollowUpLogged():
+            return f"{names.person(data.person)} follows {customer} up ({data.channel})"
+        case requests.DealRecorded():
+            value = f", {data.value.amount} {data.value.currency}" if data.value else ""
+            return f"{names.person(data.person)}: deal {data.outcome} at {customer}{value}"
+        case _:
+            return _decision(event, names, customer)
+
+
+def _decision(event: Event, names: Names, customer: str) -> str:
+    data = event.data
+    match data:
+        case decisions.CustomerAdmitted():
+            return f"  admitted: {customer}, {names.territory(data.territory) or 'no territory'}"
+        case decisions.OwnershipGranted() | decisions.OwnershipAssigned():
+            return f"  granted: {customer} belongs to {names.person(data.owner)}"
+        case decisions.OwnershipReleased():
+            return f"  released: {customer} is free"
+        case decisions.Noted():
+            remark = f": {reasons.SENTENCES[data.remark]}" if data.remark else ""
+            return f"  noted at {customer}{remark}"
+        case _:
+            reason = getattr(data, "reason", None)
+            if reason in reasons.SENTENCES:
+                return f"  refused ({reason}): {reasons.SENTENCES[reason]}"
+            return f"{event.name.removesuffix('.v1')} {customer}".rstrip()

@@ -1,0 +1,55 @@
+"""Writes docs/events.md: the event catalogue, from the code that records and reads the events."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+from ledger.events.catalogue import Catalogue, EventType, catalogue
+
+_HEAD = """# The event catalogue
+
+Made from the code by `make docs`; a test sees that it is up to date. Names and stored JSON are for
+ever: a new shape is a new version of the name, and older ones stay readable.
+
+Around `data` stands an envelope; `ledger/envelope.py` lists its keys. Fields that are None are left
+out. Times are RFC 3339 UTC with six digits, money is `{"amount": "1054.00", "currency": "CNY"}`,
+and a sealed text is `{"key": …, "text": …}`.
+"""
+_KINDS = (
+    ("request", "Requests", "What was asked or done, in the stream `customer-<id>`."),
+    ("decision", "Decisions", "What follows, in the stream `ownership-<id>`."),
+    ("fact", "Facts of the organisation", "Final at once, in the stream `organisation`."),
+)
+
+
+def events_page(events: Catalogue) -> str:
+    """Return the page as Markdown."""
+    parts = [_HEAD]
+    for kind, title, words in _KINDS:
+        parts.append(f"## {title}\n\n{words}\n")
+        parts += [_event(each) for each in events.types if each.kind == kind]
+    return "\n".join(parts)
+
+
+def _event(event: EventType) -> str:
+    described = inspect.getdoc(event.data_class) or ""
+    hints = get_type_hints(event.data_class)
+    rows = [f"| `{each.name}` | {_type(hints[each.name])} |" for each in fields(event.data_class)]
+    return "\n".join(
+        [f"### {event.name}\n", described, "", "| field | type |", "| --- | --- |", *rows, ""]
+    )
+
+
+def _type(hint: object) -> str:
+    text = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
+    for prefix in ("ledger.events.values.", "datetime.", "typing."):
+        text = text.replace(prefix, "")
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(events_page(catalogue()), encoding="utf-8")

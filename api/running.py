@@ -1,0 +1,174 @@
+"""Running the consumers of one machine: enforcer and projector, each a thread that is looked after.
+
+A consumer that fails (a database that restarts, another process that took over) is started again
+after a pause that grows; nothing is lost, for each batch is one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+
+from api.bootstrap import Ledger
+from consumers import enforcing, progress
+from consumers.enforcer import CONSUMER
+from consumers.feed import StoreFeed
+from ledger.errors import LedgerError
+from ledger.store.reading import head
+from projections.runner import Runner, positions
+
+_PAUSE_SECONDS_MIN = 0.2
+_PAUSE_SECONDS_MAX = 5.0
+_STANDBY_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Service:
+    """The running consumers; ``failure`` is what stopped one for good."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+    failure: Exception | None = None
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, but not past the end; says whether it has come."""
+        return self.stop.wait(seconds)
+
+    def start(self, name: str, work: Callable[[Service], None]) -> None:
+        """Run ``work`` in a thread, again and again until the end."""
+        thread = threading.Thread(target=self._look_after, args=(name, work), name=name)
+        self.threads.append(thread)
+        thread.start()
+
+    def _look_after(self, name: str, work: Callable[[Service], None]) -> None:
+        pause = _PAUSE_SECONDS_MIN
+        while not self.stop.is_set():
+            try:
+                work(self)
+                pause = _PAUSE_SECONDS_MIN
+            except psycopg.OperationalError as error:
+                _log.warning("%s lost the database: %s", name, str(error).splitlines()[0])
+            except LedgerError as error:
+                if error.code not in {"fenced", "projector_fenced", "store_unavailable"}:
+                    self.failure = error
+                    self.stop.set()
+                    return
+                _log.info("%s: %s", name, error)
+            except Exception as error:
+                # A defect: whoever runs the service must see it end, and not wait for ever.
+                self.failure = error
+                self.stop.set()
+                return
+            self.wait(pause)
+            pause = min(pause * 2, _PAUSE_SECONDS_MAX)
+
+    def end(self) -> None:
+        """Let every consumer finish its batch and stop."""
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def enforce(ledger: Ledger) -> Callable[[Service], None]:
+    """Return the work of an enforcer: it decides while it leads, and stands by otherwise."""
+
+    def work(service: Service) -> None:
+        enforcing.enforce(
+            lambda: ledger.dedicated("enforcer"),
+            StoreFeed(),
+            ledger.catalogue,
+            service.stop,
+            service.wait,
+        )
+
+    return work
+
+
+def project(ledger: Ledger) -> Callable[[Service], None]:
+    """Return the work of a projector: it keeps the read models while it leads."""
+
+    def work(service: Service) -> None:
+        with ledger.dedicated("projector-lead") as leading:
+            while not progress.become_leader(leading, "projector"):
+                if service.wait(_STANDBY_SECONDS):
+                    return
+            with ledger.dedicated("projector") as connection:
+                runner = Runner(connection, ledger.projections, ledger.catalogue)
+                outdated = runner.start()
+                for projection in outdated:
+                    _log.warning("%s is of another version: run guishu rebuild", projection.name)
+                runner.run(service.stop, service.wait)
+
+    return work
+
+
+@contextmanager
+def running(ledger: Ledger) -> Iterator[Service]:
+    """Run enforcer and projector beside the block, and stop them with it."""
+    service = Service()
+    service.start("enforcer", enforce(ledger))
+    service.start("projector", project(ledger))
+    try:
+        yield service
+    finally:
+        service.end()
+    if service.failure is not None:
+        raise service.failure
+
+
+class NotFollowedError(LedgerError):
+    """Nobody decided or projected in time what was recorded."""
+
+    code = "not_followed"
+
+
+def reflected(connection: Connection[Any]) -> tuple[int, int, int]:
+    """Return the head of the log, the position decided up to, and the one projected up to."""
+    reached = positions(connection)
+    return (
+        head(connection),
+        progress.reached(connection, CONSUMER),
+        min(reached.values(), default=0),
+    )
+
+
+def settle(
+    ledger: Ledger,
+    *,
+    timeout_seconds: float | None = None,
+    told: Callable[[int, int, int], None] = lambda head, decided, projected: None,
+) -> int:
+    """Wait until all that is recorded now is decided and projected; return that position.
+
+    Where nobody runs the consumers they run here meanwhile; where somebody does, these stand by.
+    Raises NotFollowedError after ``timeout_seconds``.
+    """
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    with running(ledger) as service, ledger.pool.connection() as connection:
+        target, requested = head(connection), True
+        while True:
+            at_head, decided, projected = reflected(connection)
+            told(at_head, decided, projected)
+            if requested and decided >= target:
+                # What was decided stands behind the requests; that is to be projected as well.
+                target, requested = at_head, False
+            if not requested and projected >= target:
+                return target
+            if service.wait(_LOOK_SECONDS):
+                return target
+            if deadline is not None and time.monotonic() > deadline:
+                raise NotFollowedError(
+                    f"Position {target} is not decided and projected yet.",
+                    way_out="It is recorded; look again later, and at guishu doctor.",
+                )
