@@ -1,0 +1,187 @@
+"""The command line as people use it: real processes, an embedded server of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import wait_until
+
+_GUISHU = [sys.executable, "-c", "from api.cli.main import run; run()"]
+
+
+class Terminal:
+    """Runs guishu in a folder, on the ledger that is kept there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "run.log"
+        left_out = {"DATABASE_URL", "GUISHU_MASTER_KEY", "GUISHU_SETTINGS"}
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if name not in left_out},
+            "GUISHU_DATA_DIRECTORY": str(folder / "data"),
+            "COLUMNS": "200",
+        }
+
+    def guishu(self, *arguments: str, status: int = 0) -> str:
+        """Run a command to its end and return what it printed; its exit status is checked."""
+        done = subprocess.run(  # noqa: S603 - our own interpreter and arguments
+            [*_GUISHU, *arguments],
+            cwd=self.folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout if status in (0, 3) else done.stdout + done.stderr
+
+    def json(self, *arguments: str, status: int = 0) -> Any:
+        """Run a command with --json and return what it said."""
+        return json.loads(self.guishu(*arguments, "--json", status=status))
+
+    def run(self) -> subprocess.Popen[bytes]:
+        """Start ``guishu run --demo`` and wait until it shows what to try."""
+        with self.output.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                [*_GUISHU, "run", "--demo"],
+                cwd=self.folder,
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(lambda: process.poll() is not None or "Ctrl-C stops" in self.shown())
+        assert process.poll() is None, self.shown()
+        return process
+
+    def shown(self) -> str:
+        """Return what ``run`` has shown so far."""
+        return self.output.read_text(encoding="utf-8")
+
+    def to_try(self) -> list[list[str]]:
+        """Return the commands that ``run`` suggests, as words, without the program's name."""
+        return [
+            line.split()[1:] for line in self.shown().splitlines() if ".venv/bin/guishu" in line
+        ]
+
+
+@pytest.fixture
+def terminal(servers_folder: Path) -> Terminal:
+    return Terminal(servers_folder)
+
+
+def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> None:
+    running = terminal.run()
+    try:
+        claim, follow_up, whois = terminal.to_try()
+        assert "granted: " in terminal.guishu(*claim)
+        terminal.guishu(*follow_up)
+        name, person = claim[1], claim[3]
+        assert f"{name} belongs to {person}" in terminal.guishu(*whois)
+        wait_until(lambda: f"granted: {name} belongs to {person}" in terminal.shown())
+
+        refused = terminal.json("claim", name, "--as", "陈建国", status=3)
+        assert refused["decisions"][0]["reason"] == "owned_by_another"
+        assert [each["name"] for each in terminal.json("history", name)][-2:] == [
+            "ClaimFiled.v1",
+            "ClaimRefused.v1",
+        ]
+    finally:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0, terminal.shown()
+    assert f"{name} belongs to {person}" in terminal.guishu(*whois)
+
+
+def test_after_a_kill_the_next_start_just_works(terminal: Terminal) -> None:
+    killed = terminal.run()
+    killed.kill()
+    killed.wait()
+    again = terminal.run()
+    try:
+        assert "in place" in terminal.shown()
+        assert "10 read models are what the log makes of them" in terminal.guishu("verify")
+    finally:
+        again.send_signal(signal.SIGINT)
+        assert again.wait(30) == 0
+
+
+def test_an_empty_ledger_is_founded_and_used_without_a_server_running(
+    terminal: Terminal,
+) -> None:
+    terminal.guishu("init", "东方智造", "陈建国")
+    boss = ["--as", "陈建国"]
+    terminal.guishu("territories", "define", "华东", "--head", "陈建国", *boss)
+    terminal.guishu("people", "add", "林晓燕", "--territory", "华东", *boss)
+    made = terminal.json("register", "苏州恒信电子有限公司", "--claim", "--as", "林晓燕")
+    assert [each["name"] for each in made["decisions"]] == [
+        "CustomerAdmitted.v1",
+        "OwnershipGranted.v1",
+    ]
+    terminal.guishu(
+        "deal", "苏州恒信电子有限公司", "won", "--value", "1054.00 CNY", "--as", "林晓燕"
+    )
+    released = terminal.guishu("release", "苏州恒信电子有限公司", "--as", "林晓燕")
+    assert "is free again" in released
+    assert terminal.json("customers", "恒信")[0]["ownership"]["owner"] is None
+    people = terminal.json("people")
+    assert {each["person"]["name"] for each in people} == {"陈建国", "林晓燕"}
+    unknown = terminal.json("whois", "苏州恒信电子有限公司", "--as-of", "2020-01-01")
+    assert unknown["state"] == "unknown"
+    assert "daily_claim_limit" in terminal.guishu("policy")
+    assert "TROUBLE" not in terminal.guishu("doctor")
+
+
+def test_the_same_request_id_gets_the_first_answer(terminal: Terminal) -> None:
+    terminal.guishu("init", "东方智造", "陈建国")
+    first = terminal.json("register", "客户一", "--as", "陈建国", "--request-id", "r-1")
+    again = terminal.json("register", "客户一", "--as", "陈建国", "--request-id", "r-1")
+    assert again["repeated"]
+    assert (again["customer"], again["positions"]) == (first["customer"], first["positions"])
+    other = ("register", "客户二", "--as", "陈建国", "--request-id", "r-1")
+    assert "request_reused" in terminal.guishu(*other, status=1)
+
+
+def test_an_unknown_name_suggests_near_ones_and_records_nothing(terminal: Terminal) -> None:
+    terminal.guishu("init", "东方智造", "陈建国")
+    terminal.guishu("register", "苏州恒信电子有限公司", "--as", "陈建国")
+    before = terminal.guishu("events", "--limit", "1000")
+    told = terminal.guishu("claim", "苏州恒信电子公司", "--as", "陈建国", status=1)
+    assert "not_found" in told
+    assert "苏州恒信电子有限公司" in told
+    told = terminal.guishu("claim", "苏州恒信电子有限公司", "--as", "陈建", status=1)
+    assert "陈建国" in told
+    assert terminal.guishu("events", "--limit", "1000") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("register", "x" * 10_000), "invalid_request"),
+        (("register", "a\x07b"), "invalid_request"),
+        (("register", "客户", "--identifier", "uscc=91350100M000100Y4Z"), "check_digit"),
+        (("register", "客户", "--identifier", "uscc"), "invalid_request"),
+        (("register", "客户", "--attribute", "size:colour=1"), "invalid_request"),
+    ],
+)
+def test_bad_input_gets_a_clear_error(
+    terminal: Terminal, arguments: tuple[str, ...], code: str
+) -> None:
+    terminal.guishu("init", "东方智造", "陈建国")
+    told = terminal.guishu(*arguments, "--as", "陈建国", status=1)
+    assert told.startswith(code), told
+    assert "Traceback" not in told
+
+
+def test_settings_are_shown_without_secrets(terminal: Terminal) -> None:
+    shown = terminal.guishu("settings")
+    assert "data_directory" in shown
+    assert not re.search(r"[A-Za-z0-9+/]{43}=", shown)

@@ -1,0 +1,110 @@
+"""Hints that the log has grown: coalesced, never needed, and waited for with an end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from ledger.store.hints import Notifier, wait_for_news
+from tests.ledger.store.support import rows
+from tests.support.database import DatabaseUrls
+from tests.support.processes import wait_until
+
+LONG_SECONDS = 60
+
+
+@pytest.fixture
+def waiting(database: DatabaseUrls) -> Iterator[Connection[Any]]:
+    """A connection that listens already."""
+    with psycopg.connect(database.service_url, autocommit=True) as connection:
+        assert wait_for_news(connection, 0)
+        yield connection
+
+
+def test_the_first_call_says_at_once_that_there_may_be_news(database: DatabaseUrls) -> None:
+    """What was appended before it listened has given it no hint."""
+    with psycopg.connect(database.service_url, autocommit=True) as connection:
+        assert wait_for_news(connection, LONG_SECONDS)
+
+
+def test_a_hint_ends_the_wait(database: DatabaseUrls, waiting: Connection[Any]) -> None:
+    with Notifier(database.service_url) as notifier:
+        notifier.hint()
+        assert wait_for_news(waiting, LONG_SECONDS)
+
+
+def test_a_hint_that_comes_while_something_else_runs_is_kept(
+    database: DatabaseUrls, waiting: Connection[Any]
+) -> None:
+    with psycopg.connect(database.service_url, autocommit=True) as other:
+        other.execute("NOTIFY guishu_news")
+    waiting.execute("SELECT 1")
+    assert wait_for_news(waiting, LONG_SECONDS)
+
+
+def test_without_a_hint_the_wait_ends_in_time(waiting: Connection[Any]) -> None:
+    assert not wait_for_news(waiting, 0.01)
+    assert not wait_for_news(waiting, 0.01, threading.Event())
+
+
+def test_stopping_ends_the_wait(waiting: Connection[Any]) -> None:
+    stop = threading.Event()
+    threading.Timer(0.05, stop.set).start()
+    assert not wait_for_news(waiting, LONG_SECONDS, stop)
+
+
+def test_nobody_waits_inside_a_transaction(waiting: Connection[Any]) -> None:
+    with waiting.transaction(), pytest.raises(ValueError, match="transaction"):
+        wait_for_news(waiting, LONG_SECONDS)
+
+
+def test_many_hints_become_few_notifications(
+    database: DatabaseUrls, waiting: Connection[Any]
+) -> None:
+    with Notifier(database.service_url, interval_seconds=LONG_SECONDS) as notifier:
+        for _ in range(1_000):
+            notifier.hint()
+        assert wait_for_news(waiting, LONG_SECONDS)
+    # The first hint at once, and one for all others at the end.
+    assert wait_for_news(waiting, LONG_SECONDS)
+    assert not wait_for_news(waiting, 0.01)
+
+
+def test_a_notifier_that_loses_its_connection_makes_a_new_one(
+    database: DatabaseUrls, waiting: Connection[Any]
+) -> None:
+    with Notifier(database.service_url) as notifier:
+        notifier.hint()
+        assert wait_for_news(waiting, LONG_SECONDS)
+        ended = rows(
+            database,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'guishu-notifier' AND datname = %s",
+            database.name,
+        )
+        assert ended == [(True,)]
+
+        def hinted() -> bool:
+            notifier.hint()
+            return wait_for_news(waiting, 0.05)
+
+        wait_until(hinted)
+
+
+def test_a_lost_connection_is_the_waiters_to_deal_with(
+    database: DatabaseUrls, waiting: Connection[Any]
+) -> None:
+    rows(database, "SELECT pg_terminate_backend(%s)", waiting.info.backend_pid)
+    with pytest.raises(psycopg.OperationalError):
+        wait_for_news(waiting, LONG_SECONDS)
+
+
+def test_leaving_while_the_database_is_away_does_not_hang(database: DatabaseUrls) -> None:
+    nowhere = psycopg.conninfo.make_conninfo(database.service_url, dbname="guishu_not_there")
+    with Notifier(nowhere) as notifier:
+        notifier.hint()
