@@ -16,8 +16,7 @@ from ledger.envelope import StoredEvent
 from ledger.events.catalogue import Catalogue
 from ledger.folding import Folding, fold_log
 from ledger.settled import Key, Settled
-from ledger.store import guards
-from ledger.store.arrays import text_array
+from ledger.store import arrays, guards
 from ledger.store.reading import head, read_at
 
 PAGE_GUARDS = 5_000
@@ -57,6 +56,7 @@ def rebuild_guards(
     goes on. ``told`` hears of the position reached. Raises what reading the log raises; then
     everything is as before.
     """
+    arrays.register(connection)
     progress.take_over(connection, CONSUMER)
     with connection.transaction():
         connection.execute(_UNHURRIED)
@@ -132,6 +132,7 @@ def compare_guards(
     nothing counts as absent. The log is folded and the guards are read while the enforcer goes on;
     only for what it has decided meanwhile is its progress row locked.
     """
+    arrays.register(connection)
     folding = Folding(catalogue)
     fold_log(connection, folding, head(connection), told)
     folding.changed = set()
@@ -142,7 +143,7 @@ def compare_guards(
         row = connection.execute(_LOCK, (CONSUMER,)).fetchone()
         fold_log(connection, folding, head(connection), told)
         wanted = sorted(suspects | {guards.text_of(key) for key in folding.changed})
-        rows = connection.execute(_SOME, (text_array(wanted),), binary=True).fetchall()
+        rows = connection.execute(_SOME, (arrays.text_array(wanted),), binary=True).fetchall()
         parked: dict[int, bool] = dict(connection.execute(_PARKED).fetchall())
     found = Settled()
     guards.load(found, wanted, rows)

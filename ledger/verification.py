@@ -34,8 +34,8 @@ from ledger.events.decisions import RequestParked
 from ledger.events.requests import RequestUnparked
 from ledger.folding import Folding
 from ledger.settled import Settled
+from ledger.store import arrays
 from ledger.store.appending import NewEvent
-from ledger.store.arrays import text_array
 from ledger.store.reading import head, read_at, read_requests
 
 PAGE_EVENTS = 2_000
@@ -134,6 +134,7 @@ def verify_log(
     position reached. Others may append meanwhile. ``versions`` are the deciders that there are, by
     default all of this version of guishu; raises DeciderMissingError where another was in force.
     """
+    arrays.register(connection)
     # In this order: what has been seen of the log, and who has come how far, is in the log by then.
     row = connection.execute(_ENFORCED, (ENFORCER,)).fetchone()
     enforced = int(row[0]) if row else 0
@@ -489,8 +490,8 @@ class _RequestIdChecks:
         runs, self._complete = self._complete, []
         if not runs:
             return
-        callers = text_array([run.caller for run in runs])
-        request_ids = text_array([run.request_id for run in runs])
+        callers = arrays.text_array([run.caller for run in runs])
+        request_ids = arrays.text_array([run.request_id for run in runs])
         rows = self._connection.execute(
             _REQUEST_IDS_OF, (callers, request_ids), prepare=True, binary=True
         ).fetchall()

@@ -193,6 +193,9 @@ class _Pipeline:
 
     def cut(self) -> None:
         """End the connection under whoever waits: a frozen server never answers a cancel."""
+        # A connection that is closed has given its number to another one.
+        if self.is_lost:
+            return
         with (
             contextlib.suppress(OSError, psycopg.Error),
             socket.socket(fileno=os.dup(self._descriptor)) as end,
