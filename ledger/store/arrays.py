@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain, repeat
+from itertools import repeat
 from struct import Struct
 
 from psycopg.abc import AdaptContext, Buffer, DumperKey
@@ -80,8 +80,10 @@ def _array(element: int, count: int, data: bytes, *, has_null: bool) -> BinaryAr
 
 
 def _of_bytes(element: int, items: Sequence[bytes]) -> BinaryArray:
-    lengths = map(_length, map(len, items))
-    data = b"".join(chain.from_iterable(zip(lengths, items, strict=True)))
+    parts = [b""] * (2 * len(items))
+    parts[::2] = list(map(_length, map(len, items)))
+    parts[1::2] = items
+    data = b"".join(parts)
     return _array(element, len(items), data, has_null=False)
 
 

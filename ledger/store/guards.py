@@ -51,15 +51,22 @@ def read(connection: Connection[Any], keys: Iterable[Key], settled: Settled) -> 
     load(settled, wanted, rows)
 
 
-def lock(connection: Connection[Any], keys: Iterable[Key], settled: Settled) -> None:
-    """Make the missing rows, lock all in key order, and only then read their settled state."""
+def make(connection: Connection[Any], keys: Iterable[Key]) -> int:
+    """Make the rows that are missing, in key order, before any is locked; return how many."""
+    wanted = text_array(sorted({text_of(key) for key in keys}))
+    return connection.execute(_MAKE, (wanted,), prepare=True, binary=True).rowcount
+
+
+def lock(connection: Connection[Any], keys: Iterable[Key], settled: Settled) -> bool:
+    """Lock all rows in key order, and only then read their settled state.
+
+    Returns False where a row is missing. The transaction then has to begin anew and make it first:
+    whoever made rows with others locked could wait for somebody who waits for those.
+    """
     wanted = sorted({text_of(key) for key in keys})
-    packed = text_array(wanted)
-    connection.execute(_MAKE, (packed,), prepare=True, binary=True)
-    rows = connection.execute(_LOCK, (packed,), prepare=True, binary=True).fetchall()
-    if len(rows) != len(wanted):
-        raise AssertionError(f"{len(rows)} of {len(wanted)} guards were locked")
-    load(settled, wanted, rows)
+    rows = connection.execute(_LOCK, (text_array(wanted),), prepare=True, binary=True).fetchall()
+    load(settled, (), rows)
+    return len(rows) == len(wanted)
 
 
 def load(settled: Settled, wanted: Iterable[str], rows: Iterable[tuple[str, int, bytes]]) -> None:

@@ -34,7 +34,6 @@ from eventsourcing.persistence import (
 )
 from eventsourcing.utils import Environment, EnvType, resolve_topic
 from psycopg import Connection
-from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
 from ledger.errors import (
@@ -45,7 +44,7 @@ from ledger.errors import (
     VersionConflictError,
 )
 from ledger.store import arrays
-from ledger.store.appending import Append, NewEvent, RequestKey, append_within
+from ledger.store.appending import Append, NewEvent, RequestKey, append_and_commit
 from ledger.store.committer import CommitterThread, translated
 from ledger.store.hints import Notifier, wait_for_news
 from ledger.store.mapping import CatalogueMapper
@@ -152,26 +151,22 @@ class Datastore:
             return list(self.committer.append(_append_of(stored_events, request)).positions)
 
     def _append_tracking(self, tracking: Tracking, append: Append) -> Sequence[int] | None:
-        cursor = None
         with self.connection() as connection:
             try:
-                # One message, so that no lock is kept while this process does something else.
-                with connection.pipeline():
-                    connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-                    connection.execute(
-                        _TRACK, (tracking.application_name, tracking.notification_id), prepare=True
-                    )
-                    if append.events:
-                        cursor = append_within(connection, append)
+                connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                connection.execute(
+                    _TRACK, (tracking.application_name, tracking.notification_id), prepare=True
+                )
+                if not append.events:
                     connection.execute("COMMIT")
-            finally:
-                if connection.info.transaction_status is TransactionStatus.INERROR:
+                    return None
+                appended = append_and_commit(connection, append)
+            except BaseException:
+                if not connection.closed:
                     connection.rollback()
-            if cursor is None:
-                return None
-            (first,) = cursor.fetchone() or (0,)
+                raise
         self.notifier.hint()
-        return list(range(first, first + len(append.events)))
+        return list(appended.positions)
 
 
 def _append_of(stored_events: Sequence[StoredEvent], request: RequestKey | None) -> Append:

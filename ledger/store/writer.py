@@ -91,8 +91,10 @@ class Writer:
         only after ConnectionLostError something may have been committed.
         """
         arrays = [array.data for array in parameters(appends)]
-        async with self._one_connects:
-            pipeline = await self._connected(deadline)
+        pipeline = self._pipeline
+        if pipeline is None or pipeline.is_lost:
+            async with self._one_connects:
+                pipeline = await self._connected(deadline)
         silence = self._limits.statement_timeout_ms / 1000 + self._limits.silence_seconds_max
         timer = asyncio.get_running_loop().call_later(silence, pipeline.cut)
         try:

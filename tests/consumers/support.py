@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +14,14 @@ import psycopg
 from psycopg import Connection
 
 from consumers.enforcer import CONSUMER, Enforcer, EnforcerLimits
+from consumers.enforcing import EnforcingLimits, enforce
 from consumers.feed import Feed, StoreFeed
 from consumers.rebuilding import compare_guards
 from ledger.deciders import Decider, deciders
 from ledger.deciders.drafts import Draft
 from ledger.envelope import Event
 from ledger.events import decisions
+from ledger.events.catalogue import catalogue
 from ledger.organisation import OrganisationAt
 from ledger.settled import Settled
 from ledger.verification import verify_log
@@ -47,6 +50,57 @@ def enforcing(
         )
         enforcer.start()
         yield enforcer
+
+
+QUICK = EnforcingLimits(
+    pause_seconds_min=0.01,
+    pause_seconds_max=0.1,
+    standby_seconds=0.02,
+    enforcer=EnforcerLimits(batch_requests_max=20, poll_seconds=0.01),
+)
+
+
+@contextmanager
+def running(
+    urls: DatabaseUrls,
+    limits: EnforcingLimits = QUICK,
+    committed: Callable[[], None] = lambda: None,
+    application_name: str = "enforcer",
+    ended: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Let a thread enforce beside the block, as a process does; raises what has ended it.
+
+    ``ended`` is called when it has come to its end.
+    """
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            enforce(
+                lambda: psycopg.connect(
+                    urls.service_url, autocommit=True, application_name=application_name
+                ),
+                StoreFeed(),
+                catalogue(),
+                stop,
+                stop.wait,
+                limits,
+                committed=committed,
+            )
+        except BaseException as error:
+            failures.append(error)
+        ended()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def catch_up(ledger: TestLedger, **options: Any) -> None:

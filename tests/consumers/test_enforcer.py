@@ -1,267 +1,342 @@
-"""The enforcer on the real database: every request decided once, whatever happens to it."""
+"""The enforcer on the real database: every request is decided once, in the order of the log."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import logging
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg import Connection
 
-from consumers.enforcer import Enforcer
-from consumers.feed import StoreFeed
-from consumers.progress import FencedError
-from consumers.rebuilding import compare_guards, rebuild_guards
+from consumers.enforcer import EnforcerLimits, GuardsStaleError
+from consumers.feed import Batch, StoreFeed
 from ledger import commands
-from ledger.deciders import deciders
-from ledger.deciders.drafts import Draft
-from ledger.envelope import Event
-from ledger.events import decisions
-from ledger.organisation import OrganisationAt
+from ledger import organisation_commands as facts
+from ledger.deciders import DeciderMissingError
+from ledger.envelope import Origin, request_body
+from ledger.events import decisions, requests
+from ledger.events.catalogue import UnknownEventError
+from ledger.events.organisation import DeciderAdopted
 from ledger.policy import Policy
-from ledger.settled import Settled
-from ledger.verification import verify_log
-from tests.support.database import DatabaseUrls
-from tests.support.ledgers import TestLedger, open_test_ledger
+from ledger.recording import Recorded
+from ledger.store.appending import Append, NewEvent, RequestKey
+from ledger.store.committer import CommitterThread
+from tests.consumers.conftest import PEOPLE
+from tests.consumers.support import (
+    GUARD_LOCK,
+    catch_up,
+    check,
+    customer_guard,
+    enforcing,
+    failing_at,
+    grants,
+    holding,
+)
+from tests.support.ledgers import TestLedger
 
-PEOPLE = [f"per_{number}" for number in range(50)]
-
-
-@pytest.fixture
-def ledger(database: DatabaseUrls) -> Iterator[TestLedger]:
-    with open_test_ledger(database) as opened:
-        opened.found(PEOPLE, Policy(daily_claim_limit=None))
-        yield opened
-
-
-def decided_once(ledger: TestLedger) -> None:
-    """Every request has one decision, and deciding again brings the same."""
-    report = verify_log(ledger.connection, ledger.catalogue)
-    assert report.good, list(report.lines())
-    assert report.undecided == []
-    assert compare_guards(ledger.connection, ledger.catalogue) == []
+NUMBER = [{"system": "uscc", "value": "91350100M000100Y43"}]
 
 
-def grants(ledger: TestLedger) -> Counter[str]:
-    return Counter(
-        event.data.customer
-        for event in ledger.log()
-        if isinstance(event.data, decisions.OwnershipGranted)
+def adopt(ledger: TestLedger, holding_limit: int | None) -> None:
+    """Put a policy in force that limits nothing but what somebody holds."""
+    policy = Policy(daily_claim_limit=None, holding_limit=holding_limit)
+    ledger.recording.record_fact(facts.AdoptPolicy(policy=policy), ledger.origin())
+
+
+def requests_of_every_kind(ledger: TestLedger) -> None:
+    """Record each kind of request, several of them to be refused."""
+    head = ledger.register("集团", identifiers=NUMBER)
+    customer = ledger.register("子公司", claim_for="per_1", parent=head)
+    double = ledger.register("集团有限公司", identifiers=NUMBER, claim_for="per_2")
+    ask = ledger.ask
+    ask(commands.ChangeCustomer(customer=customer, attributes={"region": "华东"}), "per_1")
+    ask(commands.ChangeCustomer(customer=head, parent=customer))
+    ask(commands.FileClaim(customer=customer, claimant="per_3"), "per_3")
+    ask(commands.AssignCustomer(customer=customer, assignee="per_3"))
+    call = ask(commands.LogFollowUp(customer=customer, person="per_1", note="报价"), "per_1").made
+    deal = ask(commands.RecordDeal(customer=customer, person="per_1", outcome="lost"), "per_1").made
+    assert call is not None
+    assert deal is not None
+    now = datetime.now(UTC)
+    ask(commands.CorrectFollowUp(customer=customer, follow_up=call, at=now), "per_1")
+    ask(commands.VoidFollowUp(customer=customer, follow_up=call), "per_4")
+    ask(commands.VoidFollowUp(customer=customer, follow_up=call), "per_1")
+    ask(commands.CorrectDeal(customer=customer, deal=deal, outcome="won"), "per_1")
+    ask(commands.ReleaseCustomer(customer=customer), "per_1")
+    ask(commands.VoidDeal(customer=customer, deal=deal))
+    ask(commands.AssignCustomer(customer=customer, assignee="per_5"))
+    ask(commands.ReleaseCustomer(customer=double), "per_2")
+    ask(commands.UnparkRequest(customer=customer, request=3, decider=1))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 500])
+def test_every_kind_of_request_gets_its_decision_once(ledger: TestLedger, batch: int) -> None:
+    requests_of_every_kind(ledger)
+    catch_up(ledger, limits=EnforcerLimits(batch_requests_max=batch))
+    check(ledger)
+    names = [event.name for event in ledger.log()]
+    kinds = ledger.catalogue.request_names
+    assert {name for name in names if name in kinds} == kinds
+    decided = sorted(name for name in names if name in ledger.catalogue.decision_names)
+    assert decided == sorted(
+        [
+            *["CustomerAdmitted.v1"] * 2,
+            *["RegistrationRefused.v1", "CustomerChanged.v1", "ChangeRefused.v1"],
+            *["OwnershipGranted.v1"] * 2,
+            *["ClaimRefused.v1", "AssignmentRefused.v1", "OwnershipAssigned.v1"],
+            *["OwnershipReleased.v1"] * 2,
+            "CorrectionRefused.v1",
+            *["Noted.v1"] * 7,
+        ]
     )
 
 
-def test_fifty_people_claim_at_the_same_instant_and_one_gets_it(ledger: TestLedger) -> None:
+def test_the_enforcer_goes_over_what_needs_no_decision(ledger: TestLedger) -> None:
+    ledger.register("苏州恒信电子有限公司")
+    with enforcing(ledger) as enforcer:
+        enforcer.catch_up()
+        assert enforcer.position == len(ledger.log())
+        assert enforcer.run_once() == 0
+
+
+def test_of_fifty_people_at_the_same_instant_the_first_in_the_log_gets_it(
+    ledger: TestLedger,
+) -> None:
+    """They come through five processes' committers, and nothing was decided of the customer yet:
+    there is no guard row of it, nor of anybody.
+    """
     customer = ledger.register("苏州恒信电子有限公司")
     barrier = threading.Barrier(len(PEOPLE))
 
-    def claim(person: str) -> None:
-        with open_test_ledger(ledger.urls) as mine:
-            barrier.wait(30)
-            mine.claim(customer, person)
+    def claim(person: str, committer: CommitterThread) -> None:
+        origin = Origin("tests", f"claim of {person}", person)
+        data = requests.ClaimFiled(customer, person)
+        body = request_body(ledger.catalogue, origin, 0, data)
+        new = NewEvent(f"customer-{customer}", "ClaimFiled.v1", body)
+        key = RequestKey(origin.caller, origin.request_id, b"")
+        barrier.wait(30)
+        committer.append(Append((new,), key))
 
-    threads = [threading.Thread(target=claim, args=(person,)) for person in PEOPLE]
+    with ExitStack() as stack:
+        committers = [
+            stack.enter_context(CommitterThread(ledger.urls.service_url)) for _ in range(5)
+        ]
+        threads = [
+            threading.Thread(target=claim, args=(person, committers[number % len(committers)]))
+            for number, person in enumerate(PEOPLE)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    ledger.decide()
+    log = ledger.log()
+    claims = [event for event in log if event.name == "ClaimFiled.v1"]
+    assert len(claims) == len(PEOPLE)
+    (granted,) = (event for event in log if event.name == "OwnershipGranted.v1")
+    assert granted.causation == claims[0].position
+    refused = [event.data for event in log if event.name == "ClaimRefused.v1"]
+    assert {each.reason for each in refused} == {"owned_by_another"}
+    check(ledger)
+
+
+class MeetingFeed(StoreFeed):
+    """Lets two enforcers read a first batch, and begin with it, together."""
+
+    def __init__(self) -> None:
+        self._met = threading.Barrier(2)
+
+    def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
+        batch = super().read(connection, after, limit)
+        if after == 0:
+            self._met.wait(30)
+        return batch
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_two_that_do_not_know_of_each_other_race_for_a_first_claim_and_one_decides(
+    ledger: TestLedger, attempt: int
+) -> None:
+    """A lock on a row that does not exist locks nothing: so the guards are made before they are
+    locked. Each of the two has a progress of its own here, so that nothing else keeps them apart.
+    """
+    customers = [ledger.register(f"客户{number}", claim_for="per_1") for number in range(5)]
+    ledger.claim(customers[0], "per_2")
+    meeting = MeetingFeed()
+    failures: list[Exception] = []
+
+    def enforce(consumer: str) -> None:
+        try:
+            catch_up(ledger, feed=meeting, consumer=consumer)
+        except GuardsStaleError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=enforce, args=(f"enforcer-{n}",)) for n in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    ledger.decide()
-    assert grants(ledger) == {customer: 1}
-    first = next(event for event in ledger.log() if event.name == "ClaimFiled.v1")
-    owner = next(event for event in ledger.log() if event.name == "OwnershipGranted.v1")
-    assert owner.data.owner == first.data.claimant
-    decided_once(ledger)
+    # The other finds in the log what its own progress does not know of.
+    assert len(failures) == 1
+    assert grants(ledger) == dict.fromkeys(customers, 1)
+    check(ledger)
+
+
+class PartFeed(StoreFeed):
+    """Every second customer: what an enforcer sees that decides a part of the customers."""
+
+    def __init__(self, part: int) -> None:
+        self._part = part
+
+    def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
+        batch = super().read(connection, after, limit)
+        mine = [each for each in batch.requests if each.stream.encode()[-1] % 2 == self._part]
+        return Batch(mine, batch.reached)
+
+
+def test_two_that_share_people_and_no_customers_never_wait_for_each_other_in_a_circle(
+    ledger: TestLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All guards are made and locked in the order of their keys. The holding limit is kept over
+    both: the order of the decisions tells who got the last place.
+    """
+    adopt(ledger, 20)
+    customers = [ledger.register(f"客户{number}") for number in range(120)]
+    people = PEOPLE[:4]
+    for number, customer in enumerate(customers):
+        ledger.claim(customer, people[number % 4])
+        ledger.claim(customer, people[(number + 1) % 4])
+    caplog.set_level(logging.INFO)
+    limits = EnforcerLimits(batch_requests_max=9)
+
+    def enforce(part: int) -> None:
+        catch_up(ledger, feed=PartFeed(part), consumer=f"enforcer-{part}", limits=limits)
+
+    threads = [threading.Thread(target=enforce, args=(part,)) for part in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "40P01" not in caplog.text
+    assert sum(grants(ledger).values()) == 80
+    check(ledger)
 
 
 def test_a_claim_that_comes_with_a_duplicate_is_decided_on_the_existing_customer(
     ledger: TestLedger,
 ) -> None:
-    number = (commands.NumberIn(system="uscc", value="91350100M000100Y43"),)
-    existing = ledger.register("福州鼎盛物流有限公司", identifiers=number)
-    double = ledger.ask(
-        commands.RegisterCustomer(name="鼎盛物流", identifiers=number, claim_for="per_1"), "per_1"
-    )
+    """Nothing in the claim names that customer: it is found missing, and the larger set locked."""
+    existing = ledger.register("福州鼎盛物流有限公司", identifiers=NUMBER)
+    fields = {"name": "鼎盛物流", "identifiers": NUMBER, "claim_for": "per_1"}
+    double = ledger.ask(commands.parse(commands.RegisterCustomer, fields), "per_1")
     ledger.decide()
     refused, granted = ledger.decisions(double)
     assert isinstance(refused.data, decisions.RegistrationRefused)
     assert refused.data.existing == existing
     assert isinstance(granted.data, decisions.OwnershipGranted)
     assert (granted.data.customer, granted.stream) == (existing, f"ownership-{existing}")
-    decided_once(ledger)
+    check(ledger)
 
 
-def test_of_two_enforcers_only_the_newer_can_write(ledger: TestLedger) -> None:
-    customer = ledger.register("苏州恒信电子有限公司")
-    ledger.claim(customer, "per_1")
-    with ledger.enforcer() as older, ledger.enforcer() as newer:
-        with pytest.raises(FencedError):
-            older.run_once()
-        newer.catch_up()
-    assert grants(ledger) == {customer: 1}
-    decided_once(ledger)
-
-
-def test_two_enforcers_at_once_never_grant_twice(ledger: TestLedger) -> None:
-    customers = [ledger.register(f"客户{number}") for number in range(40)]
-    for person in PEOPLE[:6]:
-        for customer in customers:
-            ledger.claim(customer, person)
-
-    def enforce() -> None:
-        with psycopg.connect(ledger.urls.service_url, autocommit=True) as connection:
-            for _ in range(200):
-                enforcer = Enforcer(connection, StoreFeed(), ledger.catalogue)
-                enforcer.start()
-                try:
-                    enforcer.catch_up()
-                    return
-                except FencedError:
-                    continue
-
-    threads = [threading.Thread(target=enforce) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    ledger.decide()
-    assert grants(ledger) == dict.fromkeys(customers, 1)
-    decided_once(ledger)
-
-
-_ENFORCE = """
-import sys, psycopg
-from consumers.enforcer import Enforcer, EnforcerLimits
-from consumers.feed import StoreFeed
-from ledger.events.catalogue import catalogue
-with psycopg.connect(sys.argv[1], autocommit=True) as connection:
-    limits = EnforcerLimits(batch_requests_max=7)
-    enforcer = Enforcer(connection, StoreFeed(), catalogue(), limits)
-    enforcer.start()
-    while True:
-        enforcer.run_once()
-        print(enforcer.position, flush=True)
-"""
-
-
-def test_killing_it_at_any_moment_loses_and_repeats_nothing(ledger: TestLedger) -> None:
-    customers = [ledger.register(f"客户{number}") for number in range(60)]
-    for person in PEOPLE[:5]:
-        for customer in customers:
-            ledger.claim(customer, person)
-    for batches in range(1, 12):
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
-            [sys.executable, "-c", _ENFORCE, ledger.urls.service_url],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        for _ in range(batches):
-            process.stdout.readline()
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    ledger.decide()
-    assert grants(ledger) == dict.fromkeys(customers, 1)
-    decided_once(ledger)
-
-
-def test_one_that_was_paused_in_the_middle_cannot_write_when_it_wakes_up(
+def test_what_was_recorded_before_a_policy_is_decided_by_the_one_before_it(
     ledger: TestLedger,
 ) -> None:
-    customers = [ledger.register(f"客户{number}") for number in range(30)]
-    for customer in customers:
-        ledger.claim(customer, "per_1")
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
-        [sys.executable, "-c", _ENFORCE, ledger.urls.service_url],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    os.kill(process.pid, signal.SIGSTOP)
-    # A paused transaction keeps the progress row; the server ends it after its idle time-out.
-    with psycopg.connect(ledger.urls.superuser_url, autocommit=True) as superuser:
-        superuser.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND state = 'idle in transaction'"
-        )
+    """All three are decided in one batch, after all of it was recorded."""
+    customers = [ledger.register(f"客户{number}") for number in range(3)]
+    first = ledger.claim(customers[0], "per_1")
+    adopt(ledger, 1)
+    second = ledger.claim(customers[1], "per_1")
+    adopt(ledger, None)
+    third = ledger.claim(customers[2], "per_1")
     ledger.decide()
-    os.kill(process.pid, signal.SIGCONT)
-    _, words = process.communicate(timeout=30)
-    assert process.returncode != 0
-    assert "FencedError" in words or "OperationalError" in words
-    assert grants(ledger) == dict.fromkeys(customers, 1)
-    decided_once(ledger)
+    names = [ledger.decisions(each)[0].name for each in (first, second, third)]
+    assert names == ["OwnershipGranted.v1", "ClaimRefused.v1", "OwnershipGranted.v1"]
+    check(ledger)
 
 
-def test_a_request_that_cannot_be_decided_is_parked_and_the_others_go_on(
-    ledger: TestLedger,
-) -> None:
-    bad = ledger.register("坏客户")
-    good = ledger.register("好客户")
-    ledger.decide()
-    parked = ledger.claim(bad, "per_1")
-    behind = ledger.claim(bad, "per_2")
-    ledger.claim(good, "per_3")
-    right = deciders()[1]
+class TestWhatIsTooNew:
+    """An enforcer that is too old stops, after it has decided what it can."""
 
-    def defective(settled: Settled, request: Event, organisation: OrganisationAt) -> Draft:
-        if request.position == parked.positions[0]:
-            raise ZeroDivisionError("a defect")
-        return right(settled, request, organisation)
+    def test_a_version_of_the_decider_that_it_lacks(self, ledger: TestLedger) -> None:
+        customer = ledger.register("苏州恒信电子有限公司")
+        before = ledger.claim(customer, "per_1")
+        # What a newer guishu records.
+        body = request_body(ledger.catalogue, ledger.origin(), 0, DeciderAdopted(2))
+        ledger.committer.append(Append((NewEvent("organisation", "DeciderAdopted.v1", body),)))
+        behind = ledger.claim(customer, "per_2")
+        for _ in range(2):
+            with enforcing(ledger) as enforcer, pytest.raises(DeciderMissingError):
+                enforcer.catch_up()
+            assert len(ledger.decisions(before)) == 1
+            assert ledger.decisions(behind) == []
+        newer = {1: failing_at(), 2: failing_at()}
+        catch_up(ledger, versions=newer)
+        assert ledger.decisions(behind)[0].envelope["decider"] == 2
+        check(ledger, newer)
 
-    with psycopg.connect(ledger.urls.service_url, autocommit=True) as connection:
-        enforcer = Enforcer(
-            connection, StoreFeed(), ledger.catalogue, versions={1: defective, 2: right}
-        )
-        enforcer.start()
-        enforcer.catch_up()
-    assert grants(ledger) == {good: 1}
-    report = verify_log(ledger.connection, ledger.catalogue)
-    assert report.good
-    assert report.parked == {parked.positions[0]: "ZeroDivisionError"}
-    assert report.undecided == [parked.positions[0], behind.positions[0]]
-
-    ledger.ask(commands.UnparkRequest(customer=bad, request=parked.positions[0], decider=1))
-    ledger.decide()
-    (granted,) = ledger.decisions(parked)
-    (refused,) = ledger.decisions(behind)
-    assert granted.data.owner == "per_1"
-    assert refused.data.reason == "owned_by_another"
-    decided_once(ledger)
-
-
-def test_the_guards_are_made_again_from_the_log(ledger: TestLedger) -> None:
-    customer = ledger.register("苏州恒信电子有限公司")
-    ledger.claim(customer, "per_1")
-    ledger.decide()
-    with psycopg.connect(ledger.urls.superuser_url, autocommit=True) as superuser:
-        superuser.execute("UPDATE ledger.guards SET state = NULL, version = 0")
-    assert compare_guards(ledger.connection, ledger.catalogue)
-    rebuild_guards(ledger.connection, ledger.catalogue)
-    assert compare_guards(ledger.connection, ledger.catalogue) == []
-    ledger.ask(commands.ReleaseCustomer(customer=customer), "per_1")
-    ledger.decide()
-    decided_once(ledger)
-
-
-def test_a_lost_backend_is_told_and_the_next_enforcer_goes_on(ledger: TestLedger) -> None:
-    customer = ledger.register("苏州恒信电子有限公司")
-    ledger.claim(customer, "per_1")
-    with (
-        psycopg.connect(ledger.urls.superuser_url, autocommit=True) as superuser,
-        psycopg.connect(ledger.urls.service_url, autocommit=True) as connection,
-    ):
-        enforcer = Enforcer(connection, StoreFeed(), ledger.catalogue)
-        enforcer.start()
-        superuser.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
-        with pytest.raises(psycopg.OperationalError):
+    def test_a_kind_of_request_that_it_does_not_know(self, ledger: TestLedger) -> None:
+        customer = ledger.register("苏州恒信电子有限公司")
+        before = ledger.claim(customer, "per_1")
+        new = NewEvent(f"customer-{customer}", "Unheard.v1", b'{"data":{}}')
+        ledger.committer.append(Append((new,)))
+        with enforcing(ledger) as enforcer, pytest.raises(UnknownEventError):
             enforcer.catch_up()
-    ledger.decide()
-    assert grants(ledger) == {customer: 1}
-    decided_once(ledger)
+        assert len(ledger.decisions(before)) == 1
+        assert enforcer.position == before.positions[0]
+
+
+class TestLocksOfOthers:
+    """Somebody holds a guard for longer than the enforcer waits."""
+
+    LIMITS = EnforcerLimits(lock_timeout_ms=20)
+
+    def test_what_stands_in_front_is_decided_and_the_rest_when_the_lock_is_free(
+        self, ledger: TestLedger
+    ) -> None:
+        customers = [ledger.register(f"客户{number}") for number in range(8)]
+        ledger.decide()
+        claims = [ledger.claim(customer, "per_1") for customer in customers]
+        with (
+            holding(ledger.urls, GUARD_LOCK, customer_guard(customers[5])),
+            enforcing(ledger, limits=self.LIMITS) as enforcer,
+            pytest.raises(psycopg.errors.LockNotAvailable),
+        ):
+            enforcer.catch_up()
+        assert self.decided(ledger, claims) == [True] * 5 + [False] * 3
+        ledger.decide()
+        assert self.decided(ledger, claims) == [True] * 8
+        check(ledger)
+
+    def decided(self, ledger: TestLedger, claims: Sequence[Recorded]) -> list[bool]:
+        return [bool(ledger.decisions(claim)) for claim in claims]
+
+    def test_a_lock_that_comes_free_in_time_is_only_waited_for(
+        self, ledger: TestLedger, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        customers = [ledger.register(f"客户{number}") for number in range(3)]
+        ledger.decide()
+        for customer in customers:
+            ledger.claim(customer, "per_1")
+        caplog.set_level(logging.INFO, "consumers")
+        tried = threading.Event()
+
+        class Telling(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                tried.set()
+
+        logger, telling = logging.getLogger("consumers.enforcer"), Telling()
+        logger.addHandler(telling)
+        thread = threading.Thread(target=catch_up, args=(ledger,), kwargs={"limits": self.LIMITS})
+        with holding(ledger.urls, GUARD_LOCK, customer_guard(customers[1])):
+            thread.start()
+            assert tried.wait(30)
+        thread.join()
+        logger.removeHandler(telling)
+        assert "55P03" in caplog.text
+        assert grants(ledger) == dict.fromkeys(customers, 1)
+        check(ledger)
