@@ -61,7 +61,7 @@ _ADMIT = """
 INSERT INTO known_customers (customer, customer_no, known_from)
 SELECT * FROM unnest(%b::text[], %b::bigint[], %b::timestamptz[])
 """
-# The open interval is the last one, to which the key leads without a look at the others.
+# An index of its own leads to the open interval, however many there are before it.
 _END = """
 WITH ended AS (
     UPDATE ownership_intervals i
@@ -69,11 +69,7 @@ WITH ended AS (
     FROM unnest(%b::text[], %b::text[], %b::timestamptz[], %b::bigint[], %b::text[])
         AS r(customer, owner, at, position, reason)
     JOIN known_customers k ON k.customer = r.customer
-    CROSS JOIN LATERAL (
-        SELECT l.from_position FROM ownership_intervals l WHERE l.customer_no = k.customer_no
-        ORDER BY l.from_position DESC LIMIT 1) l
-    WHERE i.customer_no = k.customer_no AND i.from_position = l.from_position
-        AND i.to_position IS NULL AND i.owner = r.owner
+    WHERE i.customer_no = k.customer_no AND i.to_position IS NULL AND i.owner = r.owner
     RETURNING 1)
 SELECT projections.require_rows(count(*), %b) FROM ended
 """

@@ -17,15 +17,17 @@ from projections.timeline import Timeline
 
 def all_projections(unsealer: Unsealer) -> tuple[Projection, ...]:
     """Return every projection; ``unsealer`` opens the names and notes that they show."""
+    # Those that look something up in their tables come first: in a pipeline they wait for all that
+    # was sent before. What is written without a look is made while the server is busy.
     return (
+        TerritoryFigures(),
+        FollowUps(unsealer),
+        Deals(),
         Customers(unsealer),
-        People(unsealer),
+        Timeline(unsealer),
         Ownership(),
         Intervals(),
         Claims(),
-        Timeline(unsealer),
-        FollowUps(unsealer),
-        Deals(),
         Holdings(),
-        TerritoryFigures(),
+        People(unsealer),
     )
