@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from api.bootstrap import Ledger
 from api.cli.resolve import NotFoundError
 from api.running import reflected
+from consumers.rebuilding import compare_guards
 from ledger.store.migrations import status
 from ledger.store.reading import head
 from ledger.verification import verify_log
@@ -15,6 +16,7 @@ from projections.rebuild import compare
 from projections.runner import positions
 
 OLD_SNAPSHOT_SECONDS = 60
+SHOWN_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,16 @@ def verify(ledger: Ledger, progress: Callable[[int, int], None]) -> Verified:
         report = verify_log(
             connection, ledger.catalogue, lambda position: progress(position, 2 * top)
         )
+        stale = compare_guards(connection, ledger.catalogue)
     lines = list(report.lines())
+    if stale:
+        some = ", ".join(key.replace("\x1f", " ") for key in stale[:SHOWN_MAX])
+        lines.append(
+            f"{len(stale):,} guards are not what the log makes of them: {some};"
+            " run guishu rebuild --guards"
+        )
+    else:
+        lines.append("the enforcer's guards are what the log makes of them")
     differences = compare(
         lambda: ledger.dedicated("verify"),
         ledger.projections,
@@ -55,7 +66,7 @@ def verify(ledger: Ledger, progress: Callable[[int, int], None]) -> Verified:
     ]
     if not differences:
         lines.append(f"{len(ledger.projections)} read models are what the log makes of them")
-    return Verified(report.good and not differences, tuple(lines))
+    return Verified(report.good and not stale and not differences, tuple(lines))
 
 
 def customer_of_parked(ledger: Ledger, position: int) -> str:

@@ -108,7 +108,9 @@ def test_after_a_kill_the_next_start_just_works(terminal: Terminal) -> None:
     again = terminal.run()
     try:
         assert "in place" in terminal.shown()
-        assert "10 read models are what the log makes of them" in terminal.guishu("verify")
+        told = terminal.guishu("verify")
+        assert "10 read models are what the log makes of them" in told
+        assert "the enforcer's guards are what the log makes of them" in told
     finally:
         again.send_signal(signal.SIGINT)
         assert again.wait(30) == 0
