@@ -30,10 +30,11 @@ bench: $(VENV)/.ready
 docs: $(VENV)/.ready
 	$(VENV)/bin/python -m api.docs docs/events.md
 
-# Needs uv on the PATH; resolves for every platform and Python from 3.11 on.
+# Needs uv on the PATH; resolves for every platform and Python from 3.11 on. The extras stay in the
+# lock file, for without them pip before 23.3 takes the newest version and finds no hash for it.
 lock:
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--python-version 3.11 --group dev --no-header pyproject.toml --output-file requirements.lock
+		--no-strip-extras --python-version 3.11 --group dev --no-header pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV)
