@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -90,13 +90,18 @@ class Causes:
         The cause is None where it cannot be read.
         """
         requests, seen = self._catalogue.request_names, self._seen
+        wanted: list[int] = []
         for event in events:
-            if event.name in requests:
+            name = event.name
+            if name in requests:
                 seen[event.position] = event
-        wanted = [event.envelope["causation"] for event in events if event.name in names]
-        self._load(connection, [each for each in wanted if each not in seen])
+            elif name in names and (cause := event.envelope["causation"]) not in seen:
+                wanted.append(cause)
+        self._load(connection, wanted)
+        # As Change(...) does, without a call of its generated constructor around it.
+        new, find = tuple.__new__, seen.get
         changes = [
-            Change(event, seen.get(event.envelope["causation"]) if event.name in names else None)
+            new(Change, (event, find(event.envelope["causation"]) if event.name in names else None))
             for event in events
         ]
         while len(seen) > CAUSES_CACHED_MAX:
@@ -112,114 +117,110 @@ class Causes:
                 _log.warning("the request at %d cannot be read", stored.position)
 
 
+class Share(NamedTuple):
+    """What a projection handles of a batch; and what it would, could it be read."""
+
+    projection: Projection
+    changes: list[Change]
+    unreadable: Sequence[tuple[StoredRow, Exception]]
+
+
 class Applier:
-    """Applies batches to the tables in the search path, in the caller's transaction."""
+    """Deals batches out to projections."""
 
     def __init__(self, projections: Sequence[Projection], catalogue: Catalogue) -> None:
         self.projections = tuple(projections)
-        self._catalogue = catalogue
         self._causes = Causes(catalogue)
         self._known = catalogue.request_names | catalogue.decision_names | catalogue.fact_names
 
-    def apply(
-        self,
-        connection: Connection[Any],
-        batch: Batch,
-        parked: Parked,
-        names: Iterable[str] | None = None,
-    ) -> list[Parking]:
-        """Apply a batch to the projections ``names`` (None: to all), each in one go.
+    def shares(
+        self, connection: Connection[Any], batch: Batch, names: frozenset[str] | None = None
+    ) -> list[Share]:
+        """Deal the events out to the projections ``names`` (None: to all), in one pass, in order.
 
-        Returns what events that cannot be read make it park. Raises whatever a projection raises;
-        then the caller rolls back, and ``apply_carefully`` finds out whose fault it was.
+        Nobody knows who would handle an event of an unknown name: it counts for everybody.
         """
-        wanted = self._wanted(names)
-        parkings = self._unreadable(wanted, batch, parked)
-        for projection, changes in self._shares(connection, wanted, batch):
-            mine = _without(changes, parked.get(projection.name))
-            if mine:
-                _require_causes(projection, mine)
-                projection.apply(connection, mine)
-        return parkings
-
-    def apply_carefully(
-        self,
-        connection: Connection[Any],
-        batch: Batch,
-        parked: Parked,
-        names: Iterable[str] | None = None,
-    ) -> list[Parking]:
-        """Apply a batch, and park the stream of every event that cannot be applied.
-
-        Not in pipeline mode. Returns what was parked; ``parked`` has it, too.
-        """
-        wanted = self._wanted(names)
-        parkings = self._unreadable(wanted, batch, parked)
-        for projection, changes in self._shares(connection, wanted, batch):
-            streams = parked.setdefault(projection.name, {})
-            self._halve(connection, projection, changes, streams, parkings)
-        return parkings
-
-    def _wanted(self, names: Iterable[str] | None) -> Sequence[Projection]:
-        if names is None:
-            return self.projections
-        chosen = frozenset(names)
-        return [each for each in self.projections if each.name in chosen]
-
-    def _unreadable(
-        self, projections: Sequence[Projection], batch: Batch, parked: Parked
-    ) -> list[Parking]:
-        parkings: list[Parking] = []
-        for stored, error in batch.unreadable:
-            position, _, stream, _, name = stored[:5]
-            for projection in projections:
-                if name in projection.handles or name not in self._known:
-                    _park(projection, stream, position, error, parked, parkings)
-        return parkings
-
-    def _shares(
-        self, connection: Connection[Any], projections: Sequence[Projection], batch: Batch
-    ) -> list[tuple[Projection, list[Change]]]:
-        """Deal the events out to the projections that handle them, in one pass."""
-        needed = frozenset[str]().union(*(each.needs_cause for each in projections))
-        shares: list[tuple[Projection, list[Change]]] = [(each, []) for each in projections]
+        wanted = [each for each in self.projections if names is None or each.name in names]
+        needed = frozenset[str]().union(*(each.needs_cause for each in wanted))
+        shares = [Share(each, [], self._unreadable(each, batch)) for each in wanted]
         takers: dict[str, list[list[Change]]] = {}
-        for projection, share in shares:
-            for name in projection.handles:
-                takers.setdefault(name, []).append(share)
+        for share in shares:
+            for name in share.projection.handles:
+                takers.setdefault(name, []).append(share.changes)
         nobody: list[list[Change]] = []
         for change in self._causes.changes(connection, batch.events, needed):
-            for share in takers.get(change[0].name, nobody):
-                share.append(change)
-        return shares
+            for changes in takers.get(change[0].name, nobody):
+                changes.append(change)
+        return [each for each in shares if each.changes or each.unreadable]
 
-    def _halve(
-        self,
-        connection: Connection[Any],
-        projection: Projection,
-        changes: Sequence[Change],
-        streams: dict[str, int],
-        parkings: list[Parking],
-    ) -> None:
-        """Apply changes; where that fails, in halves, down to the event that is to blame."""
-        mine = _without(changes, streams)
-        if not mine:
+    def _unreadable(
+        self, projection: Projection, batch: Batch
+    ) -> Sequence[tuple[StoredRow, Exception]]:
+        return [
+            each
+            for each in batch.unreadable
+            if each[0][4] in projection.handles or each[0][4] not in self._known
+        ]
+
+
+def park_unreadable(share: Share, parked: Parked) -> list[Parking]:
+    """Park the streams of the events that cannot be read; ``parked`` has them, too."""
+    parkings: list[Parking] = []
+    for stored, error in share.unreadable:
+        _park(share.projection, stored[2], stored[0], error, parked, parkings)
+    return parkings
+
+
+def apply_at_once(connection: Connection[Any], share: Share, parked: Parked) -> None:
+    """Apply what a projection handles of a batch in one go, in the caller's transaction.
+
+    Raises whatever the projection raises; then the caller rolls back, and ``apply_carefully``
+    finds out which event is to blame.
+    """
+    projection = share.projection
+    mine = _without(share.changes, parked.get(projection.name))
+    if mine:
+        _require_causes(projection, mine)
+        projection.apply(connection, mine)
+
+
+def apply_carefully(connection: Connection[Any], share: Share, parked: Parked) -> list[Parking]:
+    """Apply what a projection handles of a batch, and park the stream of every event that fails.
+
+    In the caller's transaction, not in pipeline mode. Returns what was parked; ``parked`` has it,
+    too.
+    """
+    parkings: list[Parking] = []
+    _halve(connection, share.projection, share.changes, parked, parkings)
+    return parkings
+
+
+def _halve(
+    connection: Connection[Any],
+    projection: Projection,
+    changes: Sequence[Change],
+    parked: Parked,
+    parkings: list[Parking],
+) -> None:
+    """Apply changes; where that fails, in halves, down to the event that is to blame."""
+    mine = _without(changes, parked.get(projection.name))
+    if not mine:
+        return
+    try:
+        with connection.transaction():
+            _require_causes(projection, mine)
+            projection.apply(connection, mine)
+        return
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:  # a bad stream must not stop the others
+        if len(mine) == 1:
+            event = mine[0].event
+            _park(projection, event.stream, event.position, error, parked, parkings)
             return
-        try:
-            with connection.transaction():
-                _require_causes(projection, mine)
-                projection.apply(connection, mine)
-            return
-        except psycopg.OperationalError:
-            raise
-        except Exception as error:  # a bad stream must not stop the others
-            if len(mine) == 1:
-                event, parked = mine[0].event, {projection.name: streams}
-                _park(projection, event.stream, event.position, error, parked, parkings)
-                return
-        middle = len(mine) // 2
-        self._halve(connection, projection, mine[:middle], streams, parkings)
-        self._halve(connection, projection, mine[middle:], streams, parkings)
+    middle = len(mine) // 2
+    _halve(connection, projection, mine[:middle], parked, parkings)
+    _halve(connection, projection, mine[middle:], parked, parkings)
 
 
 def _without(changes: Sequence[Change], streams: Mapping[str, int] | None) -> Sequence[Change]:

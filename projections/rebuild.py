@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from psycopg import Connection, errors, sql
@@ -20,7 +20,7 @@ from ledger.store.reading import head
 from projections import comparing, schema
 from projections.base import CHECK, FRESH, LIVE, Projection, Table
 from projections.comparing import Difference, digests
-from projections.filling import Filling
+from projections.filling import LANES, Filling, Task
 from projections.intervals import Intervals, check_no_overlap
 from projections.runner import positions
 
@@ -29,7 +29,9 @@ __all__ = ["Difference", "RebuildRunningError", "SwapError", "compare", "digests
 # What may be left to apply inside the swap, while the live runner waits.
 DELTA_EVENTS_MAX = 2_000
 SWAP_TRIES_MAX = 100
-_SWAP_LOCK_TIMEOUT = "200ms"
+# For the live runner's batch the swap may wait; behind its wait for a table all readers queue.
+_RUNNER_LOCK_TIMEOUT = "5s"
+_TABLE_LOCK_TIMEOUT = "200ms"
 _SWAP_PAUSE_SECONDS = 0.2
 
 Connect = Callable[[], AbstractContextManager[Connection[Any]]]
@@ -37,6 +39,9 @@ Progress = Callable[[int], None]
 
 _ONE_AT_A_TIME = "SELECT pg_try_advisory_lock(hashtext(%s))"
 _OVER = "SELECT pg_advisory_unlock(hashtext(%s))"
+_SWAP_SETTINGS = """
+SELECT set_config('lock_timeout', %s, true), set_config('synchronous_commit', 'on', true)
+"""
 _LOCK_TRACKING = "SELECT name FROM projections.tracking ORDER BY name FOR UPDATE"
 # Every epoch rises: a runner that leaves an outdated projection alone must start anew, too.
 _FENCE = "UPDATE projections.tracking SET epoch = epoch + 1"
@@ -84,16 +89,25 @@ def rebuild(
     position reached. A live runner is fenced by a new epoch and, started anew, goes on with the
     fresh tables. Raises RebuildRunningError, SwapError and OverlapError: then nothing changed.
     """
-    with connect() as connection:
+    with connect() as connection, _lanes(connect) as lanes:
         schema.prepare(connection, projections)
         with _alone(connection, "guishu rebuild"):
             _relax(connection)
-            filling = Filling(connection, projections, catalogue, FRESH)
+            filling = Filling(connection, lanes, projections, catalogue, FRESH)
             filling.begin()
             filling.fill(head(connection), progress)
-            filling.index()
-            _check_intervals(connection, projections, FRESH)
+            filling.index(*_checks(projections, FRESH))
             _swap(filling, progress)
+
+
+@contextmanager
+def _lanes(connect: Connect) -> Iterator[list[Connection[Any]]]:
+    """Open the connections that write beside each other."""
+    with ExitStack() as stack:
+        lanes = [stack.enter_context(connect()) for _ in range(LANES)]
+        for lane in lanes:
+            _relax(lane)
+        yield lanes
 
 
 @contextmanager
@@ -118,11 +132,11 @@ def _relax(connection: Connection[Any]) -> None:
     schema.plan_for_batches(connection)
 
 
-def _check_intervals(
-    connection: Connection[Any], projections: Sequence[Projection], where: str
-) -> None:
-    if any(isinstance(each, Intervals) for each in projections):
-        check_no_overlap(connection, where)
+def _checks(projections: Sequence[Projection], where: str) -> list[Task[None]]:
+    """Return what must hold of the whole history, over and above what the folds make sure of."""
+    if not any(isinstance(each, Intervals) for each in projections):
+        return []
+    return [lambda connection: check_no_overlap(connection, where)]
 
 
 def _swap(filling: Filling, progress: Progress) -> None:
@@ -144,14 +158,11 @@ def _try_swap(filling: Filling) -> None:
     connection, projections = filling.connection, filling.projections
     names = text_array(sorted(each.name for each in projections))
     with filling.undone_on_error(), connection.transaction():
-        connection.execute(
-            "SELECT set_config('lock_timeout', %s, true), set_config('synchronous_commit', 'on', "
-            "true)",
-            (_SWAP_LOCK_TIMEOUT,),
-        )
+        connection.execute(_SWAP_SETTINGS, (_RUNNER_LOCK_TIMEOUT,))
         # From here on the live runner waits: nothing can be projected past the delta.
         connection.execute(_LOCK_TRACKING)
         filling.apply_within(head(connection))
+        connection.execute(_SWAP_SETTINGS, (_TABLE_LOCK_TIMEOUT,))
         for projection in projections:
             for table in projection.tables:
                 _take_place(connection, table)
@@ -180,7 +191,7 @@ def compare(
     projection at its own position then. One of another version has no table to compare with and
     counts as a difference. Raises RebuildRunningError and OverlapError.
     """
-    with connect() as live, connect() as aside:
+    with connect() as live, connect() as aside, _lanes(connect) as lanes:
         outdated = schema.prepare(aside, projections)
         differences = [
             Difference(table.name, comparing.count(live, LIVE, table), 0, "another version")
@@ -191,7 +202,7 @@ def compare(
         with _alone(aside, "guishu rebuild aside"):
             _relax(aside)
             try:
-                fillings = rebuild_aside(aside, current, catalogue, progress)
+                fillings = rebuild_aside(aside, lanes, current, catalogue, progress)
                 differences += _differences(live, fillings, progress)
             finally:
                 for projection in current:
@@ -201,13 +212,15 @@ def compare(
 
 def rebuild_aside(
     connection: Connection[Any],
+    lanes: Sequence[Connection[Any]],
     projections: Sequence[Projection],
     catalogue: Catalogue,
     progress: Progress = lambda position: None,
 ) -> list[Filling]:
     """Fill the tables in the schema ``projections_check``, each up to where the live ones stand.
 
-    Projections that stand apart from the others are filled apart. Raises OverlapError.
+    Projections that stand apart from the others are filled apart. The connections are as Filling
+    has them. Raises OverlapError.
     """
     reached = positions(connection)
     standing: dict[int, list[Projection]] = {}
@@ -215,10 +228,11 @@ def rebuild_aside(
         standing.setdefault(reached.get(projection.name, 0), []).append(projection)
     fillings = []
     for upto, group in sorted(standing.items()):
-        filling = Filling(connection, group, catalogue, CHECK)
+        filling = Filling(connection, lanes, group, catalogue, CHECK)
         filling.begin()
         filling.fill(upto, progress)
-        _check_intervals(connection, group, CHECK)
+        for check in _checks(group, CHECK):
+            check(connection)
         fillings.append(filling)
     return fillings
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -22,7 +23,16 @@ from ledger.events.catalogue import Catalogue
 from ledger.store import arrays
 from ledger.store.reading import POSITION_MAX, read_after
 from projections import schema
-from projections.applying import Applier, Batch, Parked, Parking, decoded
+from projections.applying import (
+    Applier,
+    Batch,
+    Parked,
+    Parking,
+    apply_at_once,
+    apply_carefully,
+    decoded,
+    park_unreadable,
+)
 from projections.base import LIVE, Projection
 
 _log = logging.getLogger(__name__)
@@ -45,6 +55,10 @@ _PARKED = "SELECT projection, stream, position FROM projections.parked WHERE pro
 _PARK = """
 INSERT INTO projections.parked (projection, stream, position, code, words)
 VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
+_PARKED_STREAMS = """
+SELECT projection, stream, position, code, words, parked_at FROM projections.parked
+ORDER BY position, projection LIMIT %s
 """
 _POSITIONS = "SELECT name, position FROM projections.tracking"
 
@@ -92,7 +106,8 @@ class Runner:
         self._applier = Applier(projections, catalogue)
         self._epochs: dict[str, int] = {}
         self._positions: dict[str, int] = {}
-        self._ahead: Batch | None = None
+        # The batch behind a position, read and decoded while the one before was written.
+        self._ahead: tuple[int, Batch] | None = None
         arrays.register(connection)
 
     def start(self) -> list[Projection]:
@@ -151,8 +166,8 @@ class Runner:
 
     def _next(self, after: int, upto: int) -> Batch | None:
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.events and ahead.events[0].position == after + 1:
-            return ahead
+        if ahead is not None and ahead[0] == after:
+            return ahead[1]
         stored = read_after(self._connection, after, self._limits.batch_events_max, upto)
         return decoded(self._catalogue, stored) if stored else None
 
@@ -167,8 +182,11 @@ class Runner:
             _log.warning("a batch behind %d could not be applied at once", behind)
         self._ahead = None
         with self._connection.transaction():
-            parked = self._lock(names, behind, packed)
-            parkings = self._applier.apply_carefully(self._connection, batch, parked, names)
+            parked = self._lock(names, behind, packed, batch.count)
+            parkings: list[Parking] = []
+            for share in self._applier.shares(self._connection, batch, frozenset(names)):
+                parkings += park_unreadable(share, parked)
+                parkings += apply_carefully(self._connection, share, parked)
             self._finish(batch.reached, packed, parkings)
 
     def _apply_at_once(
@@ -184,26 +202,31 @@ class Runner:
         connection = self._connection
         ahead = None
         with connection.pipeline(), connection.transaction():
-            parked = self._lock(names, behind, packed)
+            parked = self._lock(names, behind, packed, batch.count)
             if look_ahead and batch.count == self._limits.batch_events_max:
                 ahead = connection.execute(
                     _AHEAD, (batch.reached, batch.count), prepare=True, binary=True
                 )
                 # Else its last rows would wait in the server for the end of the batch.
                 connection.pgconn.send_flush_request()
-            parkings = self._applier.apply(connection, batch, parked, names)
+            parkings: list[Parking] = []
+            for share in self._applier.shares(connection, batch, frozenset(names)):
+                parkings += park_unreadable(share, parked)
+                apply_at_once(connection, share, parked)
             self._finish(batch.reached, packed, parkings)
             # The server still writes this batch, while the next is decoded here.
             stored = ahead.fetchall() if ahead is not None else []
             following = decoded(self._catalogue, stored) if stored else None
-        self._ahead = following
+        self._ahead = (batch.reached, following) if following is not None else None
 
-    def _lock(self, names: Sequence[str], behind: int, packed: arrays.BinaryArray) -> Parked:
+    def _lock(
+        self, names: Sequence[str], behind: int, packed: arrays.BinaryArray, events: int
+    ) -> Parked:
         """Lock the tracking rows; return what is parked. Raises ProjectorFencedError."""
         connection = self._connection
         locked = connection.execute(_LOCK, (packed,), binary=True, prepare=True)
         rows = connection.execute(_PARKED, (packed,), binary=True, prepare=True)
-        schema.use(connection, LIVE)
+        schema.use(connection, LIVE, events=events)
         if locked.fetchall() != [(name, self._epochs[name], behind) for name in names]:
             raise ProjectorFencedError
         parked: Parked = {}
@@ -224,6 +247,28 @@ def positions(connection: Connection[Any]) -> dict[str, int]:
     if connection.execute("SELECT to_regclass('projections.tracking')").fetchone() == (None,):
         return {}
     return dict(connection.execute(_POSITIONS).fetchall())
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedStream:
+    """A stream that a projection leaves alone from ``position`` on, and why.
+
+    ``code`` is stable; ``words`` say more and may quote personal data. ``parked_at`` is UTC.
+    """
+
+    projection: str
+    stream: str
+    position: int
+    code: str
+    words: str
+    parked_at: datetime
+
+
+def parked_streams(connection: Connection[Any], limit: int = 1_000) -> list[ParkedStream]:
+    """Return what waits for a mending and a rebuild, by position."""
+    if connection.execute("SELECT to_regclass('projections.parked')").fetchone() == (None,):
+        return []
+    return [ParkedStream(*row) for row in connection.execute(_PARKED_STREAMS, (limit,))]
 
 
 def wait_until(

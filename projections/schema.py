@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from projections.base import LIVE, Projection
+from projections.base import CHECK, LIVE, Projection
 
 _TRACKING = """
 CREATE TABLE IF NOT EXISTS projections.tracking (
@@ -41,14 +41,27 @@ BEGIN
     END IF;
 END $$
 """
+HANDFUL_EVENTS = 50
+_USE = "SELECT set_config('search_path', %s, true)"
+_USE_AND_KEEP_PLANS = """
+SELECT set_config('search_path', %s, true), set_config('enable_seqscan', 'off', true),
+       set_config('plan_cache_mode', 'force_generic_plan', true)
+"""
 # The first service process of a database makes the tables; a second one waits for it.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('guishu projections'))"
 
 
-def use(connection: Connection[Any], schema: str) -> None:
-    """Let the names of tables mean those of ``schema``, for this transaction."""
+def use(connection: Connection[Any], schema: str, *, events: int | None = None) -> None:
+    """Let the names of tables mean those of ``schema``, for this transaction.
+
+    ``events`` says that so many are to be applied. For a handful planning takes longer than
+    running: then plans are kept, made so that they stay right however the tables grow.
+    """
+    handful = events is not None and events <= HANDFUL_EVENTS
     connection.execute(
-        sql.SQL("SET LOCAL search_path TO {}, pg_catalog").format(sql.Identifier(schema))
+        _USE_AND_KEEP_PLANS if handful else _USE,
+        (f'"{schema}", pg_catalog',),
+        prepare=True,
     )
 
 
@@ -98,14 +111,18 @@ def prepare(connection: Connection[Any], projections: Iterable[Projection]) -> l
 def make_tables(
     connection: Connection[Any], projection: Projection, schema: str, *, indexed: bool
 ) -> None:
-    """Make a projection's tables afresh in ``schema``, dropping what is there."""
+    """Make a projection's tables afresh in ``schema``, dropping what is there.
+
+    What is made only to be compared need not survive a crash, and is not written to the WAL.
+    """
     use(connection, schema)
+    create = "CREATE UNLOGGED TABLE {} ({})" if schema == CHECK else "CREATE TABLE {} ({})"
     for table in projection.tables:
         connection.execute(
             sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(sql.Identifier(schema, table.name))
         )
         connection.execute(
-            sql.SQL("CREATE TABLE {} ({})").format(
+            sql.SQL(create).format(
                 sql.Identifier(schema, table.name),
                 sql.SQL(table.columns),
             )

@@ -8,11 +8,13 @@ import psycopg
 import pytest
 
 from ledger.events import decisions, organisation, requests
-from projections.base import LIVE
+from projections import schema
+from projections.base import FRESH, LIVE
 from projections.intervals import (
     CustomerAt,
     Free,
     Interval,
+    Intervals,
     OverlapError,
     Owned,
     Unknown,
@@ -267,3 +269,27 @@ def test_the_check_finds_an_overlap_that_positions_do_not_show(models: Models) -
     )
     with pytest.raises(OverlapError, match="cus_1"):
         check_no_overlap(models.connection)
+
+
+def test_the_check_of_fresh_tables_does_not_compare_every_row_with_every_other(
+    models: Models,
+) -> None:
+    """Finding: without statistics, as a rebuild leaves the tables, the join of 130,000 intervals
+    with 100,000 customers went row by row, and the check took ten minutes instead of seconds.
+    """
+    models.runner()
+    with models.connect() as connection:
+        schema.plan_for_batches(connection)
+        with connection.transaction():
+            schema.make_tables(connection, Intervals(), FRESH, indexed=False)
+            connection.execute(
+                "INSERT INTO known_customers"
+                " SELECT 'cus_' || n, n, '2026-01-01' FROM generate_series(1, 60000) n"
+            )
+            connection.execute(
+                "INSERT INTO ownership_intervals"
+                " (customer_no, from_position, from_effective, owner)"
+                " SELECT n, 100000 + n, '2026-01-01', 'per_a' FROM generate_series(1, 60000) n"
+            )
+        connection.execute("SET statement_timeout = '30s'")
+        check_no_overlap(connection, FRESH)

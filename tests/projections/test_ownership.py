@@ -97,6 +97,18 @@ def test_a_customer_that_moves_keeps_its_owner(models: Models, batch: int) -> No
     )
 
 
+@BATCHES
+def test_what_came_last_of_a_move_and_a_claim_counts(models: Models, batch: int) -> None:
+    history = _history()
+    models.project(history)
+    history.move("cus_1", "ter_north")
+    history.later(hours=1).claim("cus_1", "per_a")
+    models.project(history, batch=batch)
+    owned = owner_of(models.connection, "cus_1")
+    assert owned is not None
+    assert (owned.customer_territory, owned.changed_position) == ("ter_north", history.position)
+
+
 def test_a_customer_that_was_never_admitted_has_no_row(models: Models) -> None:
     history = _history()
     history.register("cus_2", uscc="91310000MA1FL0LX0A")
