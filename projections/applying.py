@@ -24,6 +24,8 @@ from projections.schema import ROWS_DO_NOT_FIT
 CAUSES_CACHED_MAX = 20_000
 WORDS_MAX = 500
 
+_LIMIT_EXCEEDED = "54"
+
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ def decoded(catalogue: Catalogue, stored: Sequence[StoredRow]) -> Batch:
     for each in stored:
         try:
             events.append(decode(catalogue, each))
-        except (LedgerError, ValueError, KeyError) as error:
+        except (LedgerError, ValueError, KeyError, TypeError) as error:
             unreadable.append((each, error))
     return Batch(stored[-1][0], len(stored), events, unreadable)
 
@@ -171,6 +173,17 @@ def park_unreadable(share: Share, parked: Parked) -> list[Parking]:
     return parkings
 
 
+def is_of_an_event(error: Exception) -> bool:
+    """Say whether an event is to blame for an error, and not the database's state.
+
+    psycopg counts among the OperationalErrors what exceeds a limit of PostgreSQL (class 54): a
+    value too long for an index is as long at the next try.
+    """
+    if not isinstance(error, psycopg.OperationalError):
+        return True
+    return (error.sqlstate or "").startswith(_LIMIT_EXCEEDED)
+
+
 def apply_at_once(connection: Connection[Any], share: Share, parked: Parked) -> None:
     """Apply what a projection handles of a batch in one go, in the caller's transaction.
 
@@ -211,9 +224,9 @@ def _halve(
             _require_causes(projection, mine)
             projection.apply(connection, mine)
         return
-    except psycopg.OperationalError:
-        raise
     except Exception as error:  # a bad stream must not stop the others
+        if not is_of_an_event(error):
+            raise
         if len(mine) == 1:
             event = mine[0].event
             _park(projection, event.stream, event.position, error, parked, parkings)

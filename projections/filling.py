@@ -11,7 +11,6 @@ from itertools import chain
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-import psycopg
 from psycopg import Connection, sql
 
 from ledger.envelope import StoredRow
@@ -26,6 +25,7 @@ from projections.applying import (
     apply_at_once,
     apply_carefully,
     decoded,
+    is_of_an_event,
     park_unreadable,
 )
 from projections.base import Projection, Table
@@ -150,9 +150,10 @@ class Filling:
                 with connection.transaction():
                     schema.use(connection, self._where)
                     apply_at_once(connection, share, self._parked)
-            except psycopg.OperationalError:
-                raise
-            except Exception:  # it comes again, named, event by event
+            except Exception as error:
+                if not is_of_an_event(error):
+                    raise
+                # It comes again, named, event by event.
                 _log.warning("%s could not apply a batch at once", share.projection.name)
                 with connection.transaction():
                     schema.use(connection, self._where)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import psycopg
 from psycopg import Connection
 
 from ledger.errors import LedgerError
@@ -31,6 +30,7 @@ from projections.applying import (
     apply_at_once,
     apply_carefully,
     decoded,
+    is_of_an_event,
     park_unreadable,
 )
 from projections.base import LIVE, Projection
@@ -134,21 +134,31 @@ class Runner:
         return min(self._positions.values(), default=0)
 
     def run_once(self) -> int:
-        """Apply one batch to those that are furthest behind; return how many events it had.
+        """Apply one batch to those in front and one to those furthest behind; count their events.
+
+        Whoever lags (a read model that is new, say) runs apart, so that the others never wait for
+        more than one batch of its.
 
         Raises ProjectorFencedError, and psycopg's errors when the database fails: then nothing of
         the batch was kept, and ``start`` begins anew from what was.
         """
         if not self._positions:
             return 0
+        events = self._step(max(self._positions.values()), POSITION_MAX)
         behind = self.position
-        names = sorted(name for name, at in self._positions.items() if at == behind)
-        # Whoever lags runs apart, and not past where the others stand: there they meet again.
         others = [at for at in self._positions.values() if at > behind]
-        batch = self._next(behind, min(others, default=POSITION_MAX))
+        if others:
+            # Not past where others stand: there they meet, and go on together.
+            events += self._step(behind, min(others))
+        return events
+
+    def _step(self, behind: int, upto: int) -> int:
+        """Apply one batch to those that stand at ``behind``; return how many events it had."""
+        names = sorted(name for name, at in self._positions.items() if at == behind)
+        batch = self._next(behind, upto)
         if batch is None:
             return 0
-        self._apply(names, behind, batch, look_ahead=not others)
+        self._apply(names, behind, batch, look_ahead=upto == POSITION_MAX)
         for name in names:
             self._positions[name] = batch.reached
         return batch.count
@@ -165,9 +175,8 @@ class Runner:
                 wait(self._limits.poll_seconds)
 
     def _next(self, after: int, upto: int) -> Batch | None:
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == after:
-            return ahead[1]
+        if self._ahead is not None and self._ahead[0] == after:
+            return self._ahead[1]
         stored = read_after(self._connection, after, self._limits.batch_events_max, upto)
         return decoded(self._catalogue, stored) if stored else None
 
@@ -176,11 +185,13 @@ class Runner:
         try:
             self._apply_at_once(names, behind, batch, packed, look_ahead=look_ahead)
             return
-        except (psycopg.OperationalError, ProjectorFencedError):
+        except ProjectorFencedError:
             raise
-        except Exception:  # it comes again, named, where the batch is applied carefully
+        except Exception as error:
+            if not is_of_an_event(error):
+                raise
+            # It comes again, named, where the batch is applied carefully.
             _log.warning("a batch behind %d could not be applied at once", behind)
-        self._ahead = None
         with self._connection.transaction():
             parked = self._lock(names, behind, packed, batch.count)
             parkings: list[Parking] = []
@@ -217,7 +228,8 @@ class Runner:
             # The server still writes this batch, while the next is decoded here.
             stored = ahead.fetchall() if ahead is not None else []
             following = decoded(self._catalogue, stored) if stored else None
-        self._ahead = (batch.reached, following) if following is not None else None
+        if look_ahead:
+            self._ahead = (batch.reached, following) if following is not None else None
 
     def _lock(
         self, names: Sequence[str], behind: int, packed: arrays.BinaryArray, events: int

@@ -110,21 +110,36 @@ def test_waiting_for_a_position_ends_when_it_is_reached_or_in_time(models: Model
 
 
 def test_whoever_lags_runs_apart_until_it_stands_where_the_others_do(models: Models) -> None:
+    """Finding: who lagged was served first, and what is new waited until it had caught up."""
     history = _history(4)
     history.append(models.connection)
     early = [each for each in models.projections if each.name != "claims"]
     Models(models.urls, models.connection, early).runner(batch=10).catch_up()
-    reached = history.position
     history.claim("cus_1", "per_a")
     history.append(models.connection)
-    runner = models.runner(batch=reached - 5)
+    runner = models.runner(batch=5)
     assert runner.position == 0
-    assert positions(models.connection)["claims"] == 0
     runner.run_once()
+    reached = positions(models.connection)
+    assert reached.pop("claims") == 5
+    assert set(reached.values()) == {history.position}
+    runner.catch_up()
     # Not past where the others stand: there they meet, and go on together.
-    runner.run_once()
-    assert set(positions(models.connection).values()) == {reached}
+    assert set(positions(models.connection).values()) == {history.position}
+    history.claim("cus_2", "per_a")
+    history.append(models.connection)
     assert runner.run_once() == 2
+    _check(models)
+
+
+def test_what_was_read_ahead_is_kept_while_somebody_lags(models: Models) -> None:
+    history = _history(9)
+    history.append(models.connection)
+    early = [each for each in models.projections if each.name != "claims"]
+    Models(models.urls, models.connection, early).runner(batch=3).run_once()
+    runner = models.runner(batch=3)
+    runner.catch_up()
+    assert set(positions(models.connection).values()) == {history.position}
     _check(models)
 
 
@@ -280,6 +295,43 @@ def test_a_stream_that_cannot_be_applied_is_parked_and_the_others_go_on(
     owned = owner_of(models.connection, "cus_bad")
     assert owned is not None
     assert owned.owner == "per_b"
+
+
+class Overlong(Claims):
+    """Claims, whose rows of one customer are more than PostgreSQL can index."""
+
+    def apply(self, connection: Connection[Any], changes: Sequence[Change]) -> None:
+        super().apply(connection, changes)
+        if any(change.event.data.customer == "cus_bad" for change in changes):
+            raise psycopg.errors.ProgramLimitExceeded("index row requires 9000 bytes")
+
+
+def test_what_exceeds_a_limit_of_the_database_is_parked_and_not_tried_for_ever(
+    models: Models,
+) -> None:
+    """Finding: psycopg counts this among the errors of operation, and so the projector stopped,
+    came back, and stopped again, for every read model."""
+    models = _with(models, Overlong())
+    history = _history(1)
+    history.register("cus_bad")
+    bad = history.claim("cus_bad", "per_a")
+    models.project(history)
+    assert ("claims", "customer-cus_bad", bad, "ProgramLimitExceeded") in models.parked()
+    before = models.parked()
+    models.rebuild()
+    assert models.parked() == before
+
+
+def test_a_body_that_is_no_object_is_parked(models: Models) -> None:
+    """Finding: it ended the projector with a TypeError. No door lets it in, but a restored dump
+    or another program may hold one."""
+    history = _history(1)
+    bad = history.raw("customer-cus_1", "ClaimFiled.v1", b"[]")
+    history.claim("cus_1", "per_a")
+    models.project(history)
+    assert {(stream, position) for _, stream, position, _ in models.parked()} >= {
+        ("customer-cus_1", bad)
+    }
 
 
 def test_what_came_before_in_the_same_batch_stays(models: Models) -> None:
