@@ -20,6 +20,7 @@ from ledger.recording import Recording
 from ledger.sealing import Vault
 from ledger.store import arrays
 from ledger.store.committer import CommitterThread
+from ledger.store.hints import Notifier
 from ledger.store.migrations import migrate, pending
 from projections.base import Projection
 from projections.registry import all_projections
@@ -33,6 +34,7 @@ class Ledger:
     database: Database
     pool: ConnectionPool[Connection[Any]] = field(repr=False)
     committer: CommitterThread = field(repr=False)
+    notifier: Notifier = field(repr=False)
     vault: Vault = field(repr=False)
     catalogue: Catalogue = field(repr=False)
     recording: Recording = field(repr=False)
@@ -80,11 +82,22 @@ def open_ledger(settings: Settings, *, migrating: bool = True) -> Iterator[Ledge
                 configure=_configure,
                 name="guishu",
             ) as pool,
-            CommitterThread(database.service_url) as committer,
+            Notifier(database.service_url) as notifier,
+            CommitterThread(database.service_url, committed=notifier.hint) as committer,
         ):
             vault = Vault(pool.connection, database.master_key)
             vault.check_master_key()
             events = catalogue()
             recording = Recording(committer, pool.connection, vault, events)
             models = all_projections(vault)
-            yield Ledger(settings, database, pool, committer, vault, events, recording, models)
+            yield Ledger(
+                settings,
+                database,
+                pool,
+                committer,
+                notifier,
+                vault,
+                events,
+                recording,
+                models,
+            )

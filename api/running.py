@@ -22,6 +22,7 @@ from consumers import enforcing, progress
 from consumers.enforcer import CONSUMER
 from consumers.feed import StoreFeed
 from ledger.errors import LedgerError
+from ledger.store.hints import Waiter
 from ledger.store.reading import head
 from projections.runner import Runner, positions
 
@@ -84,13 +85,15 @@ def enforce(ledger: Ledger) -> Callable[[Service], None]:
     """Return the work of an enforcer: it decides while it leads, and stands by otherwise."""
 
     def work(service: Service) -> None:
-        enforcing.enforce(
-            lambda: ledger.dedicated("enforcer"),
-            StoreFeed(),
-            ledger.catalogue,
-            service.stop,
-            service.wait,
-        )
+        with Waiter(ledger.database.service_url, service.stop) as waiter:
+            enforcing.enforce(
+                lambda: ledger.dedicated("enforcer"),
+                StoreFeed(),
+                ledger.catalogue,
+                service.stop,
+                waiter.wait,
+                committed=ledger.notifier.hint,
+            )
 
     return work
 
@@ -103,12 +106,15 @@ def project(ledger: Ledger) -> Callable[[Service], None]:
             while not progress.become_leader(leading, "projector"):
                 if service.wait(_STANDBY_SECONDS):
                     return
-            with ledger.dedicated("projector") as connection:
+            with (
+                ledger.dedicated("projector") as connection,
+                Waiter(ledger.database.service_url, service.stop) as waiter,
+            ):
                 runner = Runner(connection, ledger.projections, ledger.catalogue)
                 outdated = runner.start()
                 for projection in outdated:
                     _log.warning("%s is of another version: run guishu rebuild", projection.name)
-                runner.run(service.stop, service.wait)
+                runner.run(service.stop, waiter.wait)
 
     return work
 

@@ -60,12 +60,56 @@ def _hint_within(connection: Connection[Any], seconds: float) -> bool:
     return any(True for _ in connection.notifies(timeout=seconds, stop_after=1))
 
 
+class Waiter:
+    """Waits for hints on a connection of its own, and for the time alone while there is none.
+
+    For one thread; a context manager. ``stop`` ends a wait early.
+    """
+
+    def __init__(self, conninfo: str, stop: threading.Event) -> None:
+        self._conninfo = conninfo
+        self._stop = stop
+        self._connection: Connection[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def wait(self, seconds: float) -> None:
+        """Return after ``seconds``, at a hint or at the stop, whichever comes first."""
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(
+                    self._conninfo,
+                    autocommit=True,
+                    connect_timeout=_CONNECT_SECONDS_MAX,
+                    application_name="guishu-waiter",
+                )
+            wait_for_news(self._connection, seconds, self._stop)
+        except psycopg.Error as error:
+            _logger.info("no hints for a while: %s", str(error).splitlines()[0])
+            self._close()
+            self._stop.wait(seconds)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 class Notifier:
-    """Sends hints from a thread of its own, and a connection of its own; a context manager."""
+    """Sends hints from a thread of its own, and a connection of its own; a context manager.
+
+    It connects at the first hint: a command that records nothing has no use for it.
+    """
 
     def __init__(self, conninfo: str, interval_seconds: float = INTERVAL_SECONDS) -> None:
         self._conninfo = conninfo
         self._interval_seconds = interval_seconds
+        self._hinted = threading.Event()
+        # Set by whatever the thread has to wake up for.
         self._wanted = threading.Event()
         self._stopping = threading.Event()
         # A daemon, so that a program that forgot to leave can end.
@@ -76,17 +120,21 @@ class Notifier:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Send a last hint, if the database is there, and stop."""
+        """Send a last hint, if there was one and the database is there, and stop."""
         self._stopping.set()
         self._wanted.set()
         self._thread.join()
 
     def hint(self) -> None:
         """Say that something was committed; from any thread, returns at once and never fails."""
+        self._hinted.set()
         self._wanted.set()
 
     def _work(self) -> None:
-        while not self._stopping.is_set():
+        self._wanted.wait()
+        if not self._hinted.is_set():
+            return
+        while True:
             try:
                 self._notify_while_connected()
             except psycopg.Error as error:
@@ -94,6 +142,8 @@ class Notifier:
                 _logger.info("no hints for a while: %s", str(error).splitlines()[0])
                 self._wanted.set()
                 self._stopping.wait(_RECONNECT_PAUSE_SECONDS)
+            if self._stopping.is_set():
+                return
 
     def _notify_while_connected(self) -> None:
         with psycopg.connect(

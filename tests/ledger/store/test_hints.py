@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from ledger.store.hints import Notifier, wait_for_news
+from ledger.store.hints import Notifier, Waiter, wait_for_news
 from tests.ledger.store.support import rows
 from tests.support.database import DatabaseUrls
 from tests.support.processes import wait_until
@@ -108,3 +108,43 @@ def test_leaving_while_the_database_is_away_does_not_hang(database: DatabaseUrls
     nowhere = psycopg.conninfo.make_conninfo(database.service_url, dbname="guishu_not_there")
     with Notifier(nowhere) as notifier:
         notifier.hint()
+
+
+def test_a_notifier_without_a_hint_opens_no_connection() -> None:
+    with Notifier("host=/nowhere/at/all"):
+        pass
+
+
+def test_a_waiter_is_woken_by_a_hint(database: DatabaseUrls) -> None:
+    stop = threading.Event()
+    with Waiter(database.service_url, stop) as waiter, Notifier(database.service_url) as notifier:
+        # It begins to listen, and comes back at once.
+        waiter.wait(LONG_SECONDS)
+        notifier.hint()
+        waiter.wait(LONG_SECONDS)
+
+
+def test_a_waiter_whose_connection_is_lost_waits_for_the_time_and_listens_again(
+    database: DatabaseUrls,
+) -> None:
+    stop = threading.Event()
+    with Waiter(database.service_url, stop) as waiter, Notifier(database.service_url) as notifier:
+        waiter.wait(LONG_SECONDS)
+        ended = rows(
+            database,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'guishu-waiter' AND datname = %s",
+            database.name,
+        )
+        assert ended == [(True,)]
+        waiter.wait(0.01)
+        waiter.wait(LONG_SECONDS)
+        notifier.hint()
+        waiter.wait(LONG_SECONDS)
+
+
+def test_a_waiter_without_a_database_ends_at_the_stop() -> None:
+    stop = threading.Event()
+    threading.Timer(0.05, stop.set).start()
+    with Waiter("host=/nowhere/at/all", stop) as waiter:
+        waiter.wait(LONG_SECONDS)
