@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.bench import enforcer, store
+from api.bench import enforcer, projections, store
 from api.bench.harness import (
     BenchServer,
     Measure,
@@ -38,9 +38,25 @@ def suites(*, small: bool) -> dict[str, Callable[[BenchServer], list[Measure]]]:
         if small
         else store.Scale()
     )
+    projecting = (
+        projections.Scale(
+            events=100_000,
+            more_events=400_000,
+            customers=10_000,
+            people=100,
+            look_up_events=100_000,
+            few_look_up_events=1_000,
+            look_ups=1_000,
+            rounds=3,
+            single_claims=100,
+        )
+        if small
+        else projections.Scale()
+    )
     return {
         "store": lambda server: store.measure(server, storing),
         "enforcer": lambda server: enforcer.measure(server, enforcing),
+        "projections": lambda server: projections.measure(server, projecting),
     }
 
 
