@@ -156,3 +156,9 @@ class WorkspaceUnusableError(LedgerError):
     """The folder for temporary files cannot be written, or its disk is full; nothing was filed."""
 
     code = "workspace_unusable"
+
+
+class RejectsUnwritableError(LedgerError):
+    """The list of rejects cannot be written where it was asked for."""
+
+    code = "rejects_unwritable"

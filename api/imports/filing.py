@@ -2,24 +2,27 @@
 
 Every row has ids that follow from the mapping's name and the row's key. What was filed before is
 found by its request id and left alone, so a second import changes nothing, and one that was cut
-off goes on where it stopped.
+off goes on where it stopped. A row that the ledger's door refuses goes to the list of rejects, and
+the others are filed.
 """
 
 from __future__ import annotations
 
-import csv
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
-from pathlib import Path
+from itertools import groupby, islice
 from typing import Any
 
 from api.imports import actions
 from api.imports.actions import Action
+from api.imports.naming import RowNames
 from api.imports.planning import Plan
-from ledger import building, commands, ids
+from api.imports.refusals import column_of, concerns_row, reason_in_words
+from api.imports.rejects import append_reject
+from ledger import commands, ids
 from ledger import organisation_commands as facts
 from ledger.commands import CheckDigitError
 from ledger.envelope import Origin, Source
@@ -27,9 +30,12 @@ from ledger.errors import BusyError, LedgerError
 from ledger.organisation import OrganisationAt
 from ledger.policy import Policy
 from ledger.recording import Asked, Recorded, Recording
+from ledger.sealing import Vault
 from ledger.store.arrays import text_array
 
 BATCH_ACTIONS = 1_000
+# So often a full queue is waited for before the import gives up; it can be started again.
+BUSY_TRIES_MAX = 60
 
 _KNOWN = """
 SELECT request_id, digest FROM ledger.request_ids WHERE caller = %s AND request_id = ANY(%b)
@@ -65,7 +71,10 @@ class Importer:
 
 
 class Filing:
-    """Files one plan; ``progress(done, total)`` is called after each batch."""
+    """Files one plan; ``progress(done, total)`` is called after each batch.
+
+    ``vault`` gives the key of the digests that ids are made of.
+    """
 
     def __init__(
         self,
@@ -73,8 +82,10 @@ class Filing:
         connect: Callable[[], Any],
         plan: Plan,
         importer: Importer,
+        vault: Vault,
         policy: Policy | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._recording = recording
         self._connect = connect
@@ -82,6 +93,9 @@ class Filing:
         self._importer = importer
         self._policy = policy
         self._progress = progress
+        self._wait = wait
+        self._names = RowNames(plan.name, vault.request_digest)
+        self._files = {file.label: file for file in plan.mapping.files}
         self._caller = f"import:{plan.name}"
         self._opened: str | None = None
         self._filed = Filed()
@@ -105,7 +119,8 @@ class Filing:
     def close(self) -> None:
         """Close the import, once everything that it filed has been decided."""
         if self._opened is not None:
-            self._fact(facts.CloseImport(import_id=self._opened), f"close/{self._opened}")
+            closing = facts.CloseImport(import_id=self._opened)
+            self._fact(closing, f"import/{self._plan.name}/close/{self._opened}")
             self._opened = None
 
     # --- the import itself ---------------------------------------------------------------------
@@ -123,29 +138,38 @@ class Filing:
         """Return the open import; made at the first row that was not filed before."""
         if self._opened is None:
             number = len(self._filed.import_ids) + 1
-            import_id = ids.derived_id(ids.IMPORT, self._plan.name, str(number))
-            command = facts.OpenImport(
-                import_id=import_id,
-                name=self._plan.name,
-                time_zone=self._plan.mapping.constants.time_zone,
-                policy=self._policy,
-                cut_over=self._plan.cut_over,
-            )
-            self._fact(command, f"open/{import_id}")
+            plan_name = self._plan.name
+            import_id = ids.derived_id(ids.IMPORT, plan_name, str(number))
+            fields = {
+                "import_id": import_id,
+                "name": plan_name,
+                "time_zone": self._plan.mapping.constants.time_zone,
+                "policy": self._policy,
+                "cut_over": self._plan.cut_over,
+            }
+            command = commands.parse(facts.OpenImport, fields)
+            self._fact(command, f"import/{plan_name}/open/{import_id}")
             self._opened = import_id
             self._filed.import_ids = (*self._filed.import_ids, import_id)
         return self._opened
 
-    def _fact(self, command: facts.FactCommand, key: str, file: str = "", row: int = 0) -> None:
+    def _fact(
+        self, command: facts.FactCommand, request_id: str, file: str = "", row: int = 0
+    ) -> None:
         origin = Origin(
             caller=self._importer.caller,
-            request_id=f"import/{self._plan.name}/{key}",
+            request_id=request_id,
             actor=self._importer.actor,
             authority=self._importer.authority,
             source=Source(self._plan.name, file or None, row or None),
         )
-        recorded = self._recording.record_fact(command, origin)
-        self._filed.last_position = max(self._filed.last_position, recorded.position)
+        for busy in self._tries():
+            try:
+                recorded = self._recording.record_fact(command, origin)
+            except BusyError as error:
+                busy.append(error)
+            else:
+                self._filed.last_position = max(self._filed.last_position, recorded.position)
 
     # --- people and territories ----------------------------------------------------------------
 
@@ -153,36 +177,54 @@ class Filing:
         """File territories and people; return the actions that remain."""
         managers: dict[str, list[str]] = {}
         heads: dict[str, str] = {}
-        names: dict[str, actions.DefineTerritory] = {}
+        territories: dict[str, actions.DefineTerritory] = {}
         for action in self._plan.actions():
             if isinstance(action, actions.DefineTerritory):
-                names[self._territory(action.territory)] = action
+                territories[self._names.territory(action.territory)] = action
                 self._define_territory(action)
             elif isinstance(action, actions.AddPerson):
-                person = self._person(action.person)
+                person = self._names.person(action.person)
                 for territory in action.manages:
-                    managers.setdefault(self._territory(territory), []).append(person)
+                    managers.setdefault(self._names.territory(territory), []).append(person)
                 for territory in action.heads:
-                    heads[self._territory(territory)] = person
+                    heads[self._names.territory(territory)] = person
                 self._add_person(action)
             else:
                 break
-        self._name_managers(names, heads, managers)
+        self._name_managers(territories, heads, managers)
         facts_filed = (actions.DefineTerritory, actions.AddPerson)
         return (each for each in self._plan.actions() if not isinstance(each, facts_filed))
 
+    def _fact_of_row(
+        self,
+        action: Action,
+        kind: type[facts.DefineTerritory | facts.AddPerson],
+        fields: dict[str, Any],
+        part: str = "",
+    ) -> bool:
+        """File what a row says of the organisation; say whether the door took it."""
+        request_id = f"import/{self._plan.name}/{self._names.request_id(action.key)}{part}"
+        try:
+            self._fact(commands.parse(kind, fields), request_id, action.file, action.row)
+        except LedgerError as error:
+            if not concerns_row(error):
+                raise
+            self._refuse(action, error)
+            return False
+        return True
+
     def _define_territory(self, action: actions.DefineTerritory) -> None:
-        territory = self._territory(action.territory)
+        territory = self._names.territory(action.territory)
         if self._recording.organisation().territory(territory) is not None:
             self._filed.known[action.kind] += 1
             return
-        parent = self._territory(action.parent) if action.parent else None
-        command = facts.DefineTerritory(territory=territory, name=action.name, parent=parent)
-        self._fact(command, action.key, action.file, action.row)
-        self._filed.recorded[action.kind] += 1
+        parent = self._names.territory(action.parent) if action.parent else None
+        fields = {"territory": territory, "name": action.name, "parent": parent}
+        if self._fact_of_row(action, facts.DefineTerritory, fields):
+            self._filed.recorded[action.kind] += 1
 
     def _add_person(self, action: actions.AddPerson) -> None:
-        person = self._person(action.person)
+        person = self._names.person(action.person)
         if self._recording.organisation().person(person) is not None:
             self._filed.known[action.kind] += 1
             return
@@ -190,55 +232,42 @@ class Filing:
         fields: dict[str, Any] = {
             "person": person,
             "name": action.name,
-            "territory": self._territory(action.territory) if action.territory else None,
+            "territory": self._names.territory(action.territory) if action.territory else None,
             "roles": action.roles or ("rep",),
             "foreign_ids": [{"system": self._plan.name, "value": foreign}] if foreign else (),
             "phone": action.phone,
             "email": action.email,
         }
-        try:
-            command = commands.parse(facts.AddPerson, fields)
-        except LedgerError as error:
-            self._refuse(action, error)
-            return
-        self._fact(command, action.key, action.file, action.row)
-        self._filed.recorded[action.kind] += 1
+        if self._fact_of_row(action, facts.AddPerson, fields):
+            self._filed.recorded[action.kind] += 1
 
     def _name_managers(
         self,
-        names: dict[str, actions.DefineTerritory],
+        territories: dict[str, actions.DefineTerritory],
         heads: dict[str, str],
         managers: dict[str, list[str]],
     ) -> None:
         """Name heads and managers, where the ledger does not have any for the territory yet."""
         organisation = self._recording.organisation()
-        for territory, action in names.items():
+        for territory, action in territories.items():
             found = organisation.territory(territory)
-            if found is None or found.managers or territory not in heads.keys() | managers.keys():
-                continue
+            # Who was refused as a person is no manager either.
             people = [each for each in managers.get(territory, []) if organisation.person(each)]
-            command = facts.DefineTerritory(
-                territory=territory,
-                name=found.name,
-                parent=found.parent,
-                head=heads.get(territory),
-                managers=tuple(people),
-            )
-            self._fact(command, f"{action.key}/managers", action.file, action.row)
+            head = heads.get(territory)
+            if head is not None and organisation.person(head) is None:
+                head = None
+            if found is None or found.managers or not (people or head):
+                continue
+            fields: dict[str, Any] = {
+                "territory": territory,
+                "name": found.name,
+                "parent": found.parent,
+                "head": head,
+                "managers": people,
+            }
+            self._fact_of_row(action, facts.DefineTerritory, fields, "/managers")
 
     # --- customers and acts --------------------------------------------------------------------
-
-    def _territory(self, reference: str) -> str:
-        return ids.derived_id(ids.TERRITORY, self._plan.name, reference)
-
-    def _person(self, reference: str) -> str:
-        return ids.derived_id(ids.PERSON, self._plan.name, reference)
-
-    def _customer_seed(self, reference: str) -> str:
-        return f"{self._plan.name}/{reference}"
-
-    def _customer(self, reference: str) -> str:
-        return building.Ids(self._customer_seed(reference)).make(ids.CUSTOMER)
 
     def _file(self, batch: Sequence[Action]) -> None:
         asked: list[tuple[Action, Asked]] = []
@@ -246,6 +275,8 @@ class Filing:
             try:
                 asked.append((action, self._asked(action)))
             except LedgerError as error:
+                if not concerns_row(error):
+                    raise
                 self._refuse(action, error)
         known = self._known([each.origin.request_id for _, each in asked])
         fresh: list[tuple[Action, Asked]] = []
@@ -262,24 +293,40 @@ class Filing:
             self._record([(action, _within(each, import_id)) for action, each in fresh])
 
     def _record(self, fresh: Sequence[tuple[Action, Asked]]) -> None:
-        results = self._recording.record_many([each for _, each in fresh])
-        again: list[tuple[Action, Asked]] = []
-        for (action, each), result in zip(fresh, results, strict=True):
-            if isinstance(result, Recorded):
-                self._filed.recorded[action.kind] += 1
-                self._filed.last_position = max(self._filed.last_position, result.positions[-1])
-            elif isinstance(result, CheckDigitError):
-                # A warning: the row is taken as the file has it, and counted in the report.
-                self._filed.check_digit_warnings += 1
-                again.append((action, _overridden(each)))
-            elif isinstance(result, BusyError):
-                again.append((action, each))
-            elif result.code in {"invalid_request", "unknown_id", "entry_too_large"}:
-                self._refuse(action, result)
-            else:
-                raise result
-        if again:
-            self._record(again)
+        for busy in self._tries():
+            results = self._recording.record_many([each for _, each in fresh])
+            again: list[tuple[Action, Asked]] = []
+            for (action, each), result in zip(fresh, results, strict=True):
+                if isinstance(result, Recorded):
+                    self._count(action, each, result)
+                elif isinstance(result, BusyError):
+                    again.append((action, each))
+                    busy.append(result)
+                elif concerns_row(result):
+                    self._refuse(action, result)
+                else:
+                    raise result
+            fresh = again
+
+    def _tries(self) -> Iterator[list[BusyError]]:
+        """Yield lists until one stays empty; between two wait for as long as the first error says.
+
+        Raises BusyError where the queue stays full.
+        """
+        for left in range(BUSY_TRIES_MAX, -1, -1):
+            busy: list[BusyError] = []
+            yield busy
+            if not busy:
+                return
+            if not left:
+                raise busy[0]
+            self._wait(busy[0].retry_after_seconds)
+
+    def _count(self, action: Action, asked: Asked, recorded: Recorded) -> None:
+        self._filed.recorded[action.kind] += 1
+        self._filed.last_position = max(self._filed.last_position, recorded.positions[-1])
+        if getattr(asked.command, "overrides", ()):
+            self._filed.check_digit_warnings += 1
 
     def _known(self, request_ids: Sequence[str]) -> dict[str, bytes]:
         if not request_ids:
@@ -292,19 +339,22 @@ class Filing:
 
     def _asked(self, action: Action) -> Asked:
         command, actor = self._command(action)
-        reference = getattr(action, "customer", action.key)
-        is_registration = isinstance(action, actions.RegisterCustomer)
+        names = self._names
         return Asked(
             command,
             Origin(
                 caller=self._caller,
-                request_id=action.key,
+                request_id=names.request_id(action.key),
                 actor=actor,
                 authority=self._importer.authority,
                 occurred=self._occurred(action),
                 source=Source(self._plan.name, action.file, action.row),
             ),
-            seed=self._customer_seed(reference if is_registration else action.key),
+            seed=(
+                names.customer_seed(action.customer)
+                if isinstance(action, actions.RegisterCustomer)
+                else names.act_seed(action.key)
+            ),
         )
 
     def _occurred(self, action: Action) -> datetime | None:
@@ -320,18 +370,18 @@ class Filing:
             case actions.RegisterCustomer():
                 return self._register(action), self._importer.actor
             case actions.FileClaim() | actions.OpenWithOwner():
-                person = self._person(action.person)
-                customer = self._customer(action.customer)
+                person = self._names.person(action.person)
+                customer = self._names.customer(action.customer)
                 return commands.FileClaim(customer=customer, claimant=person), person
             case actions.FileRelease():
-                customer = self._customer(action.customer)
+                customer = self._names.customer(action.customer)
                 release = commands.ReleaseCustomer(customer=customer, reason_code=action.cause)
-                return release, self._person(action.person)
+                return release, self._names.person(action.person)
             case actions.RecordDeal():
-                person = self._person(action.person)
+                person = self._names.person(action.person)
                 value = action.value
                 fields: dict[str, Any] = {
-                    "customer": self._customer(action.customer),
+                    "customer": self._names.customer(action.customer),
                     "person": person,
                     "outcome": action.outcome,
                     "value": value and {"amount": value.amount, "currency": value.currency},
@@ -344,9 +394,9 @@ class Filing:
                 raise AssertionError(f"{action.kind} is no act")
 
     def _follow_up(self, action: actions.LogFollowUp) -> tuple[commands.LogFollowUp, str]:
-        person = self._person(action.person)
+        person = self._names.person(action.person)
         fields: dict[str, Any] = {
-            "customer": self._customer(action.customer),
+            "customer": self._names.customer(action.customer),
             "person": person,
             "channel": "imported",
             "note": action.method,
@@ -364,8 +414,8 @@ class Filing:
                 {"system": system, "value": value} for system, value in action.identifiers
             ],
             "foreign_ids": [{"system": self._plan.name, "value": foreign}] if foreign else (),
-            "parent": self._customer(action.parent) if action.parent else None,
-            "territory": self._territory(action.territory) if action.territory else None,
+            "parent": self._names.customer(action.parent) if action.parent else None,
+            "territory": self._names.territory(action.territory) if action.territory else None,
             "attributes": {each.name: _attribute(each) for each in action.attributes},
             "contacts": [
                 {"name": each.name, "phone": each.phone, "email": each.email}
@@ -373,11 +423,23 @@ class Filing:
             ],
             "opening": action.opening_balance,
         }
-        return commands.parse(commands.RegisterCustomer, fields)
+        command = commands.parse(commands.RegisterCustomer, fields)
+        if not _has_wrong_code(command):
+            return command
+        # A warning only: the row is taken as the file has it, and counted in the report. It is
+        # settled before recording, for the acts at the customer stand right behind.
+        return commands.parse(commands.RegisterCustomer, {**fields, "overrides": ("check_digit",)})
 
     def _refuse(self, action: Action, error: LedgerError) -> None:
         self._filed.refused[error.code] += 1
-        _append_reject(self._plan.rejects_path, action, error)
+        append_reject(
+            self._plan.rejects_path,
+            action.file,
+            action.row,
+            column_of(self._files[action.file], action, error),
+            error.code,
+            reason_in_words(error),
+        )
 
 
 def _attribute(given: actions.Attribute) -> Any:
@@ -411,9 +473,16 @@ def _within(asked: Asked, import_id: str) -> Asked:
     )
 
 
-def _overridden(asked: Asked) -> Asked:
-    fields = asked.command.model_dump(exclude_unset=True) | {"overrides": ("check_digit",)}
-    return Asked(commands.parse(type(asked.command), fields), asked.origin, asked.seed)
+def _has_wrong_code(command: commands.RegisterCustomer) -> bool:
+    for each in command.identifiers:
+        try:
+            commands.normalised_number(each.system, each.value, ())
+        except CheckDigitError:
+            return True
+        except LedgerError:
+            # The door will say what else is wrong.
+            continue
+    return False
 
 
 def _changed(action: Action) -> ImportChangedError:
@@ -423,12 +492,8 @@ def _changed(action: Action) -> ImportChangedError:
     )
 
 
-def _append_reject(path: Path, action: Action, error: LedgerError) -> None:
-    with path.open("a", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerow([action.file, action.row, "", error.code, str(error)])
-
-
 def _batches(items: Iterable[Action], size: int) -> Iterator[list[Action]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+    """Yield actions in batches; registrations never share one with the acts at the customers."""
+    for _, group in groupby(items, key=lambda each: isinstance(each, actions.RegisterCustomer)):
+        while batch := list(islice(group, size)):
+            yield batch

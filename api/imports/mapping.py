@@ -438,9 +438,14 @@ class FileRows(_Table):
     @classmethod
     def _inside_the_folder(cls, name: str) -> str:
         path = Path(name)
-        if not name or path.is_absolute() or ".." in path.parts or "\x00" in name:
+        if not name or path.is_absolute() or ".." in path.parts:
             raise _fault(f"{name!r} must be a file inside the folder that is imported.")
-        return path.as_posix()
+        return _printable(path.as_posix())
+
+    @field_validator("sheet")
+    @classmethod
+    def _printable_sheet(cls, sheet: str | None) -> str | None:
+        return None if sheet is None else _printable(sheet)
 
     @field_validator("encoding")
     @classmethod
@@ -499,6 +504,13 @@ class FileRows(_Table):
         return list(used)
 
 
+def _printable(name: str) -> str:
+    # It stands in the log as the source of every row, and in lists for people.
+    if _NO_TEXT.search(name):
+        raise _fault(f"{name!r} holds a control character; rename it, and name it so here.")
+    return name
+
+
 def _columns_in(value: object) -> Iterator[str]:
     """Yield the columns that a table of the mapping names, wherever they stand in it."""
     if isinstance(value, ColumnName):
@@ -514,6 +526,7 @@ def _columns_in(value: object) -> Iterator[str]:
             yield from _columns_in(inner)
 
 
+_NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _PLAIN_NAME = re.compile("[a-z][a-z0-9_]{0,62}")
 _MAPPING_NAME = re.compile("[a-z0-9][a-z0-9-]{0,62}")
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import TextIO
+
+from api.imports.errors import RejectsUnwritableError
 
 # Enough to recognise a value by; the row itself stands in the file that was read.
 SHOWN_CHARACTERS_MAX = 200
@@ -90,18 +95,49 @@ def write_rejects(path: Path, rejects: Iterable[tuple[str, int, str, str, str]])
     A value that a spreadsheet would run as a formula gets an apostrophe in front. The file
     appears whole or not at all, and only its owner may read it: values are personal data.
     """
-    partial = path.with_name(path.name + ".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with _private(path, "utf-8-sig") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for name, row, column, reason, value in rejects:
+            writer.writerow((_inert(name), row, _inert(column), reason, _inert(value)))
+
+
+def copy_rejects(path: Path, to: Path) -> None:
+    """Copy a list of rejects; the copy, too, appears whole, and only for its owner to read.
+
+    Raises RejectsUnwritableError.
+    """
     try:
-        with open(descriptor, "w", encoding="utf-8-sig", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for name, row, column, reason, value in rejects:
-                writer.writerow((_inert(name), row, _inert(column), reason, _inert(value)))
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("r", encoding="utf-8", newline="") as source, _private(to, "utf-8") as file:
+            shutil.copyfileobj(source, file)
+    except OSError as error:
+        raise RejectsUnwritableError(
+            f"The list of rejects cannot be written to {to} ({error.strerror}).",
+            way_out="Name another file for it with --rejects.",
+        ) from error
+
+
+@contextmanager
+def _private(path: Path, encoding: str) -> Iterator[TextIO]:
+    """Open a file for writing that only its owner may read; it appears when all is written."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "w", encoding=encoding, newline="") as file:
+            yield file
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def append_reject(path: Path, file: str, row: int, column: str, reason: str, value: str) -> None:
+    """Add a line to a list that ``write_rejects`` has written, for a row refused later on."""
+    with path.open("a", encoding="utf-8", newline="") as listed:
+        fields = (_inert(file), row, _inert(shown_text(column)), reason, _inert(shown_text(value)))
+        csv.writer(listed).writerow(fields)
 
 
 def _inert(text: str) -> str:

@@ -149,6 +149,18 @@ def test_columns_are_all_that_the_mapping_names() -> None:
             "inside the folder",
         ),
         (
+            HEAD + '[[files]]\nfile = "a\\u0007.csv"\n[files.customer]\nname = "a"',
+            "'a\\x07.csv' holds a control character; rename it",
+        ),
+        (
+            HEAD + '[[files]]\nfile = "a\\u0000.csv"\n[files.customer]\nname = "a"',
+            "'a\\x00.csv' holds a control character; rename it",
+        ),
+        (
+            HEAD + '[[files]]\nfile = "a.xlsx"\nsheet = "b\\u0000"\n[files.customer]\nname = "a"',
+            "key sheet: 'b\\x00' holds a control character",
+        ),
+        (
             with_file('[files.customer]\nname = "a"') * 1
             + '\n[[files]]\nfile = "a.csv"\n[files.person]\nname = "a"',
             "a.csv stands in two [[files]]: give one all the meanings.",
