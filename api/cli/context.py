@@ -23,13 +23,17 @@ from api.bootstrap import Ledger, open_ledger
 from api.settings import load_settings
 from ledger.commands import InvalidRequestError
 from ledger.envelope import Origin, Source
+from ledger.errors import LedgerError
 from ledger.recording import new_request_id
+from ledger.store.errors import SchemaUnreadableError
+from ledger.store.migrations import pending
 
 As = Annotated[
     str | None,
     typer.Option("--as", help="Who acts: an id or a name. Recorded as asserted here."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Ids = Annotated[bool, typer.Option("--ids", help="Show ids as well.")]
 RequestId = Annotated[
     str | None,
     typer.Option(help="Your own id of this request; the same again gives the first answer."),
@@ -46,11 +50,38 @@ def notes() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+class NotMigratedError(LedgerError):
+    """The database of DATABASE_URL lacks migrations that this version of guishu needs."""
+
+    code = "not_migrated"
+
+
 @contextmanager
 def opened() -> Iterator[Ledger]:
-    """Open the ledger that the settings name; migrates the embedded one."""
-    with open_ledger(load_settings(), migrating=False) as ledger:
+    """Open the ledger that the settings name; migrates the embedded one.
+
+    Raises NotMigratedError, what ``pending`` raises about the server, and what ``open_ledger``
+    does.
+    """
+    settings = load_settings()
+    if settings.database_url is not None:
+        _must_be_migrated(settings.database_url.get_secret_value())
+    with open_ledger(settings, migrating=False) as ledger:
         yield ledger
+
+
+def _must_be_migrated(url: str) -> None:
+    """Raise where a table may be missing: whoever meets that later cannot tell what is wrong."""
+    try:
+        lacking = pending(url)
+    except SchemaUnreadableError:
+        # Only the service's role may look, and doctor does so.
+        return
+    if lacking:
+        raise NotMigratedError(
+            f"The database lacks {len(lacking)} of this version's migrations.",
+            way_out="Run guishu migrate as the database's owner (GUISHU_OWNER_DATABASE_URL).",
+        )
 
 
 def caller() -> str:
@@ -84,6 +115,27 @@ def moment(text: str | None, zone: ZoneInfo, field: str) -> datetime | None:
             field, f"{text!r} is no date or time such as 2026-03-01 or 2026-03-01T09:30"
         ) from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
+
+
+def day(text: str | None, field: str) -> date | None:
+    """Return the day that somebody typed; raises InvalidRequestError."""
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequestError(field, f"{text!r} is no day such as 2026-03-01") from None
+
+
+def numbers(given: Iterable[str], field: str) -> list[dict[str, str]]:
+    """Return SYSTEM=VALUE options as identifiers or foreign ids; raises InvalidRequestError."""
+    found = []
+    for each in given:
+        system, separator, value = each.partition("=")
+        if not separator:
+            raise InvalidRequestError(field, f"{each!r} is not SYSTEM=VALUE")
+        found.append({"system": system, "value": value})
+    return found
 
 
 def shown(at: datetime | None, zone: ZoneInfo) -> str:
@@ -120,11 +172,16 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(as_json(value), ensure_ascii=False, indent=2) + "\n")
 
 
+ID = "id"
+"""The title of a column of ids."""
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print rows as a table; what stands in them is never taken for markup."""
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # An id in pieces cannot be copied.
+        table.add_column(column, overflow="fold", no_wrap=column == ID)
     count = 0
     for row in rows:
         table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))

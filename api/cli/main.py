@@ -8,7 +8,7 @@ import sys
 import psycopg
 import typer
 
-from api.cli import operations, read_commands, write_commands
+from api.cli import operations, organisation_commands, read_commands, write_commands
 from api.cli.context import notes
 from ledger.errors import LedgerError
 
@@ -37,9 +37,9 @@ def make_app() -> typer.Typer:
     app.command("assign")(write_commands.assign)
     app.command("follow-up")(write_commands.follow_up)
     app.command("deal")(write_commands.deal)
-    app.add_typer(read_commands.people_app(), name="people")
-    app.add_typer(read_commands.territories_app(), name="territories")
-    app.add_typer(read_commands.policy_app(), name="policy")
+    app.add_typer(organisation_commands.people_app(), name="people")
+    app.add_typer(organisation_commands.territories_app(), name="territories")
+    app.add_typer(organisation_commands.policy_app(), name="policy")
     app.command("events")(operations.events)
     app.command("rebuild")(operations.rebuild)
     app.command("verify")(operations.verify)

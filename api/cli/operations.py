@@ -31,11 +31,13 @@ from api.cli.context import (
     print_table,
     progress_bar,
 )
+from api.cli.organisation_commands import must_be_a_decider
 from api.database import open_database
 from api.demo import close_demo, make_demo
 from api.imports.filing import Filed, Filing, Importer
 from api.imports.mapping import load_mapping
 from api.imports.planning import Plan, Progress, plan
+from api.imports.rejects import copy_rejects, shown_text
 from api.imports.report import Outcome, Report, report
 from api.running import reflected, running, settle
 from api.settings import load_settings, masked
@@ -248,7 +250,10 @@ def import_(
         ):
             if not json:
                 _show_plan(planned)
+            # Before anything is filed: where it cannot be written, nothing is.
+            copy_rejects(planned.rejects_path, rejects)
             if check:
+                _show_check(planned, rejects, json=json)
                 return
             filed = _file(ledger, planned, as_)
             with ledger.pool.connection() as connection:
@@ -258,9 +263,7 @@ def import_(
                     ledger.recording.organisation(),
                     filed.import_ids,
                 )
-            rejected = planned.rejects_path.read_bytes()
-        rejects.parent.mkdir(parents=True, exist_ok=True)
-        rejects.write_bytes(rejected)
+            copy_rejects(planned.rejects_path, rejects)
         _show_import(ledger, planned, filed, brought, rejects, json=json)
 
 
@@ -274,7 +277,14 @@ def _file(ledger: Ledger, planned: Plan, as_: str | None) -> Filed:
         actor = resolve.actor(ledger, as_)
     with progress_bar("filing") as told:
         importer = Importer(actor, caller(), "asserted")
-        filing = Filing(ledger.recording, ledger.pool.connection, planned, importer, progress=told)
+        filing = Filing(
+            ledger.recording,
+            ledger.pool.connection,
+            planned,
+            importer,
+            ledger.vault,
+            progress=told,
+        )
         filed = filing.run()
     with progress_bar("deciding and projecting") as told:
         settle(ledger, told=lambda top, decided, projected: told(min(decided, projected), top))
@@ -296,6 +306,27 @@ def _reading() -> Iterator[Any]:
 def _show_plan(planned: Plan) -> None:
     rows = [(file.file, f"{file.rows:,}", f"{file.rejects:,}") for file in planned.files]
     print_table(f"read by the mapping {planned.name}", ("file", "rows", "rejected"), rows)
+
+
+def _show_check(planned: Plan, rejects: Path, *, json: bool) -> None:
+    if json:
+        print_json({"rows": planned.rows, "rejects": planned.rejects, "actions": planned.counts})
+        return
+    print_table(
+        "what would be filed",
+        ("what", "in the files"),
+        [(kind.replace("_", " "), f"{count:,}") for kind, count in planned.counts.items() if count],
+    )
+    _show_rejects(planned.rejects, rejects)
+
+
+def _show_rejects(left_out: dict[str, int], rejects: Path) -> None:
+    print_table(
+        f"rows that could not be used: {sum(left_out.values()):,}"
+        f" (listed in {shown_text(str(rejects))})",
+        ("reason", "rows"),
+        [(code, f"{count:,}") for code, count in sorted(left_out.items())],
+    )
 
 
 def _show_import(
@@ -324,7 +355,10 @@ def _show_import(
         "what was filed",
         ("what", "in the files", "recorded now", "recorded before"),
         [
-            (kind.replace("_", " "), f"{count:,}", filed.recorded[kind], filed.known[kind])
+            (
+                kind.replace("_", " "),
+                *(f"{each:,}" for each in (count, filed.recorded[kind], filed.known[kind])),
+            )
             for kind, count in planned.counts.items()
             if count
         ],
@@ -345,11 +379,7 @@ def _show_import(
     left_out = {**planned.rejects}
     for code, count in filed.refused.items():
         left_out[code] = left_out.get(code, 0) + count
-    print_table(
-        f"rows that could not be used: {sum(left_out.values()):,} (listed in {rejects})",
-        ("reason", "rows"),
-        [(code, f"{count:,}") for code, count in sorted(left_out.items())],
-    )
+    _show_rejects(left_out, rejects)
     if filed.check_digit_warnings:
         notes().print(
             f"{filed.check_digit_warnings:,} credit codes fail their check digit; "
@@ -426,6 +456,7 @@ def unpark(
 ) -> None:
     """Have a parked request decided after all, and those of its customer that waited behind it."""
     with opened() as ledger:
+        must_be_a_decider(decider, "decider")
         actor = resolve.actor(ledger, as_)
         customer = checks.customer_of_parked(ledger, position)
         command = commands.UnparkRequest(customer=customer, request=position, decider=decider)
@@ -435,7 +466,7 @@ def unpark(
 
 
 def doctor(json: Json = False) -> None:
-    """Look for trouble: migrations, lag, parked streams, old snapshots, roles."""
+    """Look for trouble, and say the way out: database, disk, lag, read models, what is parked."""
     with opened() as ledger:
         found = checks.examine(ledger)
     if json:
@@ -447,6 +478,9 @@ def doctor(json: Json = False) -> None:
             ("", "what", "found"),
             [(mark[each.good], each.what, each.found) for each in found],
         )
+        for each in found:
+            if each.way_out:
+                console().print(f"{each.what}: {each.way_out}", markup=False, soft_wrap=True)
     if not all(each.good for each in found):
         raise typer.Exit(4)
 

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import heapq
-import tomllib
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from psycopg import Connection
 
 from api.bootstrap import Ledger
-from api.cli import resolve, summary
+from api.cli import resolve
 from api.cli.context import (
-    As,
+    ID,
+    Ids,
     Json,
     console,
     moment,
+    notes,
     opened,
-    origin,
     print_json,
     print_table,
 )
-from api.running import settle
-from ledger import organisation_commands as facts
-from ledger.commands import InvalidRequestError, parse
-from ledger.envelope import Event, decode
-from ledger.errors import LedgerError
-from ledger.store.reading import read_stream
+from ledger import reasons
+from ledger.commands import InvalidRequestError
+from ledger.store.reading import POSITION_MAX, head
 from projections import customers as customer_views
-from projections import holdings, intervals
-from projections import people as people_views
+from projections import intervals, timeline
 from projections.ownership import OwnershipNow, list_ownership, owner_of
+from projections.runner import positions
 
 Customer = Annotated[str, typer.Argument(help="Id, identifier, foreign id or name.")]
+
+
+_Found = tuple[customer_views.Customer, OwnershipNow | None]
 
 
 def customers(
@@ -42,7 +42,8 @@ def customers(
     territory: Annotated[str | None, typer.Option(help="Only those of this territory.")] = None,
     free: Annotated[bool | None, typer.Option("--free/--owned", help="The pool, or not.")] = None,
     after: Annotated[str, typer.Option(help="The last id of the page before.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    ids: Ids = False,
     json: Json = False,
 ) -> None:
     """Search customers, and say whose they are."""
@@ -52,44 +53,85 @@ def customers(
         territory_id = resolve.territory(ledger, territory) if territory else None
         with ledger.pool.connection() as connection:
             if text:
-                found = customer_views.search(
-                    connection, text, territory=territory_id, limit=limit, after=after or None
-                )
-                owned = {each.customer: owner_of(connection, each.customer) for each in found}
-                rows = [
-                    (each, owned[each.customer])
-                    for each in found
-                    if _wanted(owned[each.customer], owner_id, free)
-                ]
+                found = _searched(connection, text, owner_id, territory_id, free, after, limit)
             else:
-                listed = list_ownership(
-                    connection,
-                    owner=owner_id,
-                    territory=territory_id,
-                    free=free,
-                    after=after,
-                    limit=limit,
-                )
-                known = customer_views.summaries(connection, [each.customer for each in listed])
-                rows = [(known[each.customer], each) for each in listed if each.customer in known]
+                found = _listed(connection, owner_id, territory_id, free, after, limit)
+        known = names.of(owned.owner for _, owned in found if owned and owned.owner)
         if json:
-            print_json([{"customer": each, "ownership": owned} for each, owned in rows])
+            print_json(
+                [
+                    {
+                        "customer": each,
+                        "ownership": owned,
+                        "owner_name": known.get(owned.owner or "") if owned else None,
+                    }
+                    for each, owned in found
+                ]
+            )
             return
-        print_table(
-            "customers",
-            ("id", "name", "state", "territory", "owner", "since"),
-            [
-                (
-                    each.customer,
-                    each.name,
-                    each.state,
-                    names.territory(each.territory),
-                    names.person(owned.owner) if owned else "",
-                    names.moment(owned.since) if owned else "",
-                )
-                for each, owned in rows
-            ],
+        columns = ("name", "owner", ID) if ids else ("name", "territory", "owner", "since")
+        rows = []
+        for each, owned in found:
+            told = {
+                "name": each.name or "(erased)",
+                "territory": names.territory(each.territory),
+                "owner": _owner_words(each, owned, known),
+                "since": names.moment(owned.since) if owned else "",
+                ID: each.customer,
+            }
+            rows.append([told[column] for column in columns])
+        print_table("customers", columns, rows)
+        if len(found) == limit:
+            notes().print(f"there may be more: --after {found[-1][0].customer}", markup=False)
+
+
+def _owner_words(
+    customer: customer_views.Customer, owned: OwnershipNow | None, known: dict[str, str]
+) -> str:
+    if owned is None or customer.state != "admitted":
+        reason = f": {customer.reason}" if customer.reason else ""
+        return f"({customer.state}{reason})"
+    return "free" if owned.owner is None else known.get(owned.owner, owned.owner)
+
+
+def _listed(
+    connection: Connection[Any],
+    owner: str | None,
+    territory: str | None,
+    free: bool | None,
+    after: str,
+    limit: int,
+) -> list[_Found]:
+    listed = list_ownership(
+        connection, owner=owner, territory=territory, free=free, after=after, limit=limit
+    )
+    known = customer_views.summaries(connection, [each.customer for each in listed])
+    return [(known[each.customer], each) for each in listed if each.customer in known]
+
+
+def _searched(
+    connection: Connection[Any],
+    text: str,
+    owner: str | None,
+    territory: str | None,
+    free: bool | None,
+    after: str,
+    limit: int,
+) -> list[_Found]:
+    """Return a page of what is found, looking on until it is full of what is wanted."""
+    rows: list[_Found] = []
+    while len(rows) < limit:
+        found = customer_views.search(
+            connection, text, territory=territory, limit=limit, after=after or None
         )
+        for each in found:
+            owned = owner_of(connection, each.customer)
+            if _wanted(owned, owner, free):
+                rows.append((each, owned))
+        if len(found) < limit:
+            break
+        after = found[-1].customer
+    return rows[:limit]
 
 
 def _wanted(owned: OwnershipNow | None, owner: str | None, free: bool | None) -> bool:
@@ -116,34 +158,44 @@ def whois(
         known = moment(known_at, names.zone, "known-at")
         at = moment(as_of, names.zone, "as-of") or known
         if at is None:
-            raise InvalidRequestError("as-of", "a moment is needed")
+            raise AssertionError("one of the two was given")
+        _must_have_come("as-of", at)
+        _must_have_come("known-at", known)
         with ledger.pool.connection() as connection:
             found = intervals.owner_at(connection, customer_id, at, known)
         if json:
-            state = type(found).__name__.lower()
-            print_json(
-                {"customer": customer_id, "as_of": at, "known_at": known, "state": state}
-                | (resolve_owned(found) if isinstance(found, intervals.Owned) else {})
-            )
+            said: dict[str, Any] = {"customer": customer_id, "as_of": at, "known_at": known}
+            said["state"] = type(found).__name__.lower()
+            if isinstance(found, intervals.Owned):
+                said |= {"owner": found.owner, "owner_name": names.person(found.owner)}
+                said |= {"since": found.since, "until": found.until}
+            print_json(said)
             return
         name = names.customer(customer_id)
-        match found:
-            case intervals.Owned():
-                until = f" until {names.moment(found.until)}" if found.until else ""
-                words = (
-                    f"belonged to {names.person(found.owner)},"
-                    f" from {names.moment(found.since)}{until}"
-                )
-            case intervals.Free():
-                words = "was free"
-            case _:
-                words = "is unknown to the ledger at that time"
-        console().print(f"On {names.moment(at)} {name} {words}.", markup=False, soft_wrap=True)
+        belief = f", as the ledger knew it on {names.moment(known)}," if known else ""
+        console().print(
+            f"On {names.moment(at)}{belief} {name} {_state_at(found, names)}.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
-def resolve_owned(found: intervals.Owned) -> dict[str, Any]:
-    """Return what JSON says of an ownership at a past moment."""
-    return {"owner": found.owner, "since": found.since, "until": found.until}
+def _must_have_come(field: str, at: datetime | None) -> None:
+    if at is not None and at > datetime.now(UTC):
+        raise InvalidRequestError(field, "the moment lies in the future; nobody knows that yet")
+
+
+def _state_at(found: intervals.State, names: resolve.Names) -> str:
+    match found:
+        case intervals.Owned():
+            until = f" until {names.moment(found.until)}" if found.until else ""
+            return (
+                f"belonged to {names.person(found.owner)}, from {names.moment(found.since)}{until}"
+            )
+        case intervals.Free():
+            return "was free"
+        case _:
+            return "was not in the ledger"
 
 
 def _whois_now(ledger: Ledger, customer: str, names: resolve.Names, *, json: bool) -> None:
@@ -153,17 +205,20 @@ def _whois_now(ledger: Ledger, customer: str, names: resolve.Names, *, json: boo
     owner = names.organisation.person(owned.owner) if owned and owned.owner else None
     orphaned = bool(owner and owner.left_on and owner.left_on <= _today(names))
     if json:
-        print_json({"customer": details, "ownership": owned, "orphaned": orphaned})
+        owner_name = names.person(owned.owner) if owned and owned.owner else None
+        told = {"customer": details, "ownership": owned, "owner_name": owner_name}
+        print_json(told | {"orphaned": orphaned})
         return
     name = names.customer(customer)
     out = console()
     if owned is None:
-        state = details.customer.state if details else "unknown"
-        out.print(f"{name} is {state}; nobody can own it.", markup=False)
+        out.print(_not_owned(details, name, names), markup=False, soft_wrap=True)
         return
     territory = names.territory(owned.customer_territory) or "no territory"
     if owned.owner is None:
-        out.print(f"{name} is free since {names.moment(owned.since)}, {territory}.", markup=False)
+        closed = " and closed" if details and details.customer.state == "closed" else ""
+        since = names.moment(owned.since)
+        out.print(f"{name} is free{closed} since {since}, {territory}.", markup=False)
         return
     protected = names.moment(owned.protected_until)
     until = f", protected until {protected}" if protected else ""
@@ -176,256 +231,85 @@ def _whois_now(ledger: Ledger, customer: str, names: resolve.Names, *, json: boo
     )
 
 
-def _today(names: resolve.Names) -> date:
+def _not_owned(
+    details: customer_views.CustomerDetails | None, name: str, names: resolve.Names
+) -> str:
+    if details is None or details.customer.state == "pending":
+        return f"{name} waits for its decision; guishu doctor says what holds it up."
+    customer = details.customer
+    if customer.existing is not None:
+        return f"{name} was refused as a duplicate of {names.customer(customer.existing)}."
+    sentence = reasons.SENTENCES.get(customer.reason or "", customer.reason or customer.state)
+    return f"{name} is {customer.state}, so nobody can own it. {sentence}"
 
+
+def _today(names: resolve.Names) -> date:
     return names.organisation.day(datetime.now(UTC))
 
 
 def history(
     customer: Customer,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The last so many.")] = 200,
+    before: Annotated[
+        int | None, typer.Option(help="Only what stands before this position.")
+    ] = None,
+    ids: Annotated[
+        bool, typer.Option("--ids", help="Show the ids by which acts are corrected.")
+    ] = False,
     json: Json = False,
-    limit: Annotated[int, typer.Option(min=1, help="The last so many.")] = 200,
 ) -> None:
-    """Tell a customer's history: what was asked and what was decided."""
+    """Tell a customer's history: what was asked, what was decided and why."""
     with opened() as ledger:
         customer_id = resolve.customer(ledger, customer)
         names = resolve.Names(ledger)
-        events = _history(ledger, customer_id)[-limit:]
+        with ledger.pool.connection() as connection, connection.transaction():
+            # One snapshot: the entries are those that the position stands for.
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            reflects = positions(connection).get("timeline", 0)
+            top = head(connection)
+            entries = timeline.latest(
+                connection, customer_id, before=before or POSITION_MAX, limit=limit
+            )[::-1]
+        known = names.of(timeline.ids_named(entries))
         if json:
-            print_json(
-                [
-                    {
-                        "position": event.position,
-                        "recorded": event.recorded,
-                        "effective": event.effective,
-                        "name": event.name,
-                        "actor": event.actor,
-                        "sentence": summary.sentence(event, names).strip(),
-                        "data": ledger.catalogue.dump(event.data),
-                    }
-                    for event in events
-                ]
-            )
+            told = [
+                {**asdict(each), "sentence": timeline.sentence(_local(each, names), known)}
+                for each in entries
+            ]
+            print_json({"customer": customer_id, "position": reflects, "entries": told})
             return
-        console().print(names.customer(customer_id), markup=False)
-        for event in events:
-            console().print(summary.line(event, names), markup=False, soft_wrap=True)
-
-
-def _history(ledger: Ledger, customer: str) -> list[Event]:
-    with ledger.pool.connection() as connection:
-        asked = read_stream(connection, f"customer-{customer}")
-        decided = read_stream(connection, f"ownership-{customer}")
-    merged = heapq.merge(asked, decided, key=lambda stored: stored.position)
-    return [decode(ledger.catalogue, stored) for stored in merged]
-
-
-# --- people, territories, policies ------------------------------------------------------------
-
-
-def _group() -> typer.Typer:
-    return typer.Typer(no_args_is_help=False, rich_markup_mode=None)
-
-
-def people_app() -> typer.Typer:
-    """Return the commands about people."""
-    app = _group()
-    app.callback(invoke_without_command=True)(people)
-    app.command("add")(add_person)
-    app.command("left")(person_left)
-    return app
-
-
-def people(context: typer.Context, json: Json = False) -> None:
-    """List everybody, with what they hold; or `add` somebody, or say who `left`."""
-    if context.invoked_subcommand is not None:
-        return
-    with opened() as ledger:
-        names = resolve.Names(ledger)
-        with ledger.pool.connection() as connection:
-            listed = people_views.list_people(connection, limit=100_000)
-            held = {each.person: each for each in holdings.workloads(connection)}
-        if json:
-            print_json([{"person": each, "workload": held.get(each.person)} for each in listed])
-            return
-        print_table(
-            "people",
-            ("id", "name", "territory", "roles", "left", "holds", "follow-ups"),
-            [
-                (
-                    each.person,
-                    each.name,
-                    names.territory(each.territory),
-                    " ".join(each.roles),
-                    each.left_on,
-                    held[each.person].held if each.person in held else 0,
-                    held[each.person].follow_ups if each.person in held else 0,
-                )
-                for each in listed
-            ],
+        out = console()
+        behind = f", {top - reflects:,} behind the log" if top > reflects else ""
+        out.print(
+            f"{names.customer(customer_id)}, as of position {reflects:,}{behind}",
+            markup=False,
+            soft_wrap=True,
         )
+        for each in entries:
+            out.print(_line(each, names, known, ids=ids), markup=False, soft_wrap=True)
+        if len(entries) == limit:
+            notes().print(f"older ones: --before {entries[0].position}", markup=False)
 
 
-def add_person(
-    name: Annotated[str, typer.Argument()],
-    as_: As = None,
-    territory: Annotated[str | None, typer.Option(help="The home territory.")] = None,
-    role: Annotated[list[str], typer.Option(help="rep, manager, auditor, admin.")] = ["rep"],  # noqa: B006 - typer copies it
-    json: Json = False,
-) -> None:
-    """Add somebody."""
-    with opened() as ledger:
-        fields = {
-            "name": name,
-            "territory": resolve.territory(ledger, territory) if territory else None,
-            "roles": role,
-        }
-        _state(ledger, parse(facts.AddPerson, fields), as_, json=json)
+def _line(
+    entry: timeline.TimelineEntry,
+    names: resolve.Names,
+    known: dict[str, str],
+    *,
+    ids: bool,
+) -> str:
+    act = entry.details.get("follow_up") or entry.details.get("deal")
+    indent = "" if entry.request is None else "  "
+    sentence = timeline.sentence(_local(entry, names), known)
+    shown_id = f" [{act}]" if ids and act else ""
+    return f"{entry.position:>7}  {names.moment(entry.effective)}  {indent}{sentence}{shown_id}"
 
 
-def person_left(
-    person: Annotated[str, typer.Argument(help="An id or a name.")],
-    on: Annotated[str, typer.Argument(help="The first day on which the person is not there.")],
-    as_: As = None,
-    json: Json = False,
-) -> None:
-    """Say that somebody left; the customers stay, orphaned, until they are handed over."""
-    with opened() as ledger:
-        fields = {"person": resolve.person(ledger, person), "left_on": on}
-        _state(ledger, parse(facts.MarkLeft, fields), as_, json=json)
-
-
-def _state(ledger: Ledger, fact: facts.FactCommand, as_: str | None, *, json: bool) -> None:
-    actor = resolve.actor(ledger, as_)
-    recorded = ledger.recording.record_fact(fact, origin(actor))
-    settle(ledger)
-    if json:
-        print_json(recorded)
-    else:
-        about = f": {recorded.about}" if recorded.about else ""
-        console().print(f"recorded at {recorded.position}{about}", markup=False)
-
-
-def territories_app() -> typer.Typer:
-    """Return the commands about territories."""
-    app = _group()
-    app.callback(invoke_without_command=True)(territories)
-    app.command("define")(define_territory)
-    return app
-
-
-def territories(context: typer.Context, json: Json = False) -> None:
-    """List the territories as a tree; or `define` one."""
-    if context.invoked_subcommand is not None:
-        return
-    with opened() as ledger:
-        names = resolve.Names(ledger)
-        with ledger.pool.connection() as connection:
-            tree = people_views.territory_tree(connection)
-        if json:
-            print_json(tree)
-            return
-        print_table(
-            "territories",
-            ("id", "name", "head", "managers"),
-            [
-                (
-                    each.territory.territory,
-                    "  " * each.depth + each.territory.name,
-                    names.person(each.territory.head),
-                    ", ".join(names.person(person) for person in each.territory.managers),
-                )
-                for each in tree
-            ],
-        )
-
-
-def define_territory(
-    name: Annotated[str, typer.Argument()],
-    as_: As = None,
-    territory: Annotated[str | None, typer.Option(help="The one to change.")] = None,
-    parent: Annotated[str | None, typer.Option()] = None,
-    head: Annotated[str | None, typer.Option(help="A person.")] = None,
-    manager: Annotated[list[str], typer.Option(help="A person; may be repeated.")] = [],  # noqa: B006 - typer copies it
-    json: Json = False,
-) -> None:
-    """Make a territory, or say how one is from now on."""
-    with opened() as ledger:
-        fields = {
-            "name": name,
-            "territory": resolve.territory(ledger, territory) if territory else None,
-            "parent": resolve.territory(ledger, parent) if parent else None,
-            "head": resolve.person(ledger, head) if head else None,
-            "managers": [resolve.person(ledger, each) for each in manager],
-        }
-        _state(ledger, parse(facts.DefineTerritory, fields), as_, json=json)
-
-
-def policy_app() -> typer.Typer:
-    """Return the commands about policies."""
-    app = _group()
-    app.callback(invoke_without_command=True)(policy)
-    app.command("adopt")(adopt_policy)
-    return app
-
-
-def policy(
-    context: typer.Context,
-    every: Annotated[bool, typer.Option("--history", help="All that ever were.")] = False,
-    json: Json = False,
-) -> None:
-    """Print the policy in force; or `adopt` another from a TOML file."""
-    if context.invoked_subcommand is not None:
-        return
-    with opened() as ledger:
-        if every:
-            with ledger.pool.connection() as connection:
-                adopted = people_views.policies(connection)
-            if json:
-                print_json(adopted)
-                return
-            zone = ledger.recording.organisation().time_zone
-            print_table(
-                "policies",
-                ("number", "position", "recorded", "comment"),
-                [
-                    (each.number, each.position, each.recorded.astimezone(zone), each.comment)
-                    for each in adopted
-                ],
-            )
-            return
-        in_force = ledger.recording.organisation().policy
-        rules = in_force.policy.as_rules()
-        if json:
-            print_json({"number": in_force.number, "rules": rules})
-            return
-        title = f"policy {in_force.number}" if in_force.number else "policy: the defaults"
-        print_table(title, ("rule", "value"), list(rules.items()))
-
-
-def adopt_policy(
-    file: Annotated[Path, typer.Argument(help="A TOML file with what differs from the defaults.")],
-    as_: As = None,
-    comment: Annotated[str | None, typer.Option()] = None,
-    json: Json = False,
-) -> None:
-    """Put a policy in force."""
-    with opened() as ledger:
-        command = parse(facts.AdoptPolicy, {"policy": _toml(file), "comment": comment})
-        _state(ledger, command, as_, json=json)
-
-
-class PolicyFileError(LedgerError):
-    """The file of a policy cannot be read."""
-
-    code = "policy_file"
-
-
-def _toml(file: Path) -> dict[str, Any]:
-
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PolicyFileError(
-            f"{file} cannot be read: {error}", way_out="Make it a readable TOML file in UTF-8."
-        ) from None
+def _local(entry: timeline.TimelineEntry, names: resolve.Names) -> timeline.TimelineEntry:
+    """Return the entry with the moments of its sentence in the organisation's time zone."""
+    moments = {
+        key: names.moment(datetime.fromisoformat(entry.details[key]))
+        for key in ("retry_at", "at")
+        if entry.details.get(key)
+    }
+    return replace(entry, details={**entry.details, **moments}) if moments else entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,9 @@ from ledger.errors import LedgerError
 from ledger.organisation import OrganisationAt
 from projections import customers as customer_views
 from projections import people as people_views
+from projections.wording import nearest
+
+NEAR_MAX = 5
 
 
 class NotFoundError(LedgerError):
@@ -37,7 +41,11 @@ def person(ledger: Ledger, text: str) -> str:
     if len(found.exact) == 1:
         return found.exact[0].person
     if found.exact:
-        several = ", ".join(each.person for each in found.exact)
+        names = Names(ledger)
+        several = ", ".join(
+            f"{each.person} ({names.territory(each.territory) or 'no territory'})"
+            for each in found.exact
+        )
         raise NotFoundError(f"{text} is the name of several people.", way_out=f"One of: {several}")
     near = [f"{each.name} ({each.person})" for each in found.near]
     raise NotFoundError(f"There is no person {text}.", way_out=_near(near, "guishu people"))
@@ -61,17 +69,27 @@ def territory(ledger: Ledger, text: str) -> str:
     organisation = ledger.recording.organisation()
     if organisation.territory(text) is not None:
         return text
-    found = [each.territory for each in organisation.territories() if each.name == text]
+    everything = list(organisation.territories())
+    found = [each for each in everything if each.name == text.strip()]
     if len(found) == 1:
-        return found[0]
-    names = [f"{each.name} ({each.territory})" for each in organisation.territories()]
-    raise NotFoundError(f"There is no territory {text}.", way_out=_near(names[:10], ""))
+        return found[0].territory
+    if found:
+        several = ", ".join(each.territory for each in found)
+        raise NotFoundError(
+            f"{text} is the name of several territories.", way_out=f"One of: {several}"
+        )
+    named = {each.territory: f"{each.name} ({each.territory})" for each in everything}
+    near = nearest(text, ((each.territory, each.name) for each in everything), NEAR_MAX)
+    raise NotFoundError(
+        f"There is no territory {text}.",
+        way_out=_near([named[each] for each in near], "guishu territories"),
+    )
 
 
 def _near(near: list[str], command: str) -> str:
     if near:
         return "Did you mean " + ", ".join(near) + "?"
-    return f"{command} lists what there is." if command else "There are none yet."
+    return f"{command} lists what there is."
 
 
 class Names:
@@ -119,6 +137,16 @@ class Names:
                 return customer
             self._customers[customer] = found.name
         return self._customers[customer]
+
+    def of(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return the names of people, customers and territories by id; others are left out."""
+        wanted = sorted(set(ids))
+        with self._ledger.pool.connection() as connection:
+            people = people_views.names(connection, wanted)
+            known = customer_views.summaries(connection, wanted)
+        names: dict[str, str | None] = {key: self.territory(key) for key in wanted}
+        names |= people | {key: each.name for key, each in known.items()}
+        return {key: name for key, name in names.items() if name is not None}
 
     def territory(self, territory: str | None) -> str:
         """Return a territory's name."""

@@ -13,6 +13,7 @@ from api.cli.resolve import Names
 from ledger import reasons
 from ledger.envelope import Event
 from ledger.events import decisions, requests
+from ledger.events import organisation as facts
 from projections import claims as claim_views
 from projections import customers as customer_views
 from projections.ownership import list_ownership
@@ -127,6 +128,14 @@ def sentence(event: Event, names: Names) -> str:
         case requests.DealRecorded():
             value = f", {data.value.amount} {data.value.currency}" if data.value else ""
             return f"{names.person(data.person)}: deal {data.outcome} at {customer}{value}"
+        case requests.FollowUpCorrected() | requests.FollowUpVoided():
+            verb = "voids" if isinstance(data, requests.FollowUpVoided) else "corrects"
+            return f"{actor} {verb} a follow-up at {customer}"
+        case requests.DealCorrected() | requests.DealVoided():
+            verb = "voids" if isinstance(data, requests.DealVoided) else "corrects"
+            return f"{actor} {verb} a deal at {customer}"
+        case requests.RequestUnparked():
+            return f"{actor} has the request at {data.request} decided by version {data.decider}"
         case _:
             return _decision(event, names, customer)
 
@@ -143,8 +152,49 @@ def _decision(event: Event, names: Names, customer: str) -> str:
         case decisions.Noted():
             remark = f": {reasons.SENTENCES[data.remark]}" if data.remark else ""
             return f"  noted at {customer}{remark}"
+        case decisions.CustomerChanged():
+            return f"  changed: {customer}, {names.territory(data.territory) or 'no territory'}"
+        case decisions.RequestParked():
+            return f"  parked: the request at {data.request} waits ({data.error})"
         case _:
             reason = getattr(data, "reason", None)
             if reason in reasons.SENTENCES:
                 return f"  refused ({reason}): {reasons.SENTENCES[reason]}"
-            return f"{event.name.removesuffix('.v1')} {customer}".rstrip()
+            return _fact(event, names)
+
+
+def _fact(event: Event, names: Names) -> str:
+    data = event.data
+    person = names.person(getattr(data, "person", None))
+    match data:
+        case facts.OrganisationFounded():
+            return f"{data.name} is founded; its days are those of {data.time_zone}"
+        case facts.TerritoryDefined():
+            head = names.person(data.head) or "nobody"
+            above = f" below {names.territory(data.parent)}" if data.parent else ""
+            return f"territory {data.name}{above}, head {head}"
+        case facts.PersonJoined() | facts.PersonChanged():
+            verb = "joins" if isinstance(data, facts.PersonJoined) else "is changed"
+            where = names.territory(data.territory) or "no territory"
+            return f"{person} {verb}: {' '.join(data.roles)}, {where}"
+        case facts.PersonLeft():
+            return f"{person} is not there from {data.left_on} on"
+        case facts.PersonReturned():
+            return f"{person} is there again from {data.returned_on} on"
+        case facts.PersonAway():
+            return f"{person} is away from {data.from_day} until {data.until_day}"
+        case facts.DelegateNamed():
+            acting = names.person(data.delegate)
+            return f"{acting} acts for {person} from {data.from_day} until {data.until_day}"
+        case facts.PolicyAdopted():
+            return f"policy {data.number} is in force"
+        case facts.DeciderAdopted():
+            return f"version {data.version} of the decider decides from now on"
+        case facts.ImportOpened():
+            return f"import {data.name} begins"
+        case facts.ImportClosed():
+            opened = names.organisation.import_(data.import_id)
+            return f"import {opened.name if opened else data.import_id} ends"
+        case _:
+            customer = names.customer(getattr(data, "customer", None))
+            return f"{event.name.partition('.')[0]} {customer}".rstrip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -15,21 +14,20 @@ from api.cli.context import (
     Json,
     RequestId,
     console,
+    day,
     moment,
-    notes,
+    numbers,
     opened,
     origin,
     print_json,
 )
-from api.running import NotFollowedError, settle
+from api.cli.following import follow
 from ledger import commands, reasons
 from ledger.commands import CustomerCommand, InvalidRequestError, parse
 from ledger.envelope import Event, decode
 from ledger.events import decisions
 from ledger.recording import Asked, Recorded
 from ledger.store.reading import read_decisions
-
-DECISION_WAIT_SECONDS = 30.0
 
 Customer = Annotated[str, typer.Argument(help="Id, identifier, foreign id or name.")]
 On = Annotated[
@@ -49,10 +47,7 @@ def ask(
     zone = ledger.recording.organisation().time_zone
     occurred = moment(on, zone, "on")
     recorded = ledger.recording.record(Asked(command, origin(actor, request_id, occurred)))
-    try:
-        settle(ledger, timeout_seconds=DECISION_WAIT_SECONDS)
-    except NotFollowedError as error:
-        notes().print(f"Recorded at position {recorded.positions[0]}. {error} {error.way_out}")
+    follow(ledger, recorded.positions[-1])
     with ledger.pool.connection() as connection:
         stored = read_decisions(connection, list(recorded.positions))
     return recorded, [decode(ledger.catalogue, each) for each in stored]
@@ -145,17 +140,6 @@ def _refusal(data: Any, customer: str, names: resolve.Names) -> str:
     return sentence
 
 
-def _pairs(given: list[str], field: str) -> list[dict[str, str]]:
-    """Return SYSTEM=VALUE options as numbers."""
-    numbers = []
-    for each in given:
-        system, separator, value = each.partition("=")
-        if not separator:
-            raise InvalidRequestError(field, f"{each!r} is not SYSTEM=VALUE")
-        numbers.append({"system": system, "value": value})
-    return numbers
-
-
 def _attributes(given: list[str]) -> dict[str, Any]:
     """Return NAME=VALUE and NAME:TYPE=VALUE options as typed attributes."""
     found: dict[str, Any] = {}
@@ -168,7 +152,7 @@ def _attributes(given: list[str]) -> dict[str, Any]:
             case "" | "text":
                 found[name] = value
             case "integer":
-                found[name] = int(value) if value.lstrip("-").isdigit() else {"decimal": value}
+                found[name] = _integer(name, value)
             case "decimal":
                 found[name] = {"decimal": value}
             case "date":
@@ -182,6 +166,13 @@ def _attributes(given: list[str]) -> dict[str, Any]:
                     "attribute", f"{kind!r} is none of text, integer, decimal, date, set, money"
                 )
     return found
+
+
+def _integer(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidRequestError(name, f"{text!r} is no whole number") from None
 
 
 def _money(text: str) -> dict[str, Any]:
@@ -234,8 +225,8 @@ def register(
         fields: dict[str, Any] = {
             "name": name,
             "kind": "individual" if individual else "organisation",
-            "identifiers": _pairs(identifier, "identifier"),
-            "foreign_ids": _pairs(foreign_id, "foreign-id"),
+            "identifiers": numbers(identifier, "identifier"),
+            "foreign_ids": numbers(foreign_id, "foreign-id"),
             "attributes": _attributes(attribute),
             "territory": resolve.territory(ledger, territory) if territory else None,
             "parent": resolve.customer(ledger, parent) if parent else None,
@@ -273,8 +264,8 @@ def change(
     with opened() as ledger:
         given: dict[str, Any] = {
             "name": name,
-            "identifiers": _pairs(identifier, "identifier"),
-            "foreign_ids": _pairs(foreign_id, "foreign-id"),
+            "identifiers": numbers(identifier, "identifier"),
+            "foreign_ids": numbers(foreign_id, "foreign-id"),
             "attributes": _attributes(attribute),
             "territory": resolve.territory(ledger, territory) if territory else None,
             "parent": resolve.customer(ledger, parent) if parent else None,
@@ -353,7 +344,9 @@ def follow_up(
     customer: Customer,
     note: Annotated[str | None, typer.Argument(help="What was said; sealed.")] = None,
     as_: As = None,
-    channel: Annotated[str, typer.Option(help="call, visit, wechat, email …")] = "call",
+    channel: Annotated[
+        str | None, typer.Option(help="call (where nothing is said), visit, wechat, email …")
+    ] = None,
     agreed: Annotated[str | None, typer.Option(help="What was agreed; sealed.")] = None,
     next_on: Annotated[str | None, typer.Option(help="The day of the next one.")] = None,
     on: On = None,
@@ -377,23 +370,16 @@ def follow_up(
             kind = commands.CorrectFollowUp
             zone = ledger.recording.organisation().time_zone
             fields |= {"follow_up": correct, "reason": reason, "note": note, "agreed": agreed}
-            fields |= {"at": moment(on, zone, "on"), "next_on": _day(next_on)}
+            fields |= {"channel": channel}
+            fields |= {"at": moment(on, zone, "on"), "next_on": day(next_on, "next-on")}
         else:
             kind = commands.LogFollowUp
-            fields |= {"person": actor, "channel": channel, "note": note, "agreed": agreed}
-            fields |= {"next_on": _day(next_on)}
+            fields |= {"person": actor, "note": note, "agreed": agreed}
+            fields |= {"channel": channel or "call"}
+            fields |= {"next_on": day(next_on, "next-on")}
         command: Any = parse(kind, fields)
         happened = on if kind is commands.LogFollowUp else None
         answer(ledger, *ask(ledger, command, actor, request_id, happened), json=json)
-
-
-def _day(text: str | None) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequestError("next-on", f"{text!r} is no day such as 2026-03-01") from None
 
 
 def deal(

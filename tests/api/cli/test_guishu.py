@@ -91,10 +91,8 @@ def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> N
 
         refused = terminal.json("claim", name, "--as", "陈建国", status=3)
         assert refused["decisions"][0]["reason"] == "owned_by_another"
-        assert [each["name"] for each in terminal.json("history", name)][-2:] == [
-            "ClaimFiled.v1",
-            "ClaimRefused.v1",
-        ]
+        told = terminal.json("history", name)["entries"]
+        assert [each["event"] for each in told][-2:] == ["ClaimFiled", "ClaimRefused"]
     finally:
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0, terminal.shown()

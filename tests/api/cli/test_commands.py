@@ -1,0 +1,525 @@
+"""Commands in one process, on a database of the test's own: what they record and what they say."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+
+from api.cli import checks
+from api.cli.main import run
+from ledger import deciders
+from ledger.deciders import LATEST
+from tests.support.database import DatabaseUrls
+
+KEY = base64.b64encode(b"k" * 32).decode()
+BOSS = ("--as", "陈建国")
+
+
+class Said(NamedTuple):
+    """What a command printed."""
+
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs guishu as the shell would, in this process."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+    ) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        monkeypatch.delenv("GUISHU_SETTINGS", raising=False)
+        monkeypatch.delenv("GUISHU_OWNER_DATABASE_URL", raising=False)
+        for name, value in (
+            ("DATABASE_URL", url),
+            ("GUISHU_MASTER_KEY", KEY),
+            ("COLUMNS", "250"),
+        ):
+            monkeypatch.setenv(name, value)
+
+    def __call__(self, *arguments: str, status: int = 0) -> Said:
+        """Run a command; its exit status is checked."""
+        self._monkeypatch.setattr("sys.argv", ["guishu", *arguments])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run()
+        said = Said(*self._capsys.readouterr())
+        assert (ended.value.code or 0) == status, said
+        assert "Traceback" not in said.err
+        return said
+
+    def json(self, *arguments: str) -> Any:
+        """Run a command with --json and return what it said."""
+        return json.loads(self(*arguments, "--json").out)
+
+
+@pytest.fixture
+def guishu(
+    database: DatabaseUrls,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    shell = Shell(monkeypatch, capsys, database.owner_url)
+    shell("init", "东方智造", "陈建国")
+    shell("territories", "define", "华东", "--head", "陈建国", *BOSS)
+    shell("people", "add", "李娜", "--territory", "华东", *BOSS)
+    return shell
+
+
+def person(guishu: Shell, name: str) -> dict[str, Any]:
+    found = [each["person"] for each in guishu.json("people") if each["person"]["name"] == name]
+    assert len(found) == 1
+    person: dict[str, Any] = found[0]
+    return person
+
+
+def days_ahead(days: int) -> str:
+    return (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
+
+
+# --- people -------------------------------------------------------------------------------------
+
+
+def test_a_change_of_a_person_keeps_what_is_not_given(guishu: Shell) -> None:
+    guishu("territories", "define", "华北", *BOSS)
+    said = guishu("people", "change", "李娜", "--role", "rep", "--role", "manager", *BOSS)
+    assert "李娜: rep manager, at home in 华东" in said.out
+    guishu("people", "change", "李娜", "--territory", "华北", *BOSS)
+    guishu("people", "change", "李娜", "--name", "李娜娜", *BOSS)
+    changed = person(guishu, "李娜娜")
+    assert sorted(changed["roles"]) == ["manager", "rep"]
+    assert "华北" in guishu("people", "--territory", "华北").out
+    guishu("people", "change", "李娜娜", "--no-territory", *BOSS)
+    assert person(guishu, "李娜娜")["territory"] is None
+
+
+def test_a_change_that_changes_nothing_is_an_error(guishu: Shell) -> None:
+    said = guishu("people", "change", "李娜", *BOSS, status=1)
+    assert said.err.startswith("invalid_request: the change changes nothing")
+
+
+def test_who_is_away_and_who_acts_meanwhile_is_shown(guishu: Shell) -> None:
+    guishu("people", "add", "王强", "--territory", "华东", *BOSS)
+    said = guishu("people", "away", "李娜", days_ahead(10), days_ahead(20), *BOSS)
+    assert f"李娜 is away from {days_ahead(10)} and back on {days_ahead(20)}" in said.out
+    guishu("people", "delegate", "李娜", "王强", days_ahead(-1), days_ahead(20), *BOSS)
+    listed = guishu("people").out
+    assert f"away from {days_ahead(10)} until {days_ahead(20)}" in listed
+    assert f"王强 acts until {days_ahead(20)}" in listed
+    shown = guishu.json("people", "show", "李娜")["person"]
+    assert shown["absences"] == [{"from_day": days_ahead(10), "until_day": days_ahead(20)}]
+    assert shown["delegations"][0]["delegate"] == person(guishu, "王强")["person"]
+    assert "王强 from" in guishu("people", "show", "李娜").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("away", "李娜", "2026-03-05", "2026-03-05"), "does not lie behind"),
+        (("away", "李娜", "next week", "2026-03-05"), "is no day such as 2026-03-01"),
+        (("delegate", "李娜", "李娜", "2026-03-01", "2026-03-05"), "their own delegate"),
+        (("returned", "李娜", "2026-03-01"), "the person has not left"),
+        (("left", "陈建国", "2026-03-01"), "an administrator must remain"),
+        (("change", "李娜", "--role", "boss"), "roles"),
+        (("add", "赵铁", "--foreign-id", "crm"), "is not SYSTEM=VALUE"),
+    ],
+)
+def test_facts_about_people_that_cannot_be_get_one_sentence(
+    guishu: Shell, arguments: tuple[str, ...], says: str
+) -> None:
+    before = guishu("events", "--limit", "1000").out
+    said = guishu("people", *arguments, *BOSS, status=1)
+    assert said.err.startswith("invalid_request: ")
+    assert says in said.err
+    assert guishu("events", "--limit", "1000").out == before
+
+
+def test_who_leaves_and_returns(guishu: Shell) -> None:
+    guishu("register", "恒信", "--claim", "--as", "李娜")
+    said = guishu("people", "left", "李娜", days_ahead(-1), *BOSS)
+    assert "customers then orphaned: 1" in said.out
+    assert "orphaned" in guishu("whois", "恒信").out
+    assert f"left on {days_ahead(-1)}" in guishu("people").out
+    guishu("people", "returned", "李娜", days_ahead(-1), *BOSS)
+    assert "orphaned" not in guishu("whois", "恒信").out
+
+
+def test_only_an_administrator_states_facts(guishu: Shell) -> None:
+    said = guishu("people", "add", "赵铁", "--as", "李娜", status=1)
+    assert said.err.startswith("not_permitted: ")
+
+
+def test_an_unknown_person_or_territory_suggests_near_ones(guishu: Shell) -> None:
+    """For an unknown territory the first ten were suggested, whatever their names."""
+    guishu("territories", "define", "东北大区", *BOSS)
+    said = guishu("people", "change", "李娜", "--territory", "东北大", *BOSS, status=1)
+    assert "Did you mean 东北大区" in said.err
+    assert "华东" not in said.err
+    said = guishu("people", "away", "李那", "2026-03-01", "2026-03-05", *BOSS, status=1)
+    assert "Did you mean 李娜" in said.err
+
+
+# --- territories --------------------------------------------------------------------------------
+
+
+def territory(guishu: Shell, name: str) -> dict[str, Any]:
+    found = [each["territory"] for each in guishu.json("territories")]
+    (one,) = [each for each in found if each["name"] == name]
+    wanted: dict[str, Any] = one
+    return wanted
+
+
+def test_a_change_of_a_territory_keeps_what_is_not_given(guishu: Shell) -> None:
+    """Saying who the head is took the managers and the place in the tree away."""
+    guishu("territories", "define", "全国", *BOSS)
+    guishu("territories", "change", "华东", "--parent", "全国", *BOSS)
+    guishu("territories", "change", "华东", "--add-manager", "李娜", *BOSS)
+    guishu("territories", "change", "华东", "--name", "华东大区", *BOSS)
+    boss, rep = person(guishu, "陈建国")["person"], person(guishu, "李娜")["person"]
+    changed = territory(guishu, "华东大区")
+    assert changed["parent"] == territory(guishu, "全国")["territory"]
+    assert (changed["head"], sorted(changed["managers"])) == (boss, sorted([boss, rep]))
+    said = guishu("territories", "change", "华东大区", "--head", "李娜", "--no-parent", *BOSS)
+    assert "head 李娜, below nothing; no longer its manager: 陈建国" in said.out
+    changed = territory(guishu, "华东大区")
+    assert (changed["head"], changed["managers"], changed["parent"]) == (rep, [rep], None)
+    guishu("territories", "change", "华东大区", "--remove-manager", "李娜", *BOSS)
+    changed = territory(guishu, "华东大区")
+    assert (changed["head"], changed["managers"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("define", "华东"), "guishu territories change changes it"),
+        (("change", "华东"), "the change changes nothing"),
+        (("change", "华东", "--remove-manager", "李娜"), "李娜 does not manage 华东"),
+        (("change", "华东", "--parent", "华东"), "a territory cannot be above itself"),
+        (("change", "华东", "--head", "李娜", "--no-head"), "given and taken away"),
+    ],
+)
+def test_changes_of_territories_that_cannot_be_get_one_sentence(
+    guishu: Shell, arguments: tuple[str, ...], says: str
+) -> None:
+    said = guishu("territories", *arguments, *BOSS, status=1)
+    assert said.err.startswith("invalid_request: ")
+    assert says in said.err
+
+
+# --- policies and the decider -------------------------------------------------------------------
+
+
+def test_a_policy_names_territories_by_name(guishu: Shell, tmp_path: Path) -> None:
+    """The rules of territories were shown, and had to be written, with ids alone."""
+    file = tmp_path / "policy.toml"
+    file.write_text(
+        "holding_limit = 7\n[[territory_rules]]\nterritory = '华东'\n"
+        "conditions = [{ attribute = 'region', operator = 'one_of', value = ['江苏', '浙江'] }]\n",
+        encoding="utf-8",
+    )
+    guishu("policy", "adopt", str(file), "--comment", "first", *BOSS)
+    shown = guishu("policy").out
+    assert "territory 华东" in shown
+    assert "where region one of 江苏, 浙江" in shown
+    rules = guishu.json("policy")["rules"]
+    assert rules["holding_limit"] == 7
+    assert rules["territory_rules"][0]["territory"] == territory(guishu, "华东")["territory"]
+    assert guishu.json("policy", "--history")[0]["comment"] == "first"
+    file.write_text("[[territory_rules]]\nterritory = '华南'\nconditions = []\n", encoding="utf-8")
+    assert guishu("policy", "adopt", str(file), *BOSS, status=1).err.startswith("not_found: ")
+
+
+def test_a_version_of_the_decider_that_cannot_come_into_force(guishu: Shell) -> None:
+    assert guishu.json("policy")["decider"] == 1
+    said = guishu("policy", "decider", "1", *BOSS, status=1)
+    assert "version 1 is in force already" in said.err
+    for unknown in (0, LATEST + 1):
+        said = guishu("policy", "decider", str(unknown), *BOSS, status=1)
+        assert f"this guishu has no version {unknown} of the decider" in said.err
+
+
+def test_a_version_of_the_decider_comes_into_force(
+    guishu: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = LATEST + 1
+    later = {**deciders.deciders(), latest: deciders.decider(LATEST)}
+    monkeypatch.setattr(deciders, "deciders", lambda: later)
+    said = guishu("policy", "decider", str(latest), *BOSS)
+    assert f"version {latest} of the decider decides from now on" in said.out
+    assert guishu.json("policy")["decider"] == latest
+    said = guishu("policy", "decider", "1", *BOSS, status=1)
+    assert "a decider never goes back" in said.err
+
+
+# --- looking up ---------------------------------------------------------------------------------
+
+
+def test_a_history_has_names_and_says_what_it_reflects(guishu: Shell) -> None:
+    made = guishu.json("register", "恒信", "--claim", "--as", "李娜")
+    guishu("follow-up", "恒信", "约好周五", "--channel", "visit", "--as", "李娜")
+    guishu("claim", "恒信", *BOSS, status=3)
+    told = guishu.json("history", "恒信")
+    assert told["customer"] == made["customer"]
+    assert told["position"] >= told["entries"][-1]["position"]
+    assert [each["event"] for each in told["entries"]] == [
+        "RegistrationRequested",
+        "ClaimFiled",
+        "CustomerAdmitted",
+        "OwnershipGranted",
+        "FollowUpLogged",
+        "Noted",
+        "ClaimFiled",
+        "ClaimRefused",
+    ]
+    said = guishu("history", "恒信").out
+    assert f"恒信, as of position {told['position']}" in said
+    assert "李娜 owns the customer." in said
+    assert "李娜 followed up by visit. (note: 约好周五)" in said
+    assert "The claim of 陈建国 was refused" in said
+    assert "The owner is 李娜." in said
+    assert "per_" not in said
+
+
+def test_a_long_history_is_told_in_pages(guishu: Shell) -> None:
+    guishu("register", "恒信", "--claim", "--as", "李娜")
+    last = guishu("history", "恒信", "--limit", "2")
+    assert len(last.out.splitlines()) == 3
+    before = last.err.split("--before ")[1].strip()
+    earlier = guishu.json("history", "恒信", "--limit", "2", "--before", before)["entries"]
+    assert [each["event"] for each in earlier] == ["RegistrationRequested", "ClaimFiled"]
+
+
+def test_ids_of_acts_are_shown_to_who_asks_and_correct_them(guishu: Shell) -> None:
+    """A correction without a channel turned every follow-up into a call."""
+    guishu("register", "恒信", "--claim", "--as", "李娜")
+    made = guishu.json("follow-up", "恒信", "一", "--channel", "visit", "--as", "李娜")["made"]
+    assert made not in guishu("history", "恒信").out
+    assert f"[{made}]" in guishu("history", "恒信", "--ids").out
+    guishu("follow-up", "恒信", "二", "--correct", made, "--as", "李娜")
+    corrected = guishu.json("history", "恒信")["entries"][-2]
+    assert corrected["event"] == "FollowUpCorrected"
+    assert "channel" not in corrected["details"]
+
+
+def test_lists_show_names_and_ids_to_who_asks(guishu: Shell) -> None:
+    guishu("register", "恒信", "--claim", "--as", "李娜")
+    for command, prefix in (("people", "per_"), ("customers", "cus_"), ("territories", "ter_")):
+        assert prefix not in guishu(command).out
+        assert prefix in guishu(command, "--ids").out
+    assert "李娜" in guishu("customers", "--ids").out
+
+
+def test_a_moment_from_which_on_a_claim_is_possible_is_local(guishu: Shell) -> None:
+    """The moment stood in UTC among times of the organisation's zone."""
+    guishu("register", "恒信", "--claim", "--as", "李娜")
+    guishu("release", "恒信", "--as", "李娜")
+    guishu("claim", "恒信", "--as", "李娜", status=3)
+    retry_at = guishu.json("history", "恒信")["entries"][-1]["details"]["retry_at"]
+    local = datetime.fromisoformat(retry_at).astimezone(ZoneInfo("Asia/Shanghai"))
+    assert f"from {local:%Y-%m-%d %H:%M} on." in guishu("history", "恒信").out
+
+
+def test_a_moment_to_come_is_known_to_nobody(guishu: Shell) -> None:
+    """It was answered with who owns the customer now, as something that had been."""
+    guishu("register", "恒信", "--claim", "--as", "李娜")
+    for option in ("--as-of", "--known-at"):
+        said = guishu("whois", "恒信", option, days_ahead(400), status=1)
+        assert "the moment lies in the future" in said.err
+
+
+def test_who_owned_it_as_the_ledger_knew_it(guishu: Shell) -> None:
+    guishu("register", "恒信", "--claim", "--as", "李娜")
+    told = guishu.json("whois", "恒信")
+    assert told["owner_name"] == "李娜"
+    said = guishu("whois", "恒信", "--as-of", "2020-01-01", "--known-at", "2021-01-01").out
+    assert "On 2020-01-01 00:00, as the ledger knew it on 2021-01-01 00:00, 恒信" in said
+    assert "was not in the ledger" in said
+
+
+def test_a_duplicate_says_of_which_customer(guishu: Shell) -> None:
+    """For a refused registration it said that nobody could own it, and not why."""
+    code = ("--identifier", "uscc=91350100M000100Y43")
+    first = guishu("register", "恒信", *code, "--as", "李娜")
+    assert first.out.startswith("admitted: ")
+    guishu("register", "恒信二", *code, "--as", "李娜", status=3)
+    refused = guishu.json("customers", "恒信二")[0]["customer"]["customer"]
+    assert "refused as a duplicate of 恒信." in guishu("whois", refused).out
+    assert "(refused: identifier_taken)" in guishu("customers", "恒信二").out
+
+
+def test_a_search_looks_on_until_the_page_is_full(guishu: Shell) -> None:
+    """Whose they are was asked of the first page only, so --owner found nothing behind it."""
+    for number in range(4):
+        guishu("register", f"恒信{number}", "--as", "李娜")
+    guishu("register", "恒信电子有限公司", "--claim", "--as", "李娜")
+    found = guishu.json("customers", "恒信", "--owner", "李娜", "--limit", "2")
+    assert [each["customer"]["name"] for each in found] == ["恒信电子有限公司"]
+    assert found[0]["owner_name"] == "李娜"
+    page = guishu("customers", "恒信", "--free", "--limit", "2")
+    assert "there may be more: --after cus_" in page.err
+
+
+def test_an_integer_that_is_none_gets_a_clear_error(guishu: Shell) -> None:
+    """``²`` passed for a digit, and ended in a traceback."""
+    said = guishu("register", "恒信", "--attribute", "size:integer=²", "--as", "李娜", status=1)
+    assert "'²' is no whole number" in said.err
+
+
+def test_every_fact_is_told_in_words(guishu: Shell) -> None:
+    """Of facts of the organisation the log showed the event's name alone."""
+    guishu("people", "away", "李娜", "2026-03-01", "2026-03-05", *BOSS)
+    told = guishu("events", "--limit", "100").out
+    assert "东方智造 is founded; its days are those of Asia/Shanghai" in told
+    assert "territory 华东, head 陈建国" in told
+    assert "李娜 joins: rep, 华东" in told
+    assert "李娜 is away from 2026-03-01 until 2026-03-05" in told
+    assert "PersonAway" not in told
+
+
+# --- imports ------------------------------------------------------------------------------------
+
+MAPPING = """
+name = "list"
+[constants]
+time_zone = "Asia/Shanghai"
+cut_over = 2024-01-01
+[unknown]
+people = "create"
+[[files]]
+file = "list.csv"
+[files.customer]
+name = "name"
+attributes = { remark = "remark" }
+[files.owner]
+customer = "name"
+owner = "owner"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "list.toml").write_text(MAPPING, encoding="utf-8")
+    files = tmp_path / "files"
+    files.mkdir()
+    rows = f"name,remark,owner\n恒信,,王强\n锐思,{'长' * 301},王强\n"
+    (files / "list.csv").write_text(rows, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_list_of_rejects_is_for_its_owner_alone(guishu: Shell, folder: Path) -> None:
+    """The copy of the list could be read by everybody on the machine, phone numbers and all."""
+    arguments = ("import", str(folder / "list.toml"), str(folder / "files"), *BOSS)
+    guishu(*arguments)
+    rejects = folder / "var" / "import-rejects.csv"
+    assert stat.S_IMODE(rejects.stat().st_mode) == 0o600
+    assert "list.csv,3,remark,invalid_request" in rejects.read_text(encoding="utf-8-sig")
+    assert guishu.json("whois", "恒信")["owner_name"] == "王强"
+
+
+def test_a_check_says_what_would_be_filed_and_files_nothing(guishu: Shell, folder: Path) -> None:
+    arguments = ("import", str(folder / "list.toml"), str(folder / "files"), "--check", *BOSS)
+    before = guishu("events", "--limit", "1000").out
+    told = guishu.json(*arguments)
+    assert told["actions"]["register_customer"] == 2
+    assert "what would be filed" in guishu(*arguments).out
+    assert guishu("events", "--limit", "1000").out == before
+
+
+def test_where_rejects_cannot_be_written_nothing_is_filed(guishu: Shell, folder: Path) -> None:
+    """It was noticed when everything had been filed, and the report was lost."""
+    (folder / "var").write_text("a file, no folder", encoding="utf-8")
+    before = guishu("events", "--limit", "1000").out
+    arguments = ("import", str(folder / "list.toml"), str(folder / "files"), *BOSS)
+    assert "rejects_unwritable: " in guishu(*arguments, status=1).err
+    assert guishu("events", "--limit", "1000").out == before
+
+
+# --- doctor -------------------------------------------------------------------------------------
+
+
+def findings(guishu: Shell, status: int = 4) -> dict[str, dict[str, Any]]:
+    said = guishu("doctor", "--json", status=status)
+    return {each["what"]: each for each in json.loads(said.out)}
+
+
+def test_doctor_finds_nothing_wrong_where_nothing_is(guishu: Shell) -> None:
+    found = findings(guishu, status=0)
+    assert all(each["good"] and not each["way_out"] for each in found.values())
+    assert found["role"]["found"] == "guishu_app can only add to the log"
+    assert found["decided"]["found"] == "everything; nobody is at it"
+
+
+def test_doctor_says_who_is_behind_and_that_nobody_is_at_it(
+    guishu: Shell, database: DatabaseUrls
+) -> None:
+    with psycopg.connect(database.superuser_url, autocommit=True) as connection:
+        connection.execute("UPDATE ledger.consumer_progress SET position = position - 2")
+        connection.execute(
+            "UPDATE projections.tracking SET position = position - 1 WHERE name = 'timeline'"
+        )
+    found = findings(guishu)
+    assert found["decided"]["found"] == "2 positions behind; nobody is at it"
+    assert found["decided"]["way_out"] == "Start guishu run."
+    assert found["projected"]["found"] == "1 positions behind (timeline); nobody is at it"
+
+
+def test_doctor_sees_who_is_at_it(guishu: Shell, database: DatabaseUrls) -> None:
+    with psycopg.connect(database.service_url, autocommit=True) as leader:
+        leader.execute(
+            "SELECT pg_advisory_lock(hashtext('guishu projector'), hashtext(current_database()))"
+        )
+        found = findings(guishu, status=0)
+        pid = leader.info.backend_pid
+    assert found["projected"]["found"] == f"everything; session {pid} is at it"
+
+
+def test_doctor_names_outdated_read_models_and_parked_streams(
+    guishu: Shell, database: DatabaseUrls
+) -> None:
+    """The words of a parked stream may quote personal data; what doctor says is passed on."""
+    with psycopg.connect(database.superuser_url, autocommit=True) as connection:
+        connection.execute("UPDATE projections.tracking SET version = 0 WHERE name = 'claims'")
+        connection.execute(
+            "INSERT INTO projections.parked (projection, stream, position, code, words)"
+            " VALUES ('deals', 'customer-cus_1', 3, 'ValueError', '李娜')"
+        )
+    found = findings(guishu)
+    assert found["read models"]["found"].startswith("claims is of version 0, this guishu has ")
+    assert found["read models"]["way_out"] == "Run guishu rebuild."
+    parked = found["parked streams"]["found"]
+    assert parked == "deals leaves customer-cus_1 alone from 3 on (ValueError)"
+    assert "guishu rebuild" in guishu("doctor", status=4).out
+
+
+def test_doctor_minds_the_disk(tmp_path: Path) -> None:
+    low = checks.disk_room(checks.FREE_BYTES_MIN - 1, 10 << 30, tmp_path)
+    assert not low.good
+    assert "Free some space" in low.way_out
+    assert low.found == f"1,024.0 MiB free of 10.0 GiB at {tmp_path}"
+    assert checks.disk_room(checks.FREE_BYTES_MIN, 10 << 30, tmp_path).good
+
+
+def test_a_database_that_lacks_migrations_is_told_apart(
+    unmigrated: DatabaseUrls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command ended in a traceback of psycopg: UndefinedTable."""
+    shell = Shell(monkeypatch, capsys, unmigrated.owner_url)
+    for command in (("doctor",), ("people",), ("whois", "恒信")):
+        said = shell(*command, status=1)
+        assert said.err.startswith("not_migrated: ")
+        assert "guishu migrate" in said.err
+    shell("migrate")
+    shell("init", "东方智造", "陈建国")
+    assert "陈建国" in shell("people").out
