@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from consumers.parking import Row
 from ledger.deciders import Decider, DeciderMissingError
-from ledger.deciding import apply_parking, decision_event, parking_event, subject
+from ledger.deciding import apply_parking, decision_event, parking_event
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import RequestParked
 from ledger.events.requests import RequestUnparked
 from ledger.organisation import Organisation
-from ledger.settled import Key, NotLoadedError, Settled
+from ledger.settled import Key, NotLoadedError, Settled, subject
 from ledger.store.appending import NewEvent
 
 _log = logging.getLogger(__name__)

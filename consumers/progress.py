@@ -20,7 +20,7 @@ WHERE consumer = %s AND partition = 0 AND epoch = %s AND position = %s
 """
 # Nothing is lost with such a step: it goes over what needs no decision, and can be made again.
 _SKIP = _MOVE + " AND set_config('synchronous_commit', 'off', true) = 'off'"
-_READ = "SELECT position FROM ledger.consumer_progress WHERE consumer = %s AND partition = 0"
+_READ = "SELECT min(position) FROM ledger.consumer_progress WHERE consumer = %s"
 _LEAD = "SELECT pg_try_advisory_lock(hashtext(%s), hashtext(current_database()))"
 
 
@@ -92,6 +92,6 @@ def _update(connection: Connection[Any], statement: str, progress: Progress, to:
 
 
 def reached(connection: Connection[Any], consumer: str) -> int:
-    """Return the position that a consumer has reached, 0 before its first batch."""
+    """Return the position that a consumer has reached in every partition, 0 before all began."""
     row = connection.execute(_READ, (consumer,)).fetchone()
-    return int(row[0]) if row else 0
+    return int(row[0]) if row and row[0] is not None else 0

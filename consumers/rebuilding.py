@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -11,11 +11,10 @@ from psycopg import Connection
 from consumers import parking, progress
 from consumers.enforcer import CONSUMER
 from ledger.customer import Unregistered
-from ledger.deciding import subject
 from ledger.envelope import StoredEvent
 from ledger.events.catalogue import Catalogue
 from ledger.folding import Folding, fold_log
-from ledger.settled import Key, Settled
+from ledger.settled import Key, Settled, subject
 from ledger.store import arrays, guards
 from ledger.store.reading import head, read_at
 
@@ -23,13 +22,12 @@ PAGE_GUARDS = 5_000
 # So many differences say enough; to find all of a lost table would need all of it in memory.
 DIFFERENCES_MAX = 1_000
 
-# The enforcer's every transaction begins with this row.
+# The enforcer's every transaction begins with one of these rows: there is one for each partition.
 _LOCK = """
-SELECT position FROM ledger.consumer_progress WHERE consumer = %s AND partition = 0 FOR UPDATE
+SELECT position FROM ledger.consumer_progress WHERE consumer = %s ORDER BY partition FOR UPDATE
 """
 _PROGRESS = """
-UPDATE ledger.consumer_progress SET position = %s, epoch = epoch + 1
-WHERE consumer = %s AND partition = 0
+UPDATE ledger.consumer_progress SET position = %s, epoch = epoch + 1 WHERE consumer = %s
 """
 _COPY = "COPY ledger.guards (key, version, state) FROM STDIN (FORMAT BINARY)"
 _PAGE = """
@@ -52,9 +50,10 @@ def rebuild_guards(
 ) -> None:
     """Make guards, parked requests and progress again; an enforcer at work is fenced meanwhile.
 
-    Keeps the progress row locked for as long as the log takes to fold: deciding waits, recording
-    goes on. ``told`` hears of the position reached. Raises what reading the log raises; then
-    everything is as before.
+    Keeps the progress locked for as long as the log takes to fold: deciding waits, recording goes
+    on. Every partition goes on behind the request that was dealt with last; what one of them had
+    not reached is parked without an error, and so decided first. ``told`` hears of the position
+    reached. Raises what reading the log raises; then everything is as before.
     """
     arrays.register(connection)
     progress.take_over(connection, CONSUMER)
@@ -130,7 +129,7 @@ def compare_guards(
 
     Such as ``customer cus_1``, ``grants per_1 2026-03-01`` or ``parked 17``. A guard that holds
     nothing counts as absent. The log is folded and the guards are read while the enforcer goes on;
-    only for what it has decided meanwhile is its progress row locked.
+    only for what it has decided meanwhile is its progress locked.
     """
     arrays.register(connection)
     folding = Folding(catalogue)
@@ -140,7 +139,7 @@ def compare_guards(
     fold_log(connection, folding, head(connection), told)
     with connection.transaction():
         connection.execute(_UNHURRIED)
-        row = connection.execute(_LOCK, (CONSUMER,)).fetchone()
+        reached = [position for (position,) in connection.execute(_LOCK, (CONSUMER,))]
         fold_log(connection, folding, head(connection), told)
         wanted = sorted(suspects | {guards.text_of(key) for key in folding.changed})
         rows = connection.execute(_SOME, (arrays.text_array(wanted),), binary=True).fetchall()
@@ -149,17 +148,31 @@ def compare_guards(
     guards.load(found, wanted, rows)
     keys = [guards.key_of(text) for text in wanted]
     differ = [" ".join(key) for key in keys if not _same(folding.settled, found, key)]
+    differ += [f"parked {position}" for position in _parked_otherwise(folding, reached, parked)]
+    return differ[:DIFFERENCES_MAX]
+
+
+def _parked_otherwise(
+    folding: Folding, reached: Sequence[int], parked: dict[int, bool]
+) -> list[int]:
+    """Return the positions at which the parked requests are not what the log makes of them.
+
+    ``reached`` is how far each partition has come: what lies between them may wait, or be one that
+    its partition has not reached. ``parked`` says of each request whether it is parked with an
+    error.
+    """
+    all_reached, some_reached = min(reached, default=0), max(reached, default=0)
     expected = {
         position: position in folding.parked
         for position in folding.open
-        if row is not None and position <= row[0]
+        if position <= all_reached
+        or (position <= some_reached and (position in folding.parked or position in parked))
     }
-    differ += [
-        f"parked {position}"
+    return [
+        position
         for position in sorted(expected.keys() | parked.keys())
         if expected.get(position) != parked.get(position)
     ]
-    return differ[:DIFFERENCES_MAX]
 
 
 def _suspects(connection: Connection[Any], settled: Settled) -> set[str]:

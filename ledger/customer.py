@@ -5,15 +5,22 @@ A union by status, so that a field that makes no sense in a status does not exis
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice
 
-from ledger.events.decisions import CustomerAdmitted
+from ledger.events.decisions import CustomerAdmitted, CustomerChanged
 from ledger.events.requests import CustomerChangeRequested, RegistrationRequested
 from ledger.events.values import Attribute
+from ledger.policy import LATE_FOLLOW_UP_DAYS_MAX
 
 # So many former owners are remembered for the cooldown; more within one cooldown is no business.
 FORMER_OWNERS_MAX = 8
+# Of what ended lately every ownership is remembered, up to so many: a late follow-up asks for it.
+FORMER_OWNERSHIPS_MAX = 32
+# A day more than any policy looks back, for days of the organisation are not all of 24 hours.
+_LATELY = timedelta(days=LATE_FOLLOW_UP_DAYS_MAX + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +39,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class FormerOwner:
-    """Who owned the customer before, and when that ended (UTC)."""
+    """Who owned the customer before, from when on, and when that ended (UTC)."""
 
     person: str
+    began: datetime
     ended: datetime
 
 
@@ -55,9 +63,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The customer is in the ledger. ``effective`` is its last decision's effective time."""
+    """The customer is in the ledger. ``effective`` is its last decision's effective time.
+
+    Before ``known_from`` nobody knows whose it was. ``former`` holds ended ownerships, the last
+    first (see ``given_up``), and ``contacts`` the ids of those that the customer has now.
+    """
 
     effective: datetime
+    known_from: datetime
     kind: str
     territory: str | None
     attributes: dict[str, Attribute]
@@ -67,11 +80,30 @@ class Admitted:
     tenure: Free | Held = Free()
     former: tuple[FormerOwner, ...] = ()
     won_deals: int = 0
+    contacts: frozenset[str] = frozenset()
 
     @property
     def owner(self) -> str | None:
         """The present owner, None while the customer is free."""
         return self.tenure.owner if isinstance(self.tenure, Held) else None
+
+    def ended(self, person: str) -> datetime | None:
+        """Return when somebody's last ownership ended (UTC), None where that is not remembered."""
+        return next((each.ended for each in self.former if each.person == person), None)
+
+    def remembers(self, moment: datetime) -> bool:
+        """Say whether ``owner_at`` knows of a moment that a policy lets a late follow-up name."""
+        all_remembered = len(self.former) < FORMER_OWNERSHIPS_MAX
+        return moment >= self.known_from and (all_remembered or moment >= self.former[-1].began)
+
+    def owner_at(self, moment: datetime) -> str | None:
+        """Return the owner at a moment that is remembered, None where the customer was free."""
+        if isinstance(self.tenure, Held) and moment >= self.tenure.since:
+            return self.tenure.owner
+        for each in self.former:
+            if each.began <= moment < each.ended:
+                return each.person
+        return None
 
 
 Customer = Unregistered | Refused | Admitted
@@ -83,16 +115,20 @@ def admitted(
     """Return the customer that a registration makes."""
     return Admitted(
         effective=effective,
+        known_from=decision.known_from,
         kind=request.kind,
         territory=request.territory,
         attributes=dict(request.attributes),
         identifiers={each.system: each.key for each in decision.identifiers},
         parent=decision.parent,
+        contacts=frozenset(each.contact for each in request.contacts),
     )
 
 
-def changed(customer: Admitted, request: CustomerChangeRequested) -> Admitted:
-    """Return the customer as a change makes it; names and contacts are none of our business."""
+def changed(
+    customer: Admitted, request: CustomerChangeRequested, decision: CustomerChanged
+) -> Admitted:
+    """Return the customer as a change makes it; names are none of our business."""
     removed = frozenset(request.removed)
     attributes = {
         name: value
@@ -100,10 +136,11 @@ def changed(customer: Admitted, request: CustomerChangeRequested) -> Admitted:
         if f"attribute:{name}" not in removed
     }
     identifiers = customer.identifiers | {each.system: each.key for each in request.identifiers}
+    contacts = customer.contacts.union(each.contact for each in request.contacts)
     return replace(
         customer,
         territory=None if "territory" in removed else request.territory or customer.territory,
-        parent=None if "parent" in removed else request.parent or customer.parent,
+        parent=decision.parent,
         closed=customer.closed if request.closed is None else request.closed,
         attributes=attributes,
         identifiers={
@@ -111,6 +148,7 @@ def changed(customer: Admitted, request: CustomerChangeRequested) -> Admitted:
             for system, key in identifiers.items()
             if f"identifier:{system}" not in removed
         },
+        contacts=frozenset(each for each in contacts if f"contact:{each}" not in removed),
     )
 
 
@@ -121,13 +159,35 @@ def taken(
     return replace(customer, tenure=Held(owner, effective, protected_until), effective=effective)
 
 
-def given_up(customer: Admitted, effective: datetime) -> Admitted:
-    """Return the customer as it is when its owner no longer owns it."""
+def given_up(customer: Admitted, effective: datetime, recorded: datetime) -> Admitted:
+    """Return the customer as it is when its owner no longer owns it.
+
+    ``recorded`` is when the request was that ends it. Of the ownerships that ended before, those
+    are forgotten that no policy can ask for any more. The log alone says which: no request behind
+    this one is recorded earlier.
+    """
     if not isinstance(customer.tenure, Held):
         raise AssertionError("only an owned customer can be given up")
-    owner = customer.tenure.owner
-    former = (
-        FormerOwner(owner, effective),
-        *(each for each in customer.former if each.person != owner),
+    ended = FormerOwner(customer.tenure.owner, customer.tenure.since, effective)
+    former = _remembered((ended, *customer.former), recorded - _LATELY)
+    return replace(
+        customer,
+        tenure=Free(),
+        former=tuple(islice(former, FORMER_OWNERSHIPS_MAX)),
+        effective=effective,
     )
-    return replace(customer, tenure=Free(), former=former[:FORMER_OWNERS_MAX], effective=effective)
+
+
+def _remembered(former: Iterable[FormerOwner], lately: datetime) -> Iterator[FormerOwner]:
+    """Yield, of ownerships with the last first, what a policy can still ask for.
+
+    A late follow-up asks for all that lasted and ended lately, the cooldown for the last one of
+    each of the last owners.
+    """
+    people: set[str] = set()
+    for each in former:
+        is_last = each.person not in people and len(people) < FORMER_OWNERS_MAX
+        if is_last:
+            people.add(each.person)
+        if is_last or each.ended > max(each.began, lately):
+            yield each

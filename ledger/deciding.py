@@ -6,30 +6,15 @@ Both make the event here, so that deciding again can be compared with the log by
 from __future__ import annotations
 
 from ledger.canonical import canonical_bytes
-from ledger.customer import Refused
 from ledger.deciders.drafts import Draft
 from ledger.envelope import Event, Ruling, decision_body
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import RequestParked
-from ledger.events.requests import RegistrationRequested
 from ledger.settled import Settled
 from ledger.store.appending import Append, NewEvent, check_append
 
 ENFORCER = "enforcer"
 """Who parks requests, as the envelope of a parking names its caller."""
-
-
-def subject(settled: Settled, request: Event) -> str:
-    """Return the customer whose state the request is decided on.
-
-    That is the one that it names; of one that was entered twice, the one that exists. Raises
-    NotLoadedError.
-    """
-    named: str = request.data.customer
-    if isinstance(request.data, RegistrationRequested):
-        return named
-    found = settled.customer(named)
-    return (found.existing or named) if isinstance(found, Refused) else named
 
 
 def decision_event(

@@ -18,6 +18,8 @@ from ledger.events.values import Attribute
 
 # A century: periods are added to moments, which end with the year 9999.
 DAYS_MAX = 36_500
+# A quarter: for so long, and no longer, is it remembered whose a customer was at any moment.
+LATE_FOLLOW_UP_DAYS_MAX = 92
 
 Operator = Literal["is", "is_not", "one_of", "contains", "at_least", "at_most", "starts_with"]
 
@@ -132,8 +134,9 @@ class Policy(BaseModel):
     territory_rules: tuple[TerritoryRule, ...] = ()
     # Who may change an attribute that a territory rule reads, or the territory itself.
     guarded_changes_by: Literal["head", "manager", "anyone"] = "head"
-    # How late a follow-up may be entered and still be judged at its stated time.
-    late_follow_up_days: int = Field(default=7, ge=0, le=DAYS_MAX)
+    # A follow-up entered at most so many days late is judged by who owned the customer when it
+    # happened; one that is entered later, by who owns it now.
+    late_follow_up_days: int = Field(default=7, ge=0, le=LATE_FOLLOW_UP_DAYS_MAX)
 
     @cached_property
     def guarded_attributes(self) -> frozenset[str]:

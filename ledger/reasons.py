@@ -25,6 +25,7 @@ ACT_VOIDED = "act_voided"
 NOT_YOURS = "not_yours"
 DEAL_BY_NON_OWNER = "deal_by_non_owner"
 FOLLOW_UP_BY_NON_OWNER = "follow_up_by_non_owner"
+CONTACT_UNKNOWN = "contact_unknown"
 
 SENTENCES: dict[str, str] = {
     OWNED_BY_ANOTHER: "The customer belongs to somebody else.",
@@ -50,5 +51,6 @@ SENTENCES: dict[str, str] = {
     NOT_YOURS: "Only who recorded it, or a manager over the customer, may correct it.",
     DEAL_BY_NON_OWNER: "The deal was made by somebody who does not own the customer.",
     FOLLOW_UP_BY_NON_OWNER: "The follow-up was made by somebody who does not own the customer.",
+    CONTACT_UNKNOWN: "The follow-up names a contact that the customer does not have.",
 }
 """What each code means, as one sentence for people."""

@@ -82,6 +82,14 @@ class Settled:
             return Unregistered()
         return found
 
+    def existing(self, customer: str) -> str:
+        """Return the customer that is meant: of one that was entered twice the one that exists.
+
+        Raises NotLoadedError.
+        """
+        found = self.customer(customer)
+        return (found.existing or customer) if isinstance(found, Refused) else customer
+
     def version(self, customer: str) -> int:
         """Return the version of the customer's ownership stream, 0 while it is empty."""
         return self.versions.get(customer, 0)
@@ -137,16 +145,15 @@ class Settled:
             case decisions.RegistrationRefused():
                 self._refuse_registration(data, effective)
             case decisions.CustomerChanged():
-                self._change(customer, cause.data, effective)
+                self._change(cause.data, data, effective)
             case decisions.OwnershipGranted():
-                day = organisation.day(effective).isoformat()
-                self.grants[data.owner, day] = self.grants_of(data.owner, day) + 1
-                self.touched.add(("grants", data.owner, day))
+                if not data.opening:
+                    self._count_grant(data.owner, organisation.day(effective).isoformat())
                 self._begin(customer, data.owner, effective, data.protected_until)
             case decisions.OwnershipAssigned():
                 self._begin(customer, data.owner, effective, data.protected_until)
             case decisions.OwnershipReleased():
-                self._end(customer, effective)
+                self._end(customer, effective, cause.recorded)
             case decisions.Noted():
                 self._note(customer, cause, effective)
             case _:
@@ -176,10 +183,14 @@ class Settled:
         self.touched.add(("identifier", system, key))
 
     def _change(
-        self, customer: str, request: requests.CustomerChangeRequested, effective: datetime
+        self,
+        request: requests.CustomerChangeRequested,
+        decision: decisions.CustomerChanged,
+        effective: datetime,
     ) -> None:
+        customer = decision.customer
         before = self._admitted(customer)
-        after = replace(changed(before, request), effective=effective)
+        after = replace(changed(before, request, decision), effective=effective)
         for system, key in before.identifiers.items():
             if after.identifiers.get(system) != key:
                 self._take_identifier(system, key, None)
@@ -187,6 +198,10 @@ class Settled:
             if before.identifiers.get(system) != key:
                 self._take_identifier(system, key, customer)
         self.customers[customer] = after
+
+    def _count_grant(self, person: str, day: str) -> None:
+        self.grants[person, day] = self.grants_of(person, day) + 1
+        self.touched.add(("grants", person, day))
 
     def _count(self, person: str, held: int, held_won: int) -> None:
         found = self.holdings_of(person)
@@ -202,11 +217,11 @@ class Settled:
         self._count(owner, 1, found.won_deals > 0)
         self.customers[customer] = taken(found, owner, effective, protected_until)
 
-    def _end(self, customer: str, effective: datetime) -> None:
+    def _end(self, customer: str, effective: datetime, recorded: datetime) -> None:
         found = self._admitted(customer)
         if isinstance(found.tenure, Held):
             self._count(found.tenure.owner, -1, -(found.won_deals > 0))
-        self.customers[customer] = given_up(found, effective)
+        self.customers[customer] = given_up(found, effective, recorded)
 
     def _note(self, customer: str, cause: Event, effective: datetime) -> None:
         data = cause.data
@@ -264,6 +279,18 @@ class Settled:
         self.touched.add(("customer", customer))
         if isinstance(found.tenure, Held):
             self._count(found.tenure.owner, 0, (after.won_deals > 0) - (found.won_deals > 0))
+
+
+def subject(settled: Settled, request: Event) -> str:
+    """Return the customer whose state the request is decided on.
+
+    That is the one that it names; of one that was entered twice, the one that exists. Raises
+    NotLoadedError.
+    """
+    named: str = request.data.customer
+    if isinstance(request.data, requests.RegistrationRequested):
+        return named
+    return settled.existing(named)
 
 
 def _counts(act: Act) -> int:

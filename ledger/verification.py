@@ -25,7 +25,6 @@ from ledger.deciding import (
     ownership_stream,
     parking_event,
     request_stream,
-    subject,
 )
 from ledger.envelope import Event, StoredEvent, decode
 from ledger.errors import LedgerError
@@ -33,7 +32,7 @@ from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import RequestParked
 from ledger.events.requests import RequestUnparked
 from ledger.folding import Folding
-from ledger.settled import Settled
+from ledger.settled import Settled, subject
 from ledger.store import arrays
 from ledger.store.appending import NewEvent
 from ledger.store.reading import head, read_at, read_requests
@@ -58,9 +57,8 @@ _REQUEST_IDS = """
 SELECT request_id, caller, first_position, events FROM ledger.request_ids
 WHERE (request_id, caller) > (%s, %s) ORDER BY request_id, caller LIMIT %s
 """
-_ENFORCED = """
-SELECT position FROM ledger.consumer_progress WHERE consumer = %s AND partition = 0
-"""
+# A row for each partition of the customers: what lies behind the least, some may not have reached.
+_ENFORCED = "SELECT count(*), min(position) FROM ledger.consumer_progress WHERE consumer = %s"
 # Who follows the log, and how far each of them has seen it.
 _SEEN = """
 SELECT 'consumer ' || consumer, max(position) FROM ledger.consumer_progress GROUP BY consumer
@@ -136,8 +134,7 @@ def verify_log(
     """
     arrays.register(connection)
     # In this order: what has been seen of the log, and who has come how far, is in the log by then.
-    row = connection.execute(_ENFORCED, (ENFORCER,)).fetchone()
-    enforced = int(row[0]) if row else 0
+    partitions, least = connection.execute(_ENFORCED, (ENFORCER,)).fetchall()[0]
     top = head(connection)
     audit = _Audit(connection, catalogue, deciders() if versions is None else versions)
     report = Report()
@@ -145,7 +142,9 @@ def verify_log(
         while audit.position < top:
             audit.check_page(top)
             progress(audit.position)
-        audit.check_end(min(enforced, top))
+        # Of a single partition, what was dealt with shows as well how far it has come.
+        dealt_with = audit.folding.dealt_with if partitions <= 1 else 0
+        audit.check_end(max(min(least or 0, top), dealt_with))
     except DiffersError as error:
         position = audit.position if error.position is None else error.position
         report.failure = Failure(position, error.check, str(error))
@@ -234,7 +233,7 @@ class _Audit:
             raise found
 
     def check_end(self, enforced: int) -> None:
-        """Check what only shows when all was read; ``enforced`` is the enforcer's position."""
+        """Check what only shows when all was read; ``enforced`` is how far all was decided."""
         self._request_ids.check_end(self.position)
         self._check_passed_over(enforced)
         self._check_tail()
@@ -249,7 +248,7 @@ class _Audit:
         passed = [
             position
             for position, customer in folding.open.items()
-            if position <= max(enforced, folding.dealt_with) and customer not in waiting
+            if position <= enforced and customer not in waiting
         ]
         for start in range(0, len(passed), PAGE_EVENTS):
             stored = read_at(self._connection, passed[start : start + PAGE_EVENTS])

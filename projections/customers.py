@@ -1,7 +1,8 @@
 """Customers: what is known of each, and finding them by name, number or phone.
 
 A customer is shown from its registration on (``pending``), and is admitted or refused as decided.
-A change shows once it is decided to hold. The territory is the one that the last decision stated.
+A change shows once it is decided to hold. Territory and group parent are those that the last
+decision stated; until there is one the parent is the one that was asked for.
 """
 
 from __future__ import annotations
@@ -315,6 +316,7 @@ class _Batch:
                 if row["state"] == "pending":
                     row.update(
                         state="admitted",
+                        parent=data.parent,
                         territory=data.territory,
                         admitted_at=event.effective,
                         known_from=data.known_from,
@@ -368,11 +370,9 @@ class _Batch:
         customer, data = decision.customer, cause.data
         row = self._row(customer)
         removed = frozenset(data.removed)
-        row["territory"] = decision.territory
+        row.update(territory=decision.territory, parent=decision.parent)
         if data.territory is not None:
             row["explicit_territory"] = data.territory
-        if data.parent is not None:
-            row["parent"] = data.parent
         if data.closed is not None:
             row["state"] = "closed" if data.closed else "admitted"
         row["attributes"] = {
@@ -392,8 +392,6 @@ class _Batch:
     def _remove(self, customer: str, row: dict[str, Any], removed: frozenset[str]) -> None:
         if "territory" in removed:
             row["explicit_territory"] = None
-        if "parent" in removed:
-            row["parent"] = None
         for word in removed:
             kind, _, part = word.partition(":")
             table = _REMOVED.get(kind)
@@ -524,8 +522,9 @@ class Customer:
 
     ``name`` is None where it was erased. ``state`` is ``pending``, ``admitted``, ``refused`` (for
     ``reason``; ``existing`` is the customer that is meant instead) or ``closed``. ``territory``
-    is as decided last, ``explicit_territory`` the one that was named. ``registered_at`` is when
-    the registration was recorded, ``admitted_at`` when the admission took effect.
+    and ``parent`` are as decided last, ``explicit_territory`` is the one that was named.
+    ``registered_at`` is when the registration was recorded, ``admitted_at`` when the admission took
+    effect.
     """
 
     customer: str

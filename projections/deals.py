@@ -1,7 +1,8 @@
 """Deals won and lost: each as corrected, voided ones marked, by the owner or by somebody else.
 
 A correction or voiding waits until its decision; it holds where that is Noted, and is dropped
-where that is CorrectionRefused.
+where that is CorrectionRefused. What counts is a deal that was decided to be one at a customer of
+ours, and that stands: a deal at what was never admitted is shown with its remark, and is nobody's.
 """
 
 from __future__ import annotations
@@ -237,8 +238,14 @@ class Deal:
 
     @property
     def stands(self) -> bool:
-        """Whether it counts: it was not voided."""
+        """Whether it was not voided."""
         return self.voided_position is None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts: it stands, and was decided to be at a customer that was admitted."""
+        is_decided = self.decided_position is not None
+        return self.stands and is_decided and self.remark != reasons.CUSTOMER_NOT_ADMITTED
 
     @property
     def by_owner(self) -> bool | None:
@@ -248,7 +255,7 @@ class Deal:
 
 @dataclass(frozen=True, slots=True)
 class DealTotal:
-    """How many deals that stand had an outcome, and their value in one currency.
+    """How many deals that count had an outcome, and their value in one currency.
 
     ``currency`` and ``amount`` are None for the deals without a value.
     """
@@ -270,7 +277,7 @@ _OF_CUSTOMER = f"{_COLUMNS} WHERE d.customer = %s AND d.position > %s ORDER BY d
 _OF_PERSON = f"{_COLUMNS} WHERE d.person = %s AND d.position > %s ORDER BY d.position LIMIT %s"
 _TOTALS = """
 SELECT outcome, currency, count(*), sum(amount) FROM projections.deals
-WHERE voided IS NULL
+WHERE voided IS NULL AND decided IS NOT NULL AND remark IS DISTINCT FROM %(not_admitted)s
   AND (%(customer)s::text IS NULL OR customer = %(customer)s)
   AND (%(person)s::text IS NULL OR person = %(person)s)
 GROUP BY outcome, currency ORDER BY outcome DESC, currency
@@ -300,8 +307,13 @@ def of_person(
 def totals(
     connection: Connection[Any], *, customer: str | None = None, person: str | None = None
 ) -> list[DealTotal]:
-    """Return what stands, won before lost, by currency: of all, a customer or a person."""
-    rows = connection.execute(_TOTALS, {"customer": customer, "person": person})
+    """Return what counts, won before lost, by currency: of all, a customer or a person."""
+    asked = {
+        "customer": customer,
+        "person": person,
+        "not_admitted": reasons.CUSTOMER_NOT_ADMITTED,
+    }
+    rows = connection.execute(_TOTALS, asked)
     return [DealTotal(*row) for row in rows]
 
 

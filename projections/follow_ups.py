@@ -270,10 +270,13 @@ class FollowUp:
 
 
 def by_owner(decided_position: int | None, remark: str | None, by_non_owner: str) -> bool | None:
-    """Say what a decision's remark tells about who did it; None where it does not tell."""
-    if decided_position is None or remark not in (None, by_non_owner):
+    """Say what a decision's remark tells about who did it; None where it does not tell.
+
+    Of a contact only the owner's follow-ups are told that it is unknown.
+    """
+    if decided_position is None or remark not in (None, by_non_owner, reasons.CONTACT_UNKNOWN):
         return None
-    return remark is None
+    return remark != by_non_owner
 
 
 _COLUMNS = """

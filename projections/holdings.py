@@ -39,7 +39,8 @@ _CUSTOMERS = Table(
     won_deals integer NOT NULL
     """,
 )
-# Follow-ups (outcome NULL) and deals; a deal counts unless its customer was not admitted yet.
+# Follow-ups (outcome NULL) and deals. At what was never admitted there are none: neither do they
+# count for anybody, nor can they be corrected.
 _ACTS = Table(
     "holding_acts",
     """
@@ -48,13 +49,12 @@ _ACTS = Table(
     person   text COLLATE "C" NOT NULL,
     at       timestamptz NOT NULL,
     outcome  text COLLATE "C",
-    stands   boolean NOT NULL,
-    counts   boolean NOT NULL
+    stands   boolean NOT NULL
     """,
     ("CREATE INDEX holding_acts_person ON holding_acts (person, at) WHERE stands",),
 )
 _LOAD_ACTS = """
-SELECT act, customer, person, at, outcome, stands, counts FROM holding_acts WHERE act = ANY(%b)
+SELECT act, customer, person, at, outcome, stands FROM holding_acts WHERE act = ANY(%b)
 """
 _AMEND_ACTS = """
 UPDATE holding_acts a SET at = r.at, outcome = r.outcome, stands = r.stands
@@ -67,15 +67,15 @@ WHERE a.act = given.act
 # makes of the people. An act that was recorded before is passed over, as the deciders do.
 _FOLD = """
 WITH recorded AS (
-    INSERT INTO holding_acts (act, customer, person, at, outcome, stands, counts)
-    SELECT r.act, r.customer, r.person, r.at, r.outcome, r.standing = 1, r.counting = 1
-    FROM unnest(%b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::text[], %b::integer[],
-                %b::integer[]) AS r(act, customer, person, at, outcome, standing, counting)
+    INSERT INTO holding_acts (act, customer, person, at, outcome, stands)
+    SELECT r.act, r.customer, r.person, r.at, r.outcome, r.standing = 1
+    FROM unnest(%b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::text[], %b::integer[])
+        AS r(act, customer, person, at, outcome, standing)
     ON CONFLICT (act) DO NOTHING
-    RETURNING customer, outcome, stands, counts
+    RETURNING customer, outcome, stands
 ), won AS (
     SELECT customer, sum(n)::integer AS n FROM (
-        SELECT customer, (outcome = 'won' AND stands AND counts)::integer AS n
+        SELECT customer, (outcome = 'won' AND stands)::integer AS n
         FROM recorded WHERE outcome IS NOT NULL
         UNION ALL
         SELECT * FROM unnest(%b::text[], %b::integer[])) AS each(customer, n)
@@ -119,12 +119,11 @@ class _Act:
     at: datetime
     outcome: str | None
     stands: bool
-    counts: bool
 
     @property
     def won(self) -> int:
         """How much it adds to the won deals of its customer."""
-        return int(self.outcome == "won" and self.stands and self.counts)
+        return int(self.outcome == "won" and self.stands)
 
 
 @dataclass(slots=True)
@@ -138,7 +137,9 @@ class _Batch:
     people: set[str] = field(default_factory=set)
 
     def record(self, cause: Event, decision: decisions.Noted) -> None:
-        """Take in a follow-up or deal that was noted."""
+        """Take in a follow-up or deal that was noted at a customer of ours."""
+        if decision.remark == CUSTOMER_NOT_ADMITTED:
+            return
         data = cause.data
         if isinstance(data, requests.FollowUpLogged):
             act, outcome = data.follow_up, None
@@ -146,9 +147,8 @@ class _Batch:
             act, outcome = data.deal, data.outcome
         self.people.add(data.person)
         if act not in self.recorded:
-            counts = decision.remark != CUSTOMER_NOT_ADMITTED
             self.recorded[act] = _Act(
-                act, decision.customer, data.person, cause.occurred, outcome, True, counts
+                act, decision.customer, data.person, cause.occurred, outcome, True
             )
 
     def amend(self, act_id: str, cause: Event) -> None:
@@ -252,7 +252,6 @@ def _write(connection: Connection[Any], batch: _Batch) -> None:
             instants([each.at for each in acts]),
             texts([each.outcome for each in acts]),
             int4_array([int(each.stands) for each in acts]),
-            int4_array([int(each.counts) for each in acts]),
             texts(list(batch.won)),
             int4_array(list(batch.won.values())),
             texts(list(batch.owners)),

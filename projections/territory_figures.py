@@ -2,7 +2,8 @@
 
 Only claims are counted as they are decided: by the claimant's home territory of that moment and
 by day. Everything else is computed when it is asked for, from the other read models, so that it
-follows a customer from one territory to another.
+follows a customer from one territory to another. Deals and follow-ups count once they were decided
+to be at a customer that was admitted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from psycopg import Connection
 from ledger.envelope import Event
 from ledger.events import decisions
 from ledger.events import organisation as facts
+from ledger.reasons import CUSTOMER_NOT_ADMITTED
 from ledger.store.arrays import text_array
 from projections.base import Change, Table
 from projections.batches import write
@@ -151,7 +153,7 @@ def _homes(connection: Connection[Any], events: Sequence[Event]) -> dict[str, st
 
 @dataclass(frozen=True, slots=True)
 class WonDeals:
-    """Deals won that stand, and their value in one currency (None: those without a value)."""
+    """Deals won that count, and their value in one currency (None: those without a value)."""
 
     currency: str | None
     deals: int
@@ -205,13 +207,13 @@ GROUP BY territory, reason ORDER BY reason
 _DEALS = """
 SELECT o.customer_territory, d.outcome, d.currency, count(*), sum(d.amount)
 FROM projections.deals d LEFT JOIN projections.ownership o ON o.customer = d.customer
-WHERE d.voided IS NULL
+WHERE d.voided IS NULL AND d.decided IS NOT NULL AND d.remark IS DISTINCT FROM %s
 GROUP BY o.customer_territory, d.outcome, d.currency ORDER BY d.currency
 """
 _FOLLOW_UPS = """
 SELECT o.customer_territory, count(*)
 FROM projections.follow_ups f LEFT JOIN projections.ownership o ON o.customer = f.customer
-WHERE f.voided IS NULL
+WHERE f.voided IS NULL AND f.decided IS NOT NULL AND f.remark IS DISTINCT FROM %s
 GROUP BY o.customer_territory
 """
 _DAYS = """
@@ -229,13 +231,16 @@ def figures(connection: Connection[Any]) -> list[FiguresOfTerritory]:
     before that.
     """
     customers = {row[0]: row[1:] for row in connection.execute(_CUSTOMERS)}
-    follow_ups: dict[str | None, int] = dict(connection.execute(_FOLLOW_UPS).fetchall())
+    not_admitted = (CUSTOMER_NOT_ADMITTED,)
+    follow_ups: dict[str | None, int] = dict(
+        connection.execute(_FOLLOW_UPS, not_admitted).fetchall()
+    )
     claims: dict[str | None, dict[str, int]] = {}
     for territory, reason, count in connection.execute(_CLAIMS):
         claims.setdefault(territory, {})[reason] = count
     won: dict[str | None, list[WonDeals]] = {}
     lost: Counter[str | None] = Counter()
-    for territory, outcome, currency, count, amount in connection.execute(_DEALS):
+    for territory, outcome, currency, count, amount in connection.execute(_DEALS, not_admitted):
         if outcome == "won":
             won.setdefault(territory, []).append(WonDeals(currency, count, amount))
         else:

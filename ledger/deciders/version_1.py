@@ -7,7 +7,7 @@ situation (settled state, request, facts) and returns the one decision that foll
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ledger import reasons
@@ -18,7 +18,7 @@ from ledger.events import decisions, requests
 from ledger.events.values import Identifier
 from ledger.organisation import Import, OrganisationAt, Person
 from ledger.policy import Policy
-from ledger.settled import Act, Settled
+from ledger.settled import Act, Settled, subject
 
 # A chain of group parents longer than this is a mistake of whoever entered it.
 GROUP_DEPTH_MAX = 32
@@ -38,6 +38,17 @@ class Situation:
     effective: datetime
     # An imported row older than the customer's last decision.
     out_of_order: bool
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether it is a row of an opening balance: of an import, and without a date of its own.
+
+        An importer may as well state the cut-over for such a row.
+        """
+        opened, request = self.opened_import, self.request
+        return opened is not None and (
+            "occurred" not in request.envelope or request.occurred == opened.cut_over
+        )
 
 
 def decide(settled: Settled, request: Event, organisation: OrganisationAt) -> Draft:
@@ -81,12 +92,9 @@ def _switch(situation: Situation, guards: dict[str, int]) -> decisions.Decision:
 
 def situate(settled: Settled, request: Event, organisation: OrganisationAt) -> Situation:
     """Find out which customer is meant, under which policy, and when the decision holds."""
-    customer_id: str = request.data.customer
+    # Entered twice: what is asked of the duplicate is decided on the customer that exists.
+    customer_id = subject(settled, request)
     customer = settled.customer(customer_id)
-    if not isinstance(request.data, requests.RegistrationRequested):
-        # Entered twice: what is asked of the duplicate is decided on the customer that exists.
-        customer_id = existing(settled, customer_id)
-        customer = settled.customer(customer_id)
     opened = request.import_id and organisation.import_(request.import_id)
     opened_import = opened if opened and not opened.closed else None
     last = customer.effective
@@ -103,12 +111,6 @@ def situate(settled: Settled, request: Event, organisation: OrganisationAt) -> S
         asked if last is None else max(asked, last),
         out_of_order,
     )
-
-
-def existing(settled: Settled, customer: str) -> str:
-    """Return the customer that is meant: of one whose identifier was taken the one that has it."""
-    found = settled.customer(customer)
-    return customer if not isinstance(found, Refused) else found.existing or customer
 
 
 def asked_for(request: Event, opened_import: Import | None) -> datetime:
@@ -144,7 +146,7 @@ def decide_registration(
             return decisions.RegistrationRefused(
                 customer, reasons.IDENTIFIER_TAKEN, holder, identifier.system
             )
-    parent = None if request.parent is None else existing(situation.settled, request.parent)
+    parent = None if request.parent is None else situation.settled.existing(request.parent)
     if parent is not None and not isinstance(situation.settled.customer(parent), Admitted):
         return decisions.RegistrationRefused(customer, reasons.PARENT_UNKNOWN)
     return decisions.CustomerAdmitted(
@@ -178,8 +180,10 @@ def decide_change(
         if holder is not None and holder != customer_id:
             field = f"identifier:{identifier.system}"
             return decisions.ChangeRefused(customer_id, reasons.IDENTIFIER_TAKEN, (field,), holder)
+    parent = customer.parent
     if request.parent is not None:
-        problem = _parent_problem(situation, request.parent)
+        parent = situation.settled.existing(request.parent)
+        problem = _parent_problem(situation, parent)
         if problem is not None:
             return decisions.ChangeRefused(customer_id, problem, ("parent",))
     removed = frozenset(request.removed)
@@ -190,7 +194,9 @@ def decide_change(
     }
     explicit = None if "territory" in removed else request.territory or customer.territory
     return decisions.CustomerChanged(
-        customer_id, situation.policy.territory_of(explicit, attributes)
+        customer_id,
+        situation.policy.territory_of(explicit, attributes),
+        None if "parent" in removed else parent,
     )
 
 
@@ -232,7 +238,6 @@ def _parent_problem(situation: Situation, parent: str) -> str | None:
     for _ in range(GROUP_DEPTH_MAX):
         if above is None:
             return None
-        above = existing(situation.settled, above)
         if above == situation.customer_id:
             return reasons.GROUP_CYCLE
         found = situation.settled.customer(above)
@@ -302,14 +307,16 @@ def limits(
     territory = policy.territory_of(customer.territory, customer.attributes)
     if not in_scope(organisation, policy, person, territory):
         yield Obstacle(reasons.OUTSIDE_TERRITORY)
-    for former in customer.former:
-        if former.person == person.person and policy.cooldown_days:
-            ends = organisation.days_after(former.ended, policy.cooldown_days)
-            if effective < ends:
-                yield Obstacle(reasons.COOLDOWN, ends)
+    ended = customer.ended(person.person)
+    if ended is not None and policy.cooldown_days:
+        ends = organisation.days_after(ended, policy.cooldown_days)
+        if effective < ends:
+            yield Obstacle(reasons.COOLDOWN, ends)
     held = held_towards_limit(situation.settled, policy, person.person, guards)
     if policy.holding_limit is not None and held >= policy.holding_limit:
         yield Obstacle(reasons.HOLDING_LIMIT)
+    if situation.is_opening:
+        return  # on the day of the cut-over nobody claimed it
     day = organisation.day(effective)
     grants = situation.settled.grants_of(person.person, day.isoformat())
     guards["grants"] = grants
@@ -356,6 +363,7 @@ def _grant(
         territory_of(situation, customer),
         protected_until(situation),
         waived,
+        True if situation.is_opening else None,
     )
 
 
@@ -463,23 +471,55 @@ def _is_admin(situation: Situation) -> bool:
 
 
 def decide_follow_up(situation: Situation, request: requests.FollowUpLogged) -> decisions.Noted:
-    """Note a follow-up, and whether it was the owner's."""
-    return _note(situation, request.person, reasons.FOLLOW_UP_BY_NON_OWNER)
+    """Note a follow-up, whether it was the owner's, and whether its contact is the customer's."""
+    customer = situation.customer
+    noted = _note(situation, request.person, reasons.FOLLOW_UP_BY_NON_OWNER, owner_then(situation))
+    if noted.remark is None and request.contact is not None and isinstance(customer, Admitted):
+        known = request.contact in customer.contacts
+        return noted if known else replace(noted, remark=reasons.CONTACT_UNKNOWN)
+    return noted
 
 
 def decide_deal(situation: Situation, request: requests.DealRecorded) -> decisions.Noted:
     """Note a deal, and whether it was the owner's."""
-    return _note(situation, request.person, reasons.DEAL_BY_NON_OWNER)
+    return _note(situation, request.person, reasons.DEAL_BY_NON_OWNER, owner_now(situation))
 
 
-def _note(situation: Situation, person: str, by_non_owner: str) -> decisions.Noted:
-    customer = situation.customer
-    if not isinstance(customer, Admitted):
-        return decisions.Noted(situation.customer_id, reasons.CUSTOMER_NOT_ADMITTED)
+def _note(
+    situation: Situation, person: str, by_non_owner: str, owner: str | None
+) -> decisions.Noted:
+    customer_id = situation.customer_id
+    if not isinstance(situation.customer, Admitted):
+        return decisions.Noted(customer_id, reasons.CUSTOMER_NOT_ADMITTED)
     if situation.out_of_order:
-        return decisions.Noted(situation.customer_id, reasons.HISTORY_OUT_OF_ORDER, customer.owner)
-    remark = None if customer.owner == person else by_non_owner
-    return decisions.Noted(situation.customer_id, remark, customer.owner)
+        return decisions.Noted(customer_id, reasons.HISTORY_OUT_OF_ORDER, owner)
+    return decisions.Noted(customer_id, None if owner == person else by_non_owner, owner)
+
+
+def owner_now(situation: Situation) -> str | None:
+    """Return the customer's owner, None where nobody owns it."""
+    customer = situation.customer
+    return customer.owner if isinstance(customer, Admitted) else None
+
+
+def owner_then(situation: Situation) -> str | None:
+    """Return whose the customer was when a follow-up happened, where it may be entered so late.
+
+    Else, and where nobody knows whose it was then, the present owner is what counts. Imported rows
+    take effect when they happened, and never need this.
+    """
+    customer, request = situation.customer, situation.request
+    happened, recorded = request.occurred, request.recorded
+    if (
+        not isinstance(customer, Admitted)
+        or situation.opened_import is not None
+        or happened >= recorded
+    ):
+        return owner_now(situation)
+    days = situation.policy.late_follow_up_days
+    if situation.organisation.days_after(happened, days) < recorded:
+        return customer.owner
+    return customer.owner_at(happened) if customer.remembers(happened) else customer.owner
 
 
 def decide_correction(

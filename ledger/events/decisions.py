@@ -7,6 +7,7 @@ envelope (see ledger/envelope.py). Reason codes are listed in ledger/reasons.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ledger.events.values import Identifier, Instant
 
@@ -15,7 +16,8 @@ from ledger.events.values import Identifier, Instant
 class CustomerAdmitted:
     """The customer is in the ledger, in the pool of ``territory`` (None: anybody may claim).
 
-    ``known_from`` is the moment before which nobody knows whose the customer was.
+    ``known_from`` is the moment before which nobody knows whose the customer was. ``parent`` is
+    the group parent as decided: where a duplicate was named, the customer that exists.
     """
 
     customer: str
@@ -38,10 +40,14 @@ class RegistrationRefused:
 
 @dataclass(frozen=True, slots=True)
 class CustomerChanged:
-    """The change holds as it was asked; ``territory`` is the customer's from now on."""
+    """The change holds as it was asked; ``territory`` is the customer's from now on.
+
+    So is ``parent``, the group parent: where a duplicate was named, the customer that exists.
+    """
 
     customer: str
     territory: str | None = None
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,8 @@ class OwnershipGranted:
 
     ``owner_territory`` and ``customer_territory`` are those of this moment. ``limits_waived`` are
     the reasons for which the policy in force would have refused the claim, had the policy of its
-    import not waived them.
+    import not waived them. ``opening`` marks the grant of an opening balance, which is no claim of
+    its day.
     """
 
     customer: str
@@ -69,6 +76,7 @@ class OwnershipGranted:
     customer_territory: str | None = None
     protected_until: Instant | None = None
     limits_waived: tuple[str, ...] = ()
+    opening: Literal[True] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,9 @@ class ReleaseRefused:
 class Noted:
     """The request stands as a fact and nothing else follows.
 
-    ``remark`` is a code such as ``deal_by_non_owner``; ``owner`` the owner at that moment.
+    ``remark`` is a code such as ``deal_by_non_owner``; ``owner`` the owner at that moment. Of a
+    follow-up that was entered late, within the days of the policy, both speak of the time at which
+    it happened.
     """
 
     customer: str

@@ -161,6 +161,7 @@ def _customer_json(customer: Customer) -> dict[str, Any]:
             return {
                 "status": "admitted",
                 "effective": customer.effective,
+                "known_from": customer.known_from,
                 "kind": customer.kind,
                 "territory": customer.territory,
                 "attributes": customer.attributes,
@@ -168,8 +169,9 @@ def _customer_json(customer: Customer) -> dict[str, Any]:
                 "parent": customer.parent,
                 "closed": customer.closed,
                 "held": held or None,
-                "former": [[each.person, each.ended] for each in customer.former],
+                "former": [[each.person, each.began, each.ended] for each in customer.former],
                 "won_deals": customer.won_deals,
+                "contacts": sorted(customer.contacts),
             }
 
 
@@ -186,6 +188,7 @@ def _customer(state: dict[str, Any] | None) -> Customer:
     held = state["held"]
     return Admitted(
         effective,
+        datetime.fromisoformat(state["known_from"]),
         state["kind"],
         state["territory"],
         state["attributes"],
@@ -193,9 +196,14 @@ def _customer(state: dict[str, Any] | None) -> Customer:
         state["parent"],
         state["closed"],
         Held(held[0], datetime.fromisoformat(held[1]), _moment(held[2])) if held else Free(),
-        tuple(FormerOwner(each[0], datetime.fromisoformat(each[1])) for each in state["former"]),
+        tuple(_former(*each) for each in state["former"]),
         state["won_deals"],
+        frozenset(state["contacts"]),
     )
+
+
+def _former(person: str, began: str, ended: str) -> FormerOwner:
+    return FormerOwner(person, datetime.fromisoformat(began), datetime.fromisoformat(ended))
 
 
 def _act_json(act: Act | None) -> list[Any] | None:

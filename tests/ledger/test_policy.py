@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ledger.events.values import Attribute
-from ledger.policy import Condition, Policy, TerritoryRule, without_limits
+from ledger.policy import (
+    LATE_FOLLOW_UP_DAYS_MAX,
+    Condition,
+    Policy,
+    TerritoryRule,
+    without_limits,
+)
 
 MONEY: Attribute = {"money": {"amount": "1054.00", "currency": "CNY"}}
 TAGS: Attribute = {"set": ["key account", "vip"]}
@@ -227,6 +233,12 @@ def test_a_policy_survives_its_json() -> None:
 def test_a_policy_that_says_nothing_sensible_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Policy.model_validate(fields)
+
+
+def test_how_late_a_follow_up_may_come_is_bounded_by_what_is_remembered() -> None:
+    assert Policy(late_follow_up_days=LATE_FOLLOW_UP_DAYS_MAX).late_follow_up_days == 92
+    with pytest.raises(ValidationError):
+        Policy(late_follow_up_days=LATE_FOLLOW_UP_DAYS_MAX + 1)
 
 
 @pytest.mark.parametrize("period", ["cooldown_days", "protection_days", "late_follow_up_days"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from ledger.customer import (
     FORMER_OWNERS_MAX,
+    FORMER_OWNERSHIPS_MAX,
     Admitted,
     FormerOwner,
     Free,
@@ -23,6 +26,7 @@ from ledger.envelope import Event
 from ledger.events import decisions as d
 from ledger.events import requests as r
 from ledger.organisation import Organisation
+from ledger.policy import LATE_FOLLOW_UP_DAYS_MAX
 from ledger.settled import Act, Holdings, Key, NotLoadedError, Settled
 from ledger.store.guards import _put, state_of
 from tests.specs.story import START
@@ -37,7 +41,7 @@ def cause(data: r.Request, actor: str = "per_a") -> Event:
 
 
 def customer(**fields: Any) -> Admitted:
-    return Admitted(START, "organisation", None, {}, {}, **fields)
+    return Admitted(START, START, "organisation", None, {}, {}, **fields)
 
 
 # --- what is not loaded -------------------------------------------------------------------------
@@ -141,21 +145,102 @@ def test_a_correction_that_leaves_the_outcome_changes_no_count() -> None:
 
 # --- former owners ------------------------------------------------------------------------------
 
+DAY_LONG = timedelta(days=1)
 
-def test_former_owners_are_remembered_each_once_the_last_first() -> None:
-    one = customer()
-    for number in (1, 2, 1, 3):
-        one = given_up(taken(one, f"per_{number}", START, None), LATER)
-    assert one.former == tuple(FormerOwner(f"per_{number}", LATER) for number in (3, 1, 2))
+
+def owned_in_turn(people: Sequence[str], days: float = 1, recorded: datetime | None = None) -> Any:
+    """A customer that each owned for so many days, the last until LATER; recorded as it happened.
+
+    With ``recorded`` all of it was recorded at that time, as by an import.
+    """
+    one = replace(customer(), known_from=START - timedelta(days=10_000))
+    for number, person in enumerate(people, 1 - len(people)):
+        ended = LATER + number * timedelta(days=days)
+        one = taken(one, person, ended - timedelta(days=days), None)
+        one = given_up(one, ended, recorded or ended)
+    return one
+
+
+def test_former_ownerships_are_remembered_the_last_first() -> None:
+    one = owned_in_turn(["per_1", "per_2", "per_1"])
+    assert one.former == (
+        FormerOwner("per_1", LATER - DAY_LONG, LATER),
+        FormerOwner("per_2", LATER - 2 * DAY_LONG, LATER - DAY_LONG),
+        FormerOwner("per_1", LATER - 3 * DAY_LONG, LATER - 2 * DAY_LONG),
+    )
     assert one.tenure == Free()
+    assert [one.ended(each) for each in ("per_1", "per_2", "per_3")] == [
+        LATER,
+        LATER - DAY_LONG,
+        None,
+    ]
 
 
-def test_former_owners_are_bounded() -> None:
+def test_of_what_ended_long_ago_only_the_last_of_each_owner_is_remembered() -> None:
+    """The cooldown may ask for those for ever, and nothing can ask for the others."""
+    one = owned_in_turn(["per_1", "per_2", "per_1", "per_2", "per_1"], days=60)
+    assert [(each.person, (LATER - each.ended).days) for each in one.former] == [
+        ("per_1", 0),
+        ("per_2", 60),
+    ]
+    many = owned_in_turn([f"per_{number}" for number in range(20)], days=60)
+    assert [each.person for each in many.former] == [
+        f"per_{number}" for number in range(19, 19 - FORMER_OWNERS_MAX, -1)
+    ]
+
+
+def test_what_is_forgotten_depends_on_when_its_end_was_recorded() -> None:
+    """An imported history may be of long ago when it is recorded: nobody can ask for it live."""
+    one = owned_in_turn(["per_1", "per_2"] * 5, recorded=LATER + timedelta(days=1_000))
+    assert [each.person for each in one.former] == ["per_2", "per_1"]
+
+
+def test_everything_that_a_policy_can_ask_for_is_remembered() -> None:
+    hours = [f"per_{number % 2}" for number in range(FORMER_OWNERSHIPS_MAX - 1)]
+    days = LATE_FOLLOW_UP_DAYS_MAX / len(hours)
+    one = owned_in_turn(hours, days)
+    assert len(one.former) == len(hours)
+    for number, person in enumerate(reversed(hours)):
+        moment = LATER - (number + 0.5) * timedelta(days=days)
+        assert one.remembers(moment)
+        assert one.owner_at(moment) == person
+
+
+def test_what_ended_as_it_began_takes_nobodys_place() -> None:
+    one = owned_in_turn(["per_1"])
+    for number in range(FORMER_OWNERSHIPS_MAX):
+        one = given_up(taken(one, f"per_{number % 2}", LATER, None), LATER, LATER)
+    assert [each.person for each in one.former] == ["per_1", "per_0", "per_1"]
+    assert one.owner_at(LATER - timedelta(microseconds=1)) == "per_1"
+
+
+def test_former_ownerships_are_bounded() -> None:
+    one = owned_in_turn([f"per_{number % 9}" for number in range(3 * FORMER_OWNERSHIPS_MAX)], 0.5)
+    assert len(one.former) == FORMER_OWNERSHIPS_MAX
+    reach = one.former[-1].began
+    assert one.remembers(reach)
+    assert not one.remembers(reach - timedelta(microseconds=1))
+
+
+def test_an_ownership_counts_from_its_beginning_to_just_before_its_end() -> None:
+    one = taken(owned_in_turn(["per_1"]), "per_2", LATER + DAY_LONG, None)
+    tick = timedelta(microseconds=1)
+    moments = {
+        LATER - DAY_LONG - tick: None,
+        LATER - DAY_LONG: "per_1",
+        LATER - tick: "per_1",
+        LATER: None,
+        LATER + DAY_LONG - tick: None,
+        LATER + DAY_LONG: "per_2",
+        LATER + 9 * DAY_LONG: "per_2",
+    }
+    assert {moment: one.owner_at(moment) for moment in moments} == moments
+
+
+def test_what_was_before_a_customer_was_known_is_not_remembered() -> None:
     one = customer()
-    for number in range(FORMER_OWNERS_MAX + 3):
-        one = given_up(taken(one, f"per_{number}", START, None), LATER)
-    assert len(one.former) == FORMER_OWNERS_MAX
-    assert one.former[0].person == f"per_{FORMER_OWNERS_MAX + 2}"
+    assert one.remembers(START)
+    assert not one.remembers(START - timedelta(microseconds=1))
 
 
 # --- as JSON ------------------------------------------------------------------------------------
@@ -174,6 +259,7 @@ DAY = date(2026, 3, 2).isoformat()
         (
             ("customer", "cus_1"),
             Admitted(
+                LATER,
                 START,
                 "individual",
                 "ter_1",
@@ -187,8 +273,9 @@ DAY = date(2026, 3, 2).isoformat()
                 "cus_2",
                 True,
                 Held("per_1", START, LATER),
-                (FormerOwner("per_2", START), FormerOwner("per_3", LATER)),
+                (FormerOwner("per_2", START, LATER), FormerOwner("per_3", START, START)),
                 3,
+                frozenset({"con_1", "con_2"}),
             ),
         ),
         (("customer", "cus_1"), customer(tenure=Held("per_1", START))),

@@ -230,6 +230,33 @@ def test_a_change_asked_of_a_duplicate_is_made_where_it_was_decided(models: Mode
     assert shown(models, "cus_2").name == "鼎盛"
 
 
+def test_the_parent_is_the_one_that_was_decided(models: Models) -> None:
+    """A subsidiary whose parent was entered twice was shown below the duplicate.
+
+    So a group's root that was in the ledger already seemed to have no subsidiaries.
+    """
+    history = History().found()
+    history.register("cus_1", "集团", uscc=USCC)
+    history.register("cus_2", "集团", uscc=USCC)
+    request = history.request(
+        requests.RegistrationRequested("cus_3", "organisation", "分公司3", parent="cus_2")
+    )
+    history.register("cus_4", "分公司4")
+    history.ask(requests.CustomerChangeRequested("cus_4", parent="cus_2"))
+    models.project(history)
+    assert shown(models, "cus_3").parent == "cus_2"  # as asked for, while nothing is decided
+    history.decide(request)
+    models.project(history)
+    assert shown(models, "cus_3").parent == "cus_1"
+    listed = customers.children(models.connection, "cus_1")
+    assert [each.customer for each in listed] == ["cus_3", "cus_4"]
+    # A change that speaks of something else leaves it, and one that takes it away does so.
+    history.ask(requests.CustomerChangeRequested("cus_3", "分公司三"))
+    history.ask(requests.CustomerChangeRequested("cus_4", removed=("parent",)))
+    models.project(history)
+    assert (shown(models, "cus_3").parent, shown(models, "cus_4").parent) == ("cus_1", None)
+
+
 def test_children_of_a_group_parent_are_listed(models: Models) -> None:
     history = History().found()
     history.register("cus_1", "集团")

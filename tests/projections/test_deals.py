@@ -134,6 +134,26 @@ def test_totals_count_what_stands_by_currency(models: Models) -> None:
     assert deals.totals(models.connection, person="per_2", customer="cus_2") == []
 
 
+def test_a_deal_at_what_was_never_admitted_is_shown_and_counts_for_nobody(models: Models) -> None:
+    """Such deals were in everybody's totals, and in no count of the enforcer."""
+    history = staffed()
+    history.deal("cus_none", "per_1", value="1000")
+    request = history.request(
+        requests.DealRecorded("cus_1", "dea_1", "per_1", "won", yuan("3")), actor="per_1"
+    )
+    models.project(history)
+    (only,) = deals.of_customer(models.connection, "cus_none")
+    assert (only.remark, only.stands, only.counts) == ("customer_not_admitted", True, False)
+    assert (shown(models, "dea_1").stands, shown(models, "dea_1").counts) == (True, False)
+    assert deals.totals(models.connection) == []
+    history.decide(request)
+    models.project(history)
+    assert shown(models, "dea_1").counts
+    assert deals.totals(models.connection, person="per_1") == [
+        DealTotal("won", "CNY", 1, Decimal("3"))
+    ]
+
+
 def test_a_duplicate_s_deal_is_shown_where_it_was_decided(models: Models) -> None:
     history = staffed()
     history.register("cus_2", uscc="X1")

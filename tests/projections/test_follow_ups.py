@@ -53,6 +53,7 @@ def log(
     customer: str = "cus_1",
     next_on: date | None = None,
     at: datetime | None = None,
+    contact: str | None = None,
 ) -> None:
     """Log a follow-up by a person, and decide."""
     logged = requests.FollowUpLogged(
@@ -63,6 +64,7 @@ def log(
         history.seal(customer, "note", f"note of {follow_up}"),
         None,
         next_on,
+        contact,
         foreign_ids=(ForeignId("crm", follow_up),),
     )
     history.ask(logged, actor=person, occurred=at)
@@ -122,8 +124,11 @@ def test_the_remark_tells_whose_follow_up_it_was(models: Models) -> None:
     log(history, "fol_mine", "per_1")
     log(history, "fol_other", "per_2")
     log(history, "fol_nowhere", "per_1", customer="cus_never")
+    log(history, "fol_whom", "per_1", contact="con_never")
     models.project(history)
     assert shown(models, "fol_mine").by_owner is True
+    assert shown(models, "fol_whom").by_owner is True
+    assert shown(models, "fol_whom").remark == "contact_unknown"
     assert shown(models, "fol_other").by_owner is False
     assert shown(models, "fol_other").remark == "follow_up_by_non_owner"
     assert shown(models, "fol_nowhere").by_owner is None

@@ -98,6 +98,20 @@ def test_a_deal_of_a_customer_that_was_not_admitted_does_not_count(
 
 
 @BATCHES
+def test_what_is_done_at_no_customer_is_nobodys_work(models: Models, batch: int) -> None:
+    """A follow-up at a customer that was never admitted counted as activity of its person."""
+    history = _history()
+    history.follow_up("cus_9", "per_a")
+    history.deal("cus_9", "per_b")
+    history.later(days=1)
+    history.follow_up("cus_1", "per_a")
+    models.project(history, batch=batch)
+    (found,) = workloads(models.connection, now=history.now)
+    assert (found.person, found.follow_ups, found.last_activity) == ("per_a", 1, history.now)
+    assert models.rows("SELECT count(*) FROM holding_acts") == [(1,)]
+
+
+@BATCHES
 def test_grants_and_follow_ups_of_the_last_days(models: Models, batch: int) -> None:
     """Days are the organisation's: at 17:00 UTC it is the next day in Shanghai."""
     history = _history(START - 40 * DAY)

@@ -96,6 +96,20 @@ def test_deals_and_follow_ups_go_with_their_customer(models: Models) -> None:
     assert (after["ter_2"].lost, after["ter_2"].follow_ups) == (1, 2)
 
 
+def test_acts_at_what_was_never_admitted_are_in_no_figure(models: Models) -> None:
+    """They stood among those of no territory, as somebody's success at no customer."""
+    history = staffed()
+    history.deal("cus_none", "per_1")
+    history.deal("cus_none", "per_1", "lost")
+    history.follow_up("cus_none", "per_1")
+    history.register("cus_1", territory="ter_1")
+    history.request(requests.FollowUpLogged("cus_1", "fup_late", "per_1", "phone"))
+    models.project(history)
+    listed = figures(models)
+    assert listed.keys() == {"ter_1", "ter_2"}
+    assert listed["ter_1"].follow_ups == 0, "what is not decided does not count yet"
+
+
 def test_claims_count_for_the_home_of_the_claimant_at_that_moment(models: Models) -> None:
     history = staffed()
     history.register("cus_1", territory="ter_1")

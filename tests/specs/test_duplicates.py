@@ -12,7 +12,7 @@ from ledger.customer import Admitted, Refused
 from ledger.deciders import decider
 from ledger.events import decisions as d
 from ledger.events import requests as r
-from ledger.events.values import Identifier
+from ledger.events.values import Contact, Identifier
 from ledger.settled import NotLoadedError, Settled
 from tests.specs.story import START, Story
 from tests.specs.test_ownership import claim, company, opened, refused, register
@@ -98,6 +98,33 @@ def test_a_parent_that_was_entered_twice_is_the_existing_customer() -> None:
     subsidiary = story.settled.customers["cus_3"]
     assert isinstance(subsidiary, Admitted)
     assert subsidiary.parent == "cus_1"
+
+
+def test_a_parent_is_changed_to_the_customer_that_exists_as_well() -> None:
+    """The change said nothing of the parent, and everybody else showed the duplicate that it named.
+
+    So what was decided on, and what people saw, were two groups.
+    """
+    story = entered_twice().when(register("cus_3"))
+    story.when(r.CustomerChangeRequested("cus_3", parent="cus_2"))
+    story.then(d.CustomerChanged("cus_3", "ter_east", "cus_1"))
+    subsidiary = story.settled.customers["cus_3"]
+    assert isinstance(subsidiary, Admitted)
+    assert subsidiary.parent == "cus_1"
+
+
+def test_a_follow_up_at_a_duplicate_names_a_contact_of_the_existing_customer() -> None:
+    story = company().when(register(identifiers=NUMBER, contacts=(Contact("con_1"),)))
+    story.when(register("cus_2", identifiers=NUMBER, contacts=(Contact("con_2"),)))
+    story.when(claim("per_a"))
+    story.when(r.FollowUpLogged("cus_2", "fol_1", "per_a", "call", contact="con_1"))
+    story.then(d.Noted("cus_1", None, "per_a"))
+    # The registration was refused with all that it said.
+    story.when(r.FollowUpLogged("cus_2", "fol_2", "per_a", "call", contact="con_2"))
+    story.then(d.Noted("cus_1", reasons.CONTACT_UNKNOWN, "per_a"))
+    story.when(r.CustomerChangeRequested("cus_2", contacts=(Contact("con_3"),)))
+    story.when(r.FollowUpLogged("cus_1", "fol_3", "per_a", "call", contact="con_3"))
+    story.then(d.Noted("cus_1", None, "per_a"))
 
 
 def test_a_duplicate_cannot_close_a_circle_in_a_group() -> None:

@@ -8,7 +8,7 @@ nothing but the list of all decisions and counts anew each time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -43,6 +43,7 @@ PEOPLE = ["per_0", "per_1", "per_2"]
 CUSTOMERS = ["cus_0", "cus_1", "cus_2", "cus_3"]
 NUMBERS = ["n1", "n2", "n3"]
 ACTS = ["act_0", "act_1", "act_2"]
+FOLLOW_UPS = ["fol_0", "fol_1"]
 REGIONS = ["east", "west"]
 
 people = st.sampled_from(PEOPLE)
@@ -50,6 +51,8 @@ customers = st.sampled_from(CUSTOMERS)
 acts = st.sampled_from(ACTS)
 # How many hours before now a row happened, for requests of the import; None for live ones.
 imported = st.sampled_from([None, None, None, None, 0, 1, 30])
+# How many hours ago a follow-up happened that is entered only now.
+late = st.sampled_from([None, 0, 1, 20, 30, 49, 100])
 
 
 @dataclass
@@ -109,6 +112,20 @@ class Model:
                 owner = None
         return owner
 
+    def owner_at(self, customer: str, moment: datetime) -> str | None:
+        """Whose a customer was at a moment; before it was admitted nobody knows: its owner now."""
+        owner: str | None = None
+        for line in self.about(customer):
+            if isinstance(line.data, d.CustomerAdmitted) and moment < line.data.known_from:
+                return self.owner(customer)
+            if line.effective > moment:
+                continue
+            if isinstance(line.data, d.OwnershipGranted | d.OwnershipAssigned):
+                owner = line.data.owner
+            elif isinstance(line.data, d.OwnershipReleased):
+                owner = None
+        return owner
+
     def about(self, customer: str) -> Iterator[Decided]:
         return (line for line in self.lines if line.data.customer == customer)
 
@@ -146,7 +163,7 @@ class Model:
         return Counter(
             (line.data.owner, line.effective.astimezone(zone).date())
             for line in self.lines
-            if isinstance(line.data, d.OwnershipGranted)
+            if isinstance(line.data, d.OwnershipGranted) and not line.data.opening
         )
 
     def ended(self, customer: str, person: str) -> datetime | None:
@@ -193,6 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
         holding_limit=st.none() | st.integers(0, 3),
         daily_claim_limit=st.none() | st.integers(0, 3),
         cooldown_days=st.integers(0, 2),
+        late_follow_up_days=st.integers(0, 3),
         won_customers_count=st.booleans(),
         registered=st.integers(1, 4),
     )
@@ -210,8 +228,14 @@ class LedgerMachine(RuleBasedStateMachine):
         for customer, number in zip(CUSTOMERS[:registered], NUMBERS * 2, strict=False):
             self.register(customer, [number], None, None)
 
-    def ask(self, data: r.Request, hours_ago: int | None = None, by: str = "per_admin") -> Draft:
-        envelope: dict[str, Any] = {"actor": by}
+    def ask(
+        self,
+        data: r.Request,
+        hours_ago: int | None = None,
+        by: str = "per_admin",
+        said: Mapping[str, str] | None = None,
+    ) -> Draft:
+        envelope: dict[str, Any] = {"actor": by, **(said or {})}
         if hours_ago is not None:
             occurred = self.story.now - timedelta(hours=hours_ago)
             envelope |= {"occurred": occurred.isoformat(), "import": "imp_1"}
@@ -261,6 +285,19 @@ class LedgerMachine(RuleBasedStateMachine):
                 person,
                 hours_ago is not None and bool(self._limits(draft, person)),
             )
+
+    @rule(customer=customers, person=people)
+    def open_with_owner(self, customer: str, person: str) -> None:
+        """A row without a date, which holds at once here, and is no claim of this day."""
+        expected = self._claim_expected(customer, person, 0)
+        draft = self.ask(r.ClaimFiled(customer, person), by=person, said={"import": "imp_1"})
+        if isinstance(draft.data, d.ClaimRefused):
+            assert draft.data.reason == expected
+        else:
+            assert isinstance(draft.data, d.OwnershipGranted)
+            waived = set(self._limits(draft, person)) - {reasons.DAILY_LIMIT}
+            assert (expected, draft.data.opening) == (None, True)
+            assert set(draft.data.limits_waived) == waived
 
     def _claim_expected(self, named: str, person: str, hours_ago: int | None) -> str | None:
         """Why the naive model refuses, None where it grants."""
@@ -376,6 +413,22 @@ class LedgerMachine(RuleBasedStateMachine):
         self, customer: str, act: str, person: str, outcome: str, hours_ago: int | None
     ) -> None:
         self.ask(r.DealRecorded(customer, act, person, outcome), hours_ago, person)
+
+    @rule(customer=customers, act=st.sampled_from(FOLLOW_UPS), person=people, hours=late)
+    def follow_up(self, customer: str, act: str, person: str, hours: int | None) -> None:
+        now, named = self.story.now, self.model.existing(customer)
+        happened = now - timedelta(hours=hours or 0)
+        expected: tuple[str | None, str | None] = (reasons.CUSTOMER_NOT_ADMITTED, None)
+        if named in self.model.admitted():
+            owner = self.model.owner(named)
+            local = happened.astimezone(self.zone).replace(tzinfo=None)
+            until = local + timedelta(days=self.policy.late_follow_up_days)
+            if hours and now <= until.replace(tzinfo=self.zone).astimezone(ZoneInfo("UTC")):
+                owner = self.model.owner_at(named, happened)
+            expected = (None if owner == person else reasons.FOLLOW_UP_BY_NON_OWNER, owner)
+        stated = {} if hours is None else {"occurred": happened.isoformat()}
+        draft = self.ask(r.FollowUpLogged(customer, act, person, "call"), by=person, said=stated)
+        assert draft.data == d.Noted(named, *expected)
 
     @rule(customer=customers, act=acts, outcome=st.sampled_from(["won", "lost", None, "void"]))
     def amend(self, customer: str, act: str, outcome: str | None) -> None:

@@ -12,7 +12,7 @@ from ledger.deciders import decider
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
-from ledger.events.values import Attribute, Identifier, Money, Sealed
+from ledger.events.values import Attribute, Contact, Identifier, Money, Sealed
 from ledger.policy import Policy
 from ledger.settled import NotLoadedError, Settled
 from tests.specs.story import START, Story
@@ -386,7 +386,12 @@ def test_a_group_has_no_circle_and_no_strangers() -> None:
     refused(story.when(change(parent="cus_1")), reasons.GROUP_CYCLE)
     refused(story.when(change(parent="cus_none")), reasons.PARENT_UNKNOWN)
     story.when(r.CustomerChangeRequested("cus_2", removed=("parent",)))
-    story.when(change(parent="cus_2")).then(d.CustomerChanged("cus_1", "ter_east"))
+    story.when(change(parent="cus_2")).then(d.CustomerChanged("cus_1", "ter_east", "cus_2"))
+    # What a change does not speak of stays, and is stated again.
+    story.when(change(attributes={"size": "large"}), by="per_b")
+    story.then(d.CustomerChanged("cus_1", "ter_east", "cus_2"))
+    story.when(change(parent="cus_2", removed=("parent",)))
+    story.then(d.CustomerChanged("cus_1", "ter_east"))
 
 
 def test_a_group_is_not_endlessly_deep() -> None:
@@ -422,6 +427,51 @@ def test_a_follow_up_and_a_deal_are_noted_and_whose_they_were() -> None:
 
 def test_a_follow_up_at_an_unknown_customer_is_noted_as_such() -> None:
     company().when(follow_up("per_a")).then(d.Noted("cus_1", reasons.CUSTOMER_NOT_ADMITTED))
+
+
+# --- contacts -----------------------------------------------------------------------------------
+
+
+def at_contact(contact: str, person: str = "per_a", customer: str = "cus_1") -> r.FollowUpLogged:
+    return r.FollowUpLogged(customer, f"fol_{contact}", person, "call", contact=contact)
+
+
+def test_a_follow_up_names_a_contact_of_its_customer() -> None:
+    """Any word was taken for a contact, and a contact of one customer at every other.
+
+    A person's words were so kept under the key of somebody else, or of nobody.
+    """
+    story = company().when(register(contacts=(Contact("con_1"),))).when(claim("per_a"))
+    story.when(register("cus_2", contacts=(Contact("con_2"),)))
+    story.when(at_contact("con_1")).then(d.Noted("cus_1", None, "per_a"))
+    for contact in ("con_2", "con_none"):
+        story.when(at_contact(contact))
+        story.then(d.Noted("cus_1", reasons.CONTACT_UNKNOWN, "per_a"))
+        assert story.settled.acts[f"fol_{contact}"] is not None
+
+
+def test_contacts_come_and_go_with_changes_that_hold() -> None:
+    number = (Identifier("uscc", "91350100M000100Y43"),)
+    story = company().when(register(contacts=(Contact("con_1"),))).when(claim("per_a"))
+    story.when(register("cus_2", identifiers=number))
+    refused(
+        story.when(change(contacts=(Contact("con_2"),), identifiers=number)),
+        reasons.IDENTIFIER_TAKEN,
+    )
+    story.when(at_contact("con_2")).then(d.Noted("cus_1", reasons.CONTACT_UNKNOWN, "per_a"))
+    story.when(change(contacts=(Contact("con_2"),), removed=("contact:con_1",)))
+    story.when(at_contact("con_2")).then(d.Noted("cus_1", None, "per_a"))
+    story.when(at_contact("con_1")).then(d.Noted("cus_1", reasons.CONTACT_UNKNOWN, "per_a"))
+
+
+def test_whose_a_follow_up_was_comes_before_whom_it_names() -> None:
+    story = company().when(at_contact("con_1"))
+    story.then(d.Noted("cus_1", reasons.CUSTOMER_NOT_ADMITTED))
+    story.when(register()).when(claim("per_a")).when(at_contact("con_1", "per_b"))
+    story.then(d.Noted("cus_1", reasons.FOLLOW_UP_BY_NON_OWNER, "per_a"))
+
+
+# --- corrections --------------------------------------------------------------------------------
 
 
 def correct(by_reason: str = "typo", **fields: Any) -> r.FollowUpCorrected:

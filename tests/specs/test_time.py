@@ -13,7 +13,7 @@ from ledger.events import organisation as facts
 from ledger.events import requests as r
 from ledger.policy import Policy, without_limits
 from tests.specs.story import START, Story
-from tests.specs.test_ownership import NAME, claim, company, granted, refused, register
+from tests.specs.test_ownership import NAME, claim, company, granted, policy, refused, register
 
 
 def utc(text: str) -> datetime:
@@ -158,6 +158,44 @@ def test_imported_grants_count_on_the_day_on_which_they_held() -> None:
     granted(story.when(claim("per_a", "cus_1"), on=first, under="imp_1"), "per_a", "cus_1")
     refused(story.when(claim("per_a", "cus_2"), on=first, under="imp_1"), reasons.DAILY_LIMIT)
     granted(story.when(claim("per_a", "cus_2"), on=second, under="imp_1"), "per_a", "cus_2")
+
+
+@pytest.mark.parametrize("stated", [None, START])
+def test_an_opening_balance_is_no_claim_of_its_day(stated: datetime | None) -> None:
+    """Who had got fifty customers of the opening balance could claim nothing on that day.
+
+    Nobody claimed those on the day of the cut-over; they only have no better date.
+    """
+    story = under_import(START).given(
+        facts.PolicyAdopted(2, policy(daily_claim_limit=1).as_rules())
+    )
+    for customer in ("cus_1", "cus_2", "cus_3", "cus_4"):
+        story.when(register(customer), on=stated, under="imp_1")
+    for customer in ("cus_1", "cus_2"):
+        story.when(claim("per_a", customer), on=stated, under="imp_1")
+        granted(story, "per_a", customer, opening=True, limits_waived=())
+        assert story.effective == START
+    assert not story.settled.grants
+    granted(story.when(claim("per_a", "cus_3")), "per_a", "cus_3", opening=None)
+    refused(story.when(claim("per_a", "cus_4")), reasons.DAILY_LIMIT)
+
+
+def test_no_daily_limit_of_an_import_holds_for_its_opening_balance() -> None:
+    story = under_import(daily_claim_limit=0).when(register(), under="imp_1")
+    granted(story.when(claim("per_a"), under="imp_1"), "per_a", opening=True)
+    story.when(register("cus_2"), on=START, under="imp_1")
+    story.when(claim("per_a", "cus_2"), on=START, under="imp_1")
+    refused(story, reasons.DAILY_LIMIT)
+
+
+def test_an_undated_row_is_no_claim_of_today_where_there_is_no_cut_over() -> None:
+    story = under_import(cut_over=None).when(register(), under="imp_1")
+    granted(story.when(claim("per_a"), under="imp_1"), "per_a", opening=True)
+    assert not story.settled.grants
+
+
+def test_a_live_claim_without_a_date_is_a_claim_of_its_day() -> None:
+    granted(company().when(register()).when(claim("per_a")), "per_a", opening=None)
 
 
 def test_an_imported_grant_within_a_cooldown_of_today_says_so_once() -> None:
