@@ -28,8 +28,8 @@ class DeciderMissingError(LedgerError):
 
     def __init__(self, version: int) -> None:
         super().__init__(
-            f"Version {version} of the decider is in force, and this guishu has only {LATEST}.",
-            way_out="Upgrade guishu before enforcing or verifying.",
+            f"Version {version} of the decider is asked for, and this guishu has up to {LATEST}.",
+            way_out="Upgrade guishu, or name a version that it has.",
         )
 
 
