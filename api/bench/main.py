@@ -66,7 +66,7 @@ def run_all(only: Sequence[str], *, small: bool, output: Path) -> None:
     folder = output.parent
     measures: list[Measure] = []
     with bench_server(folder) as server:
-        machine = describe_machine(server, folder, "asyncio")
+        machine = describe_machine(server, folder, "uvloop")
         for name, measure in suites(small=small).items():
             if only and not any(each in name for each in only):
                 continue

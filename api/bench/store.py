@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
+import uvloop
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresFactory
 from psycopg import Connection
@@ -35,7 +36,7 @@ from ledger.events.catalogue import catalogue
 from ledger.events.decisions import OwnershipGranted
 from ledger.events.requests import ClaimFiled
 from ledger.store.appending import Append, NewEvent, RequestKey
-from ledger.store.committer import Committer, CommitterThread, new_event_loop
+from ledger.store.committer import Committer, CommitterThread
 from ledger.store.embedded import OWNER_ROLE, binaries_folder
 from ledger.store.reading import replay
 
@@ -214,7 +215,7 @@ def _rate_beside_old_snapshot(server: BenchServer, scale: Scale) -> float:
 def _events_per_second(database: BenchDatabase, callers: int, seconds: float) -> float:
     # More than any machine takes, so that nothing has to be made while the clock runs.
     left = iter(_single_appends(1_000 + int(seconds * 100_000)))
-    with _undisturbed(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with _undisturbed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_call_for(database, left, callers, seconds))
 
 
@@ -249,7 +250,7 @@ def _append_all(database: BenchDatabase, count: int) -> None:
 
     for _ in range(0, count, 50_000):
         left = iter(_single_appends(min(count, 50_000)))
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work())
 
 

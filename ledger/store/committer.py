@@ -8,12 +8,12 @@ transaction of the database append at a time.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
 import psycopg
+import uvloop
 from psycopg import errors
 
 from ledger.errors import (
@@ -35,7 +35,7 @@ from ledger.store.writer import (
     Writer,
 )
 
-__all__ = ["Committer", "CommitterLimits", "CommitterThread", "new_event_loop", "translated"]
+__all__ = ["Committer", "CommitterLimits", "CommitterThread", "translated"]
 
 T = TypeVar("T")
 
@@ -320,16 +320,6 @@ def _translated(error: psycopg.Error) -> LedgerError:
     )
 
 
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's event loop where that package is installed, else asyncio's own."""
-    try:
-        uvloop = importlib.import_module("uvloop")
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
 class CommitterThread:
     """The committer on an event loop of its own, for callers that are no coroutines."""
 
@@ -340,7 +330,7 @@ class CommitterThread:
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._committer = Committer(conninfo, limits, committed)
-        self._loop = new_event_loop()
+        self._loop = uvloop.new_event_loop()
         # A daemon, so that a program that forgot to leave can end; what it waits for has failed.
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="guishu-committer", daemon=True
