@@ -29,8 +29,9 @@ from projections.applying import (
     park_unreadable,
 )
 from projections.base import Projection, Table
+from projections.collecting import uncollected
 
-BATCH_EVENTS = 5_000
+BATCH_EVENTS = 10_000
 # Connections that write, beside the one that reads.
 LANES = 2
 
@@ -95,7 +96,7 @@ class Filling:
                 # What took longest last time begins first, so that the lanes end together.
                 shares.sort(key=lambda share: self._seconds.get(share.projection.name, 0.0))
                 tasks = [self._applying(share) for share in reversed(shares)]
-                with workers.running(tasks) as parkings:
+                with uncollected(), workers.running(tasks) as parkings:
                     following = self._read(batch.reached, upto)
                 self.parkings += chain.from_iterable(parkings)
                 self.position = batch.reached

@@ -21,7 +21,7 @@ from ledger.events.values import Money, Sealed
 from ledger.store.arrays import int8_array
 from projections.base import Change, Table, Unsealer
 from projections.batches import load_keys, put_rows, write
-from projections.columns import instants, texts
+from projections.columns import instants, repeated, texts
 
 PAGE = 200
 
@@ -58,19 +58,8 @@ FROM unnest(
          currency, details, words)
 """
 _PACKERS = (
-    int8_array,
-    texts,
-    texts,
-    texts,
-    instants,
-    instants,
-    int8_array,
-    texts,
-    texts,
-    texts,
-    texts,
-    texts,
-    texts,
+    *(int8_array, texts, repeated, texts, instants, instants, int8_array, texts),
+    *(repeated, repeated, repeated, texts, texts),
 )
 _MOVE = """
 UPDATE timeline t SET customer = r.customer
@@ -91,7 +80,9 @@ class _Said(NamedTuple):
 
 def _known(**details: Any) -> dict[str, Any] | None:
     """Return those details that are said."""
-    return {name: value for name, value in details.items() if value not in (None, ())} or None
+    return {
+        name: value for name, value in details.items() if value is not None and value != ()
+    } or None
 
 
 def _registration(data: requests.RegistrationRequested) -> _Said:
