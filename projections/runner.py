@@ -34,6 +34,7 @@ from projections.applying import (
     park_unreadable,
 )
 from projections.base import LIVE, Projection
+from projections.collecting import uncollected
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ _AHEAD = """
 SELECT position, recorded, stream, version, name, body, causation, ordinal
 FROM ledger.events WHERE position > %b ORDER BY position LIMIT %b
 """
+# What a crash of the server takes away of the last batches is applied again from the log; rows and
+# position go back together, and the log behind which they stand was on the disk before they were.
+_DO_NOT_WAIT_FOR_THE_DISK = "SELECT set_config('synchronous_commit', 'off', false)"
 _TAKE = """
 UPDATE projections.tracking SET epoch = epoch + 1 WHERE name = ANY(%b)
 RETURNING name, epoch, position
@@ -117,6 +121,7 @@ class Runner:
         """
         outdated = schema.prepare(self._connection, self._projections)
         schema.plan_for_batches(self._connection)
+        self._connection.execute(_DO_NOT_WAIT_FOR_THE_DISK)
         names = {each.name for each in self._projections} - {each.name for each in outdated}
         with self._connection.transaction():
             packed = arrays.text_array(sorted(names))
@@ -158,7 +163,8 @@ class Runner:
         batch = self._next(behind, upto)
         if batch is None:
             return 0
-        self._apply(names, behind, batch, look_ahead=upto == POSITION_MAX)
+        with uncollected():
+            self._apply(names, behind, batch, look_ahead=upto == POSITION_MAX)
         for name in names:
             self._positions[name] = batch.reached
         return batch.count
