@@ -22,7 +22,7 @@ from consumers import enforcing, progress
 from consumers.enforcer import CONSUMER
 from consumers.feed import StoreFeed
 from ledger.errors import LedgerError
-from ledger.store.hints import Waiter
+from ledger.store.hints import LINGER_SECONDS, Waiter
 from ledger.store.reading import head
 from projections.runner import Runner, positions
 
@@ -85,14 +85,14 @@ def enforce(ledger: Ledger) -> Callable[[Service], None]:
     """Return the work of an enforcer: it decides while it leads, and stands by otherwise."""
 
     def work(service: Service) -> None:
-        with Waiter(ledger.database.service_url, service.stop) as waiter:
+        with Waiter(ledger.database.service_url, service.stop, near=ledger.notifier) as waiter:
             enforcing.enforce(
                 lambda: ledger.dedicated("enforcer"),
                 StoreFeed(),
                 ledger.catalogue,
                 service.stop,
                 waiter.wait,
-                committed=ledger.notifier.hint,
+                committed=ledger.notifier.hint_decided,
             )
 
     return work
@@ -108,7 +108,12 @@ def project(ledger: Ledger) -> Callable[[Service], None]:
                     return
             with (
                 ledger.dedicated("projector") as connection,
-                Waiter(ledger.database.service_url, service.stop) as waiter,
+                Waiter(
+                    ledger.database.service_url,
+                    service.stop,
+                    near=ledger.notifier,
+                    linger_seconds=LINGER_SECONDS,
+                ) as waiter,
             ):
                 runner = Runner(connection, ledger.projections, ledger.catalogue)
                 outdated = runner.start()

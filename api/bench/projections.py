@@ -30,7 +30,7 @@ from ledger.sealing import Vault
 from ledger.store import arrays
 from ledger.store.appending import Append, NewEvent, append_within
 from ledger.store.committer import CommitterThread
-from ledger.store.hints import Notifier, Waiter
+from ledger.store.hints import LINGER_SECONDS, Notifier, Waiter
 from projections.intervals import Intervals, owner_at
 from projections.rebuild import rebuild
 from projections.registry import all_projections
@@ -362,7 +362,7 @@ def _running(database: BenchDatabase, notifier: Notifier) -> Iterator[_Shown]:
     stop, shown = threading.Event(), _Shown()
     threads = [
         threading.Thread(target=work, args=(database.service_url, stop))
-        for work in (_enforcing(notifier), _projecting(shown))
+        for work in (_enforcing(notifier), _projecting(notifier, shown))
     ]
     for thread in threads:
         thread.start()
@@ -376,22 +376,25 @@ def _running(database: BenchDatabase, notifier: Notifier) -> Iterator[_Shown]:
 
 def _enforcing(notifier: Notifier) -> Callable[[str, threading.Event], None]:
     def work(url: str, stop: threading.Event) -> None:
-        with Waiter(url, stop) as waiter:
+        with Waiter(url, stop, near=notifier) as waiter:
             enforce(
                 lambda: psycopg.connect(url, autocommit=True),
                 StoreFeed(),
                 catalogue(),
                 stop,
                 waiter.wait,
-                committed=notifier.hint,
+                committed=notifier.hint_decided,
             )
 
     return work
 
 
-def _projecting(shown: _Shown) -> Callable[[str, threading.Event], None]:
+def _projecting(notifier: Notifier, shown: _Shown) -> Callable[[str, threading.Event], None]:
     def work(url: str, stop: threading.Event) -> None:
-        with _connected(url) as connection, Waiter(url, stop) as waiter:
+        with (
+            _connected(url) as connection,
+            Waiter(url, stop, near=notifier, linger_seconds=LINGER_SECONDS) as waiter,
+        ):
             models = all_projections(Vault(lambda: _connected(url), _MASTER_KEY))
             runner = Runner(connection, models, catalogue())
             runner.start()

@@ -148,3 +148,86 @@ def test_a_waiter_without_a_database_ends_at_the_stop() -> None:
     threading.Timer(0.05, stop.set).start()
     with Waiter("host=/nowhere/at/all", stop) as waiter:
         waiter.wait(LONG_SECONDS)
+
+
+def ends(waiter: Waiter) -> bool:
+    """Say whether a wait ends that without a hint would take an hour."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        waiter.wait(3_600)
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    return ended.wait(LONG_SECONDS)
+
+
+def test_a_waiter_near_a_notifier_is_woken_without_the_database(database: DatabaseUrls) -> None:
+    """The notifier has no database here, so the hint can only have come directly."""
+    notifier = Notifier("host=/nowhere/at/all")
+    with notifier, Waiter(database.service_url, threading.Event(), near=notifier) as waiter:
+        assert ends(waiter)
+        threading.Timer(0.05, notifier.hint).start()
+        assert ends(waiter)
+        # One that comes while nobody waits ends the next wait, however many there were.
+        notifier.hint()
+        notifier.hint()
+        assert ends(waiter)
+
+
+def test_a_waiter_that_has_left_is_woken_no_more(database: DatabaseUrls) -> None:
+    with Notifier(database.service_url) as notifier:
+        with Waiter(database.service_url, threading.Event(), near=notifier):
+            pass
+        notifier.hint()
+
+
+def test_whoever_lingers_goes_on_waiting_for_the_decision_and_for_no_echo(
+    database: DatabaseUrls, waiting: Connection[Any]
+) -> None:
+    """The notification of a hint that came directly ended the lingering, as if it were another."""
+    with (
+        Notifier(database.service_url) as notifier,
+        Waiter(
+            database.service_url, threading.Event(), near=notifier, linger_seconds=3_600
+        ) as waiter,
+    ):
+        assert ends(waiter)
+        ended = threading.Event()
+
+        def wait() -> None:
+            waiter.wait(3_600)
+            ended.set()
+
+        threading.Thread(target=wait, daemon=True).start()
+        notifier.hint()
+        assert wait_for_news(waiting, LONG_SECONDS)
+        # The echo is there; it has all this time to end the wait.
+        assert not ended.wait(0.2)
+        notifier.hint_decided()
+        assert ended.wait(LONG_SECONDS)
+
+
+def test_a_decision_is_not_lingered_over(database: DatabaseUrls) -> None:
+    with (
+        Notifier(database.service_url) as notifier,
+        Waiter(
+            database.service_url, threading.Event(), near=notifier, linger_seconds=3_600
+        ) as waiter,
+    ):
+        assert ends(waiter)
+        notifier.hint_decided()
+        assert ends(waiter)
+
+
+def test_the_hint_of_another_process_wakes_a_waiter_that_is_near_to_one(
+    database: DatabaseUrls,
+) -> None:
+    with (
+        Notifier(database.service_url) as near,
+        Notifier(database.service_url) as other,
+        Waiter(database.service_url, threading.Event(), near=near) as waiter,
+    ):
+        assert ends(waiter)
+        other.hint()
+        assert ends(waiter)
