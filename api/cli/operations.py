@@ -47,7 +47,7 @@ from ledger import organisation_commands as facts
 from ledger.envelope import Event, decode
 from ledger.recording import Asked
 from ledger.store import migrations
-from ledger.store.reading import head, read_after
+from ledger.store.reading import head, read_after, read_requests
 from projections.rebuild import rebuild as rebuild_projections
 
 
@@ -273,8 +273,14 @@ def _file(ledger: Ledger, planned: Plan, as_: str | None) -> Filed:
         # A new ledger may begin with an import: whoever runs it becomes its administrator.
         user = caller().removeprefix("cli:")
         actor = _found(ledger, planned.name, user, planned.mapping.constants.time_zone)
+        notes().print(
+            f"the ledger was empty: {planned.name} is founded, {user} is its administrator",
+            markup=False,
+            soft_wrap=True,
+        )
     else:
-        actor = resolve.actor(ledger, as_)
+        before = _imported_before(ledger, planned.name) if as_ is None else None
+        actor = before or resolve.actor(ledger, as_)
     with progress_bar("filing") as told:
         importer = Importer(actor, caller(), "asserted")
         filing = Filing(
@@ -291,6 +297,21 @@ def _file(ledger: Ledger, planned: Plan, as_: str | None) -> Filed:
     filing.close()
     settle(ledger)
     return filed
+
+
+def _imported_before(ledger: Ledger, name: str) -> str | None:
+    """Return who last imported under this mapping's name, if it was this user of the machine.
+
+    So the very command that began an import, also on an empty ledger, can be given again.
+    """
+    mine = [each for each in ledger.recording.organisation().imports() if each.name == name]
+    if not mine:
+        return None
+    with ledger.pool.connection() as connection:
+        (opened_by,) = read_requests(
+            connection, ledger.catalogue, [mine[-1].opened_position]
+        ).values()
+    return opened_by.actor if opened_by.caller == caller() else None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import getpass
 import json
 import stat
 from datetime import UTC, datetime, timedelta
@@ -426,6 +427,37 @@ def test_a_list_of_rejects_is_for_its_owner_alone(guishu: Shell, folder: Path) -
     assert stat.S_IMODE(rejects.stat().st_mode) == 0o600
     assert "list.csv,3,remark,invalid_request" in rejects.read_text(encoding="utf-8-sig")
     assert guishu.json("whois", "恒信")["owner_name"] == "王强"
+
+
+def test_the_command_that_imported_into_an_empty_ledger_can_be_given_again(
+    database: DatabaseUrls,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The second time the same command was refused, for nobody had said who acts.
+
+    The first time its user had become the administrator, and no word of it was said.
+    """
+    monkeypatch.chdir(folder)
+    (folder / "files" / "list.csv").write_text("name,remark,owner\n恒信,,王强\n", encoding="utf-8")
+    guishu = Shell(monkeypatch, capsys, database.owner_url)
+    arguments = ("import", str(folder / "list.toml"), str(folder / "files"))
+    said = guishu(*arguments).err
+    assert f"list is founded, {getpass.getuser()} is its administrator" in said
+    before = guishu("events", "--limit", "1000").out
+    guishu(*arguments)
+    assert guishu("events", "--limit", "1000").out == before
+
+
+def test_an_import_that_another_user_began_is_nobodys_by_default(
+    guishu: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("import", str(folder / "list.toml"), str(folder / "files"))
+    assert "Nobody is named who acts" in guishu(*arguments, status=1).err
+    guishu(*arguments, *BOSS)
+    monkeypatch.setattr("getpass.getuser", lambda: "somebody")
+    assert "Nobody is named who acts" in guishu(*arguments, status=1).err
 
 
 def test_a_check_says_what_would_be_filed_and_files_nothing(guishu: Shell, folder: Path) -> None:
