@@ -10,6 +10,7 @@ import typer
 
 from api.cli import operations, organisation_commands, read_commands, write_commands
 from api.cli.context import notes
+from api.settings import load_settings
 from ledger.errors import LedgerError
 
 
@@ -61,9 +62,9 @@ def run() -> None:
     except psycopg.OperationalError as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         notes().print(
-            f"store_unavailable: The database does not answer: {first_line}\n"
-            "See that it runs, and that DATABASE_URL is right (guishu settings).",
+            f"store_unavailable: The database does not answer: {first_line}\n{_way_to_database()}",
             markup=False,
+            soft_wrap=True,
         )
         sys.exit(1)
     except KeyboardInterrupt:
@@ -71,3 +72,13 @@ def run() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+
+
+def _way_to_database() -> str:
+    """Return what to do where the database does not answer."""
+    if load_settings().database_url is not None:
+        return "See that it runs, and that DATABASE_URL is right (guishu settings)."
+    return (
+        "Give the command again, which starts the embedded server; what was recorded is kept. "
+        "Then guishu doctor looks for trouble."
+    )

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import psycopg
 import typer
 
 from api import settings as settings_module
@@ -49,6 +50,9 @@ from ledger.recording import Asked
 from ledger.store import migrations
 from ledger.store.reading import head, read_after, read_requests
 from projections.rebuild import rebuild as rebuild_projections
+
+# After a lost database it is tried again so often.
+_LOST_SECONDS = 0.5
 
 
 def settings(json: Json = False) -> None:
@@ -150,12 +154,22 @@ def _wait_for_reflection(ledger: Ledger, ended: threading.Event) -> None:
 
 
 def _show_events(ledger: Ledger, ended: threading.Event, failed: threading.Event) -> None:
+    """Show events until one of both is set; a database that restarts is waited for."""
     with ledger.dedicated("tail") as connection:
         after = head(connection)
     names = resolve.Names(ledger)
-    for event in _follow(ledger, after, ended, failed):
-        names.refresh()
-        console().print(summary.line(event, names), markup=False, soft_wrap=True)
+    while not (ended.is_set() or failed.is_set()):
+        try:
+            for event in _follow(ledger, after, ended, failed):
+                names.refresh()
+                console().print(summary.line(event, names), markup=False, soft_wrap=True)
+                after = event.position
+        except psycopg.OperationalError:
+            # Enforcer and projector say that they lost it, and try again as well. The embedded
+            # server is started by whoever comes next, which nobody does who stays.
+            if ledger.database.embedded:
+                raise
+            ended.wait(_LOST_SECONDS)
 
 
 def _follow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -11,8 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from tests.support.database import DatabaseUrls
 from tests.support.processes import wait_until
 
 _GUISHU = [sys.executable, "-c", "from api.cli.main import run; run()"]
@@ -21,7 +24,7 @@ _GUISHU = [sys.executable, "-c", "from api.cli.main import run; run()"]
 class Terminal:
     """Runs guishu in a folder, on the ledger that is kept there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.output = folder / "run.log"
         left_out = {"DATABASE_URL", "GUISHU_MASTER_KEY", "GUISHU_SETTINGS"}
@@ -29,6 +32,7 @@ class Terminal:
             **{name: value for name, value in os.environ.items() if name not in left_out},
             "GUISHU_DATA_DIRECTORY": str(folder / "data"),
             "COLUMNS": "200",
+            **environment,
         }
 
     def guishu(self, *arguments: str, status: int = 0) -> str:
@@ -112,6 +116,40 @@ def test_after_a_kill_the_next_start_just_works(terminal: Terminal) -> None:
     finally:
         again.send_signal(signal.SIGINT)
         assert again.wait(30) == 0
+
+
+def test_run_outlives_a_restart_of_the_database(
+    servers_folder: Path, database: DatabaseUrls
+) -> None:
+    """Enforcer and projector tried again, but what shows the events ended the process."""
+    key = base64.b64encode(b"k" * 32).decode()
+    terminal = Terminal(servers_folder, DATABASE_URL=database.owner_url, GUISHU_MASTER_KEY=key)
+    running = terminal.run()
+    try:
+        with psycopg.connect(database.superuser_url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        claim, _, _ = terminal.to_try()
+        assert "granted: " in terminal.guishu(*claim)
+        shown = f"granted: {claim[1]} belongs to {claim[3]}"
+        wait_until(lambda: running.poll() is not None or shown in terminal.shown())
+        assert running.poll() is None, terminal.shown()
+        assert "Traceback" not in terminal.shown()
+    finally:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0, terminal.shown()
+
+
+def test_where_the_embedded_server_dies_it_is_said_how_to_go_on(terminal: Terminal) -> None:
+    """It was said to look at DATABASE_URL, which nobody had given."""
+    running = terminal.run()
+    server = terminal.folder / "data" / "postgres" / "postmaster.pid"
+    os.kill(int(server.read_text(encoding="ascii").splitlines()[0]), signal.SIGKILL)
+    assert running.wait(60) == 1
+    assert "Give the command again, which starts the embedded server" in terminal.shown()
+    assert "10 read models are what the log makes of them" in terminal.guishu("verify")
 
 
 def test_an_empty_ledger_is_founded_and_used_without_a_server_running(
