@@ -117,6 +117,20 @@ def moment(text: str | None, zone: ZoneInfo, field: str) -> datetime | None:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
 
 
+def typed(text: str, field: str) -> str:
+    """Return what somebody typed, if the database can be asked for it; else InvalidRequestError.
+
+    Bytes of the terminal that are no UTF-8 reach a program as lone surrogates.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(field, f"{text[:60]!r} holds what is not UTF-8") from None
+    if "\0" in text:
+        raise InvalidRequestError(field, "holds the control character U+0000")
+    return text
+
+
 def day(text: str | None, field: str) -> date | None:
     """Return the day that somebody typed; raises InvalidRequestError."""
     if text is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 
@@ -53,6 +54,11 @@ def make_app() -> typer.Typer:
 
 def run() -> None:
     """Run the command line; errors end with status 1 and say what to do."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows its number, rather than end the command
+        # after what it asked for was recorded.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         make_app()()

@@ -46,10 +46,18 @@ from consumers.rebuilding import rebuild_guards
 from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.envelope import Event, decode
+from ledger.errors import LedgerError
 from ledger.recording import Asked
 from ledger.store import migrations
 from ledger.store.reading import head, read_after, read_requests
 from projections.rebuild import rebuild as rebuild_projections
+
+
+class FoundedBeforeError(LedgerError):
+    """The ledger is not empty: it has its organisation."""
+
+    code = "founded_before"
+
 
 # After a lost database it is tried again so often.
 _LOST_SECONDS = 0.5
@@ -87,6 +95,12 @@ def init(
 ) -> None:
     """Found the organisation of an empty ledger, with its first administrator."""
     with opened() as ledger:
+        already = ledger.recording.organisation().name
+        if already is not None:
+            raise FoundedBeforeError(
+                f"This ledger is that of {already} already.",
+                way_out="Name another GUISHU_DATA_DIRECTORY or DATABASE_URL for a new one.",
+            )
         _found(ledger, name, administrator, time_zone)
         settle(ledger)
     console().print(f"{name} is founded; {administrator} is its administrator", markup=False)

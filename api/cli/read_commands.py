@@ -21,6 +21,7 @@ from api.cli.context import (
     opened,
     print_json,
     print_table,
+    typed,
 )
 from ledger import reasons
 from ledger.commands import InvalidRequestError
@@ -47,6 +48,7 @@ def customers(
     json: Json = False,
 ) -> None:
     """Search customers, and say whose they are."""
+    text, after = typed(text, "text"), typed(after, "after")
     with opened() as ledger:
         names = resolve.Names(ledger)
         owner_id = resolve.person(ledger, owner) if owner else None

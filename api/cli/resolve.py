@@ -7,7 +7,8 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from api.bootstrap import Ledger
-from api.cli.context import shown
+from api.cli.context import shown, typed
+from api.imports.rejects import shown_text
 from ledger.errors import LedgerError
 from ledger.organisation import OrganisationAt
 from projections import customers as customer_views
@@ -33,8 +34,11 @@ def actor(ledger: Ledger, text: str | None) -> str:
 
 
 def person(ledger: Ledger, text: str) -> str:
-    """Return the id of a person named by id, name or foreign id; raises NotFoundError."""
-    if ledger.recording.organisation().person(text) is not None:
+    """Return the id of a person named by id, name or foreign id.
+
+    Raises NotFoundError, InvalidRequestError.
+    """
+    if ledger.recording.organisation().person(typed(text, "person")) is not None:
         return text
     with ledger.pool.connection() as connection:
         found = people_views.find_people(connection, text)
@@ -48,26 +52,36 @@ def person(ledger: Ledger, text: str) -> str:
         )
         raise NotFoundError(f"{text} is the name of several people.", way_out=f"One of: {several}")
     near = [f"{each.name} ({each.person})" for each in found.near]
-    raise NotFoundError(f"There is no person {text}.", way_out=_near(near, "guishu people"))
+    raise NotFoundError(
+        f"There is no person {shown_text(text)}.", way_out=_near(near, "guishu people")
+    )
 
 
 def customer(ledger: Ledger, text: str) -> str:
-    """Return the id of a customer named by id, number or name; raises NotFoundError."""
+    """Return the id of a customer named by id, number or name.
+
+    Raises NotFoundError, InvalidRequestError.
+    """
     with ledger.pool.connection() as connection:
-        found = customer_views.resolve(connection, text)
+        found = customer_views.resolve(connection, typed(text, "customer"))
     if found.customer is not None:
         return found.customer.customer
     if found.matches:
         several = ", ".join(f"{each.name} ({each.customer})" for each in found.matches)
         raise NotFoundError(f"{text} means several customers.", way_out=f"One of: {several}")
     near = [f"{each.name} ({each.customer})" for each in found.near]
-    raise NotFoundError(f"There is no customer {text}.", way_out=_near(near, "guishu customers"))
+    raise NotFoundError(
+        f"There is no customer {shown_text(text)}.", way_out=_near(near, "guishu customers")
+    )
 
 
 def territory(ledger: Ledger, text: str) -> str:
-    """Return the id of a territory named by id or name; raises NotFoundError."""
+    """Return the id of a territory named by id or name.
+
+    Raises NotFoundError, InvalidRequestError.
+    """
     organisation = ledger.recording.organisation()
-    if organisation.territory(text) is not None:
+    if organisation.territory(typed(text, "territory")) is not None:
         return text
     everything = list(organisation.territories())
     found = [each for each in everything if each.name == text.strip()]
@@ -81,7 +95,7 @@ def territory(ledger: Ledger, text: str) -> str:
     named = {each.territory: f"{each.name} ({each.territory})" for each in everything}
     near = nearest(text, ((each.territory, each.name) for each in everything), NEAR_MAX)
     raise NotFoundError(
-        f"There is no territory {text}.",
+        f"There is no territory {shown_text(text)}.",
         way_out=_near([named[each] for each in near], "guishu territories"),
     )
 

@@ -389,6 +389,47 @@ def test_every_fact_is_told_in_words(guishu: Shell) -> None:
     assert "PersonAway" not in told
 
 
+# --- what is typed ------------------------------------------------------------------------------
+
+NO_UTF8 = "恒信\udcff"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("claim", NO_UTF8, *BOSS),
+        ("claim", "恒信", "--as", NO_UTF8),
+        ("assign", "恒信", NO_UTF8, *BOSS),
+        ("whois", NO_UTF8),
+        ("history", NO_UTF8),
+        ("events", "--customer", NO_UTF8),
+        ("customers", NO_UTF8),
+        ("customers", "--after", NO_UTF8),
+        ("customers", "--owner", NO_UTF8),
+        ("customers", "--territory", NO_UTF8),
+        ("people", "show", NO_UTF8),
+    ],
+)
+def test_bytes_of_the_terminal_that_are_no_utf8_get_a_clear_error(
+    guishu: Shell, arguments: tuple[str, ...]
+) -> None:
+    """Looked up in the database they ended in a traceback of its driver."""
+    guishu("register", "恒信", *BOSS)
+    said = guishu(*arguments, status=1).err
+    assert said.startswith("invalid_request: ")
+    assert "holds what is not UTF-8" in said
+
+
+def test_a_name_that_is_unknown_is_told_shortened(guishu: Shell) -> None:
+    assert len(guishu("whois", "x" * 10_000, status=1).err) < 1_000
+
+
+def test_a_second_founding_says_whose_the_ledger_is(guishu: Shell) -> None:
+    """It was said that only an administrator may, which no administrator could help."""
+    said = guishu("init", "别家公司", "陈建国", status=1).err
+    assert said.startswith("founded_before: This ledger is that of 东方智造 already.")
+
+
 # --- imports ------------------------------------------------------------------------------------
 
 MAPPING = """

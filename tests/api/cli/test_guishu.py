@@ -188,6 +188,15 @@ def test_the_same_request_id_gets_the_first_answer(terminal: Terminal) -> None:
     assert "request_reused" in terminal.guishu(*other, status=1)
 
 
+def test_a_terminal_that_cannot_show_a_character_shows_its_number(servers_folder: Path) -> None:
+    """What was asked for had been recorded, and then the command ended in a traceback."""
+    terminal = Terminal(servers_folder, PYTHONIOENCODING="ascii")
+    terminal.guishu("init", "东方智造", "陈建国")
+    told = terminal.guishu("register", "恒信", "--as", "陈建国")
+    assert "admitted: \\u6052\\u4fe1" in told
+    assert "\\u6052\\u4fe1" in terminal.guishu("customers")
+
+
 def test_an_unknown_name_suggests_near_ones_and_records_nothing(terminal: Terminal) -> None:
     terminal.guishu("init", "东方智造", "陈建国")
     terminal.guishu("register", "苏州恒信电子有限公司", "--as", "陈建国")
