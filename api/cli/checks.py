@@ -185,21 +185,23 @@ def _followers(connection: Connection[Any]) -> list[Finding]:
     lagging = sorted(name for name, at in positions(connection).items() if at < top)
     return [
         Finding(True, "log", f"{top:,} events"),
-        _follower(connection, "decided", CONSUMER, top - decided, ""),
-        _follower(connection, "projected", "projector", top - projected, ", ".join(lagging)),
+        _follower(connection, "decided", CONSUMER, top, decided, ""),
+        _follower(connection, "projected", "projector", top, projected, ", ".join(lagging)),
     ]
 
 
 def _follower(
-    connection: Connection[Any], what: str, consumer: str, behind: int, which: str
+    connection: Connection[Any], what: str, consumer: str, top: int, reached: int, which: str
 ) -> Finding:
     row = connection.execute(_LEADER, (f"guishu {consumer}",)).fetchone()
     runs = f"session {row[0]} is at it" if row else "nobody is at it"
-    if behind <= 0:
+    if reached >= top:
         return Finding(True, what, f"everything; {runs}")
-    found = f"{behind:,} positions behind{f' ({which})' if which else ''}; {runs}"
+    # What is decided makes the log longer, so that the distance alone may stay while all is well.
+    lagging = f" ({which})" if which else ""
+    found = f"up to position {reached:,}, {top - reached:,} behind{lagging}; {runs}"
     way_out = (
-        "Wait and look again; if the number does not fall, see what guishu run says."
+        "Wait and look again; if the position does not rise, see what guishu run says."
         if row
         else "Start guishu run."
     )
