@@ -17,6 +17,13 @@ from api.bench.harness import (
     to_document,
     to_table,
 )
+from ledger.errors import LedgerError
+
+
+class UnknownMeasureError(LedgerError):
+    """What was to be measured has no name that is known."""
+
+    code = "unknown_measure"
 
 
 def suites(*, small: bool) -> dict[str, Callable[[BenchServer], list[Measure]]]:
@@ -62,12 +69,19 @@ def suites(*, small: bool) -> dict[str, Callable[[BenchServer], list[Measure]]]:
 
 def run_all(only: Sequence[str], *, small: bool, output: Path) -> None:
     """Measure what ``only`` names (everything where it is empty); write ``output``."""
+    names = suites(small=small)
+    unknown = [each for each in only if not any(each in name for name in names)]
+    if unknown:
+        raise UnknownMeasureError(
+            f"No measure has {' or '.join(unknown)} in its name.",
+            way_out=f"There are {', '.join(names)}.",
+        )
     console = Console()
     folder = output.parent
     measures: list[Measure] = []
     with bench_server(folder) as server:
         machine = describe_machine(server, folder, "uvloop")
-        for name, measure in suites(small=small).items():
+        for name, measure in names.items():
             if only and not any(each in name for each in only):
                 continue
             console.print(f"measuring the {name} …", markup=False)

@@ -430,6 +430,12 @@ def test_a_second_founding_says_whose_the_ledger_is(guishu: Shell) -> None:
     assert said.startswith("founded_before: This ledger is that of 东方智造 already.")
 
 
+def test_a_measure_that_does_not_exist_is_not_passed_over(guishu: Shell) -> None:
+    """Nothing was measured, and an empty table was written as if all were well."""
+    said = guishu("bench", "--only", "stoer", status=1).err
+    assert said.startswith("unknown_measure: No measure has stoer in its name.")
+
+
 # --- imports ------------------------------------------------------------------------------------
 
 MAPPING = """
