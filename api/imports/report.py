@@ -10,10 +10,13 @@ from typing import Any
 from psycopg import Connection
 
 from ledger import reasons
+from ledger.envelope import Event, StoredEvent, decode
 from ledger.events import decisions, requests
 from ledger.events.catalogue import Catalogue
 from ledger.organisation import OrganisationAt
-from ledger.store.reading import replay
+from ledger.store.reading import read_after, read_requests
+
+PAGE_EVENTS = 5_000
 
 
 @dataclass(slots=True)
@@ -58,42 +61,42 @@ def report(
     counted = Report()
     if first is None:
         return counted
-    counting = _Counting(counted, organisation)
-    for event in replay(connection, catalogue, first):
-        if event.envelope.get("import") in wanted:
-            counting.count(event)
+    after = first
+    while page := read_after(connection, after, PAGE_EVENTS):
+        after = page[-1].position
+        ruled = _decisions_of(catalogue, page, wanted)
+        # Looked up, for an import's requests all stand before the first of their decisions, and to
+        # remember them until then takes memory that grows with the rows.
+        acts = read_requests(connection, catalogue, [cause for cause, _ in ruled])
+        for cause, event in ruled:
+            _count(counted, organisation, acts[cause], event.data)
     return counted
 
 
-@dataclass(slots=True)
-class _Counting:
-    report: Report
-    organisation: OrganisationAt
-    # Requests that wait for their decision: whose act, by position; bounded by what is undecided.
-    open_acts: dict[int, tuple[str, Any]] = field(default_factory=dict)
+def _decisions_of(
+    catalogue: Catalogue, page: Iterable[StoredEvent], wanted: set[str]
+) -> list[tuple[int, Event]]:
+    """Return the decisions of these imports, each after the position of its request."""
+    ruled = [
+        (each.causation, decode(catalogue, each)) for each in page if each.causation is not None
+    ]
+    return [(cause, event) for cause, event in ruled if event.import_id in wanted]
 
-    def count(self, event: Any) -> None:
-        data = event.data
-        if event.causation is None:
-            self.open_acts[event.position] = (event.actor, type(data))
-            return
-        actor, kind = self.open_acts.pop(event.causation, ("", None))
-        match data:
-            case decisions.CustomerAdmitted():
-                self.report.customers += 1
-                return
-            case decisions.RegistrationRefused():
-                self.report.customers_refused[data.reason] += 1
-                return
-            case _:
-                pass
-        person = self.organisation.person(actor)
-        territory = (person and person.territory) or ""
-        for outcome in (
-            self.report.total,
-            self.report.by_territory.setdefault(territory, Outcome()),
-        ):
-            _add(outcome, data, kind)
+
+def _count(counted: Report, organisation: OrganisationAt, act: Event, data: Any) -> None:
+    match data:
+        case decisions.CustomerAdmitted():
+            counted.customers += 1
+        case decisions.RegistrationRefused():
+            counted.customers_refused[data.reason] += 1
+        case _:
+            person = organisation.person(act.actor)
+            territory = (person and person.territory) or ""
+            for outcome in (
+                counted.total,
+                counted.by_territory.setdefault(territory, Outcome()),
+            ):
+                _add(outcome, data, type(act.data))
 
 
 def _add(outcome: Outcome, data: Any, kind: Any) -> None:

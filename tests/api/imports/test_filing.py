@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -97,6 +98,28 @@ def test_importing_again_changes_nothing(ledger: TestLedger, tmp_path: Path) -> 
     assert head(ledger.connection) == before
     assert sum(filed.recorded.values()) == 0
     assert answers(brought) == KNOWN_ANSWERS
+
+
+def test_the_report_remembers_a_page_at_a_time(
+    ledger: TestLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It remembered every request until its decision, and all requests stand before the first."""
+    write_crm_files(tmp_path, SHAPE, seed=1)
+    with planned("crm-sales-opportunities", tmp_path, tmp_path / "work") as made:
+        filed, brought = file(ledger, made)
+    organisation = ledger.recording.organisation()
+
+    def peak_bytes(page: int) -> int:
+        monkeypatch.setattr("api.imports.report.PAGE_EVENTS", page)
+        tracemalloc.start()
+        try:
+            again = report(ledger.connection, ledger.catalogue, organisation, filed.import_ids)
+            assert again == brought
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak_bytes(20) < 0.05 * peak_bytes(head(ledger.connection))
 
 
 class CutError(Exception):
