@@ -14,9 +14,10 @@ from stdnum.cn import uscc
 from ledger import building, commands, ids
 from ledger import organisation_commands as facts
 from ledger.commands import CustomerCommand, parse
+from ledger.conditions import Condition
 from ledger.envelope import Origin
 from ledger.errors import LedgerError
-from ledger.policy import Condition, Policy, TerritoryRule
+from ledger.policy import Policy, TerritoryRule
 from ledger.recording import Asked, Recording
 
 CALLER = "demo"

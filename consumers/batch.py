@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from consumers.parking import Row
 from ledger.deciders import Decider, DeciderMissingError
-from ledger.deciding import apply_parking, decision_event, parking_event
+from ledger.deciding import apply_parking, decision_events, parking_event
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import RequestParked
@@ -135,7 +135,7 @@ class BatchDecider:
             raise DeciderMissingError(version)
         try:
             draft = decide(settled, request, organisation)
-            event = decision_event(self._catalogue, request, draft, version, settled)
+            events = decision_events(self._catalogue, request, draft, version, settled)
         except NotLoadedError as lacking:
             # Nothing of this round is kept; the others are still decided, to find all that lacks.
             decided.missing.add(lacking.key)
@@ -148,7 +148,8 @@ class BatchDecider:
             _log.exception("the request at %d cannot be decided", request.position)
             return self._park(asked, customer, words_of(error), settled, decided)
         try:
-            settled.apply(request, draft.data, draft.effective, organisation)
+            for data in draft.all:
+                settled.apply(request, data, draft.effective, organisation)
         except NotLoadedError as lacking:
             decided.missing.add(lacking.key)
             return True
@@ -159,7 +160,7 @@ class BatchDecider:
                 return True
             _log.exception("the decision on the request at %d cannot be folded", request.position)
             raise DefectError(request.position, words_of(error)) from error
-        decided.events.append(event)
+        decided.events.extend(events)
         if asked.row is not None:
             decided.freed.append(asked.row.position)
         return True

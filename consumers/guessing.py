@@ -26,6 +26,8 @@ def keys_named(request: Event, organisation: OrganisationAt) -> Iterator[Key]:
             yield ("grants", data.claimant, day.isoformat())
         case requests.AssignmentRequested():
             yield ("holdings", data.assignee)
+        case requests.TransferRequested():
+            yield ("holdings", data.receiver)
         case requests.RegistrationRequested() | requests.CustomerChangeRequested():
             for identifier in data.identifiers:
                 yield ("identifier", identifier.system, identifier.key)
@@ -65,5 +67,7 @@ def keys_seen(batch: Iterable[Event], settled: Settled) -> Iterator[Key]:
             if isinstance(customer, Admitted):
                 if customer.owner is not None:
                     yield ("holdings", customer.owner)
+                if customer.approval is not None and customer.approval.receiver is not None:
+                    yield ("holdings", customer.approval.receiver)
                 for system, key in customer.identifiers.items():
                     yield ("identifier", system, key)

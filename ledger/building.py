@@ -76,6 +76,17 @@ def build_request(
             return _change(command, made, seal, digest, kind_of(command.customer))
         case commands.LogFollowUp() | commands.RecordDeal():
             return _act(command, made, seal)
+        case commands.RequestTransfer():
+            transfer = made.make(ids.TRANSFER)
+            asked = requests.TransferRequested(
+                command.customer,
+                transfer,
+                command.receiver,
+                command.reason_code,
+                _sealed(seal, command.customer, "reason", command.reason),
+                _money(command.value),
+            )
+            return Built((asked,), command.customer, transfer)
         case _:
             return Built((_simple(command, seal),), command.customer)
 
@@ -98,6 +109,16 @@ def _simple(command: commands.CustomerCommand, seal: Seal) -> requests.Request:
             return requests.ReleaseRequested(customer, command.reason_code, words("reason"))
         case commands.AssignCustomer():
             return requests.AssignmentRequested(customer, command.assignee, words("reason"))
+        case commands.WithdrawTransfer():
+            return requests.TransferWithdrawn(
+                customer, command.approval, command.reason_code, words("reason")
+            )
+        case commands.Approve():
+            return requests.ApprovalGiven(customer, command.approval, words("comment"))
+        case commands.Refuse():
+            return requests.ApprovalDenied(
+                customer, command.approval, command.reason_code, words("comment")
+            )
         case commands.CorrectFollowUp():
             return requests.FollowUpCorrected(
                 customer,

@@ -293,6 +293,42 @@ class AssignCustomer(Command):
     reason: Note | None = None
 
 
+class RequestTransfer(Command):
+    """Ask that ``receiver`` becomes the owner; ``value`` is of the deal at stake."""
+
+    customer: Id
+    receiver: Id
+    reason_code: Code = "transfer"
+    reason: Note | None = None
+    value: MoneyIn | None = None
+
+
+class WithdrawTransfer(Command):
+    """No longer ask for a transfer, or for a release that awaits approval."""
+
+    customer: Id
+    approval: Id
+    reason_code: Code = "withdrawn"
+    reason: Note | None = None
+
+
+class Approve(Command):
+    """Agree to what awaits approval."""
+
+    customer: Id
+    approval: Id
+    comment: Note | None = None
+
+
+class Refuse(Command):
+    """Do not agree to what awaits approval."""
+
+    customer: Id
+    approval: Id
+    reason_code: Code = "refused"
+    comment: Note | None = None
+
+
 class LogFollowUp(Command):
     """Record a follow-up: how, what was agreed, and when next."""
 
@@ -376,6 +412,10 @@ CustomerCommand = (
     | FileClaim
     | ReleaseCustomer
     | AssignCustomer
+    | RequestTransfer
+    | WithdrawTransfer
+    | Approve
+    | Refuse
     | LogFollowUp
     | RecordDeal
     | CorrectFollowUp

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
+from ledger.approving import Approval
 from ledger.events.decisions import CustomerAdmitted, CustomerChanged
 from ledger.events.requests import CustomerChangeRequested, RegistrationRequested
 from ledger.events.values import Attribute
@@ -17,6 +18,8 @@ from ledger.policy import LATE_FOLLOW_UP_DAYS_MAX
 
 # So many former owners are remembered for the cooldown; more within one cooldown is no business.
 FORMER_OWNERS_MAX = 8
+# Nor of more people whom a transfer was refused, while one and the same owns the customer.
+TURNED_DOWN_MAX = 32
 # Of what ended lately every ownership is remembered, up to so many: a late follow-up asks for it.
 FORMER_OWNERSHIPS_MAX = 32
 # A day more than any policy looks back, for days of the organisation are not all of 24 hours.
@@ -81,6 +84,9 @@ class Admitted:
     former: tuple[FormerOwner, ...] = ()
     won_deals: int = 0
     contacts: frozenset[str] = frozenset()
+    # What awaits approval, and the receivers of transfers that were refused to this owner.
+    approval: Approval | None = None
+    turned_down: tuple[str, ...] = ()
 
     @property
     def owner(self) -> str | None:
@@ -156,7 +162,12 @@ def taken(
     customer: Admitted, owner: str, effective: datetime, protected_until: datetime | None
 ) -> Admitted:
     """Return the customer as it is when somebody begins to own it."""
-    return replace(customer, tenure=Held(owner, effective, protected_until), effective=effective)
+    return replace(
+        customer,
+        tenure=Held(owner, effective, protected_until),
+        turned_down=(),
+        effective=effective,
+    )
 
 
 def given_up(customer: Admitted, effective: datetime, recorded: datetime) -> Admitted:
@@ -191,3 +202,15 @@ def _remembered(former: Iterable[FormerOwner], lately: datetime) -> Iterator[For
             people.add(each.person)
         if is_last or each.ended > max(each.began, lately):
             yield each
+
+
+def approval_closed(customer: Admitted, outcome: str, effective: datetime) -> Admitted:
+    """Return the customer as it is when nothing awaits approval any more."""
+    approval, turned_down = customer.approval, customer.turned_down
+    if approval is None:
+        raise AssertionError("only what is open can be closed")
+    receiver = approval.receiver
+    if outcome == "refused" and receiver is not None:
+        others = (each for each in turned_down if each != receiver)
+        turned_down = tuple(islice((receiver, *others), TURNED_DOWN_MAX))
+    return replace(customer, approval=None, turned_down=turned_down, effective=effective)

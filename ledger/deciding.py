@@ -17,34 +17,38 @@ ENFORCER = "enforcer"
 """Who parks requests, as the envelope of a parking names its caller."""
 
 
-def decision_event(
+def decision_events(
     catalogue: Catalogue, request: Event, draft: Draft, version: int, settled: Settled
-) -> NewEvent:
-    """Return the event that records ``draft`` as the decision on ``request``.
+) -> tuple[NewEvent, ...]:
+    """Return the events that record ``draft`` as what was decided on ``request``, by ordinal.
 
     ``version`` is that of the decider; ``settled`` holds what was decided before. Raises
     EntryTooLargeError.
     """
-    ruling = Ruling(
-        causation=request.position,
-        ordinal=0,
-        effective=draft.effective,
-        decider=version,
-        policy=draft.policy,
-        guards=draft.guards,
-        import_id=request.import_id,
-    )
     customer = draft.data.customer
-    event = NewEvent(
-        ownership_stream(customer),
-        catalogue.name_of(draft.data),
-        decision_body(catalogue, ruling, draft.data),
-        settled.version(customer) + 1,
-        request.position,
-        0,
-    )
-    check_append(Append((event,)))
-    return event
+    before = settled.version(customer)
+    events = []
+    for ordinal, data in enumerate(draft.all):
+        ruling = Ruling(
+            causation=request.position,
+            ordinal=ordinal,
+            effective=draft.effective,
+            decider=version,
+            policy=draft.policy,
+            guards=draft.guards,
+            import_id=request.import_id,
+        )
+        event = NewEvent(
+            ownership_stream(customer),
+            catalogue.name_of(data),
+            decision_body(catalogue, ruling, data),
+            before + 1 + ordinal,
+            request.position,
+            ordinal,
+        )
+        check_append(Append((event,)))
+        events.append(event)
+    return tuple(events)
 
 
 def parking_event(catalogue: Catalogue, parked: RequestParked, settled: Settled) -> NewEvent:

@@ -67,7 +67,8 @@ class Folding:
             apply_parking(self.settled, data.customer)
         else:
             request = requests[event.causation or 0]
-            del self.open[request.position]
+            if not event.ordinal:
+                del self.open[request.position]
             self.parked.pop(request.position, None)
             self.unparking.pop(request.position, None)
             self.dealt_with = max(self.dealt_with, request.position)

@@ -300,6 +300,11 @@ class OrganisationAt:
             each.territory == above for each in self.lineage(territory)
         )
 
+    def common(self, first: str | None, second: str | None) -> str | None:
+        """Return the nearest territory that is, or stands above, both; None where none does."""
+        above = {each.territory for each in self.lineage(first)}
+        return next((t.territory for t in self.lineage(second) if t.territory in above), None)
+
     def manages(self, person: str, territory: str | None) -> bool:
         """Say whether ``person`` manages ``territory`` or one above it."""
         return any(person in each.managers for each in self.lineage(territory))

@@ -26,6 +26,18 @@ NOT_YOURS = "not_yours"
 DEAL_BY_NON_OWNER = "deal_by_non_owner"
 FOLLOW_UP_BY_NON_OWNER = "follow_up_by_non_owner"
 CONTACT_UNKNOWN = "contact_unknown"
+NOT_OWNED = "not_owned"
+APPROVAL_OPEN = "approval_open"
+PROTECTED = "protected"
+NO_APPROVER = "no_approver"
+ALREADY_ANSWERED = "already_answered"
+OWN_CAUSE = "own_cause"
+NOT_YOUR_TURN = "not_your_turn"
+NOT_ASKED = "not_asked"
+APPROVAL_CLOSED = "approval_closed"
+OWNERSHIP_CHANGED = "ownership_changed"
+NOT_REQUESTER = "not_requester"
+STEP_REFUSED = "step_refused"
 
 SENTENCES: dict[str, str] = {
     OWNED_BY_ANOTHER: "The customer belongs to somebody else.",
@@ -52,5 +64,17 @@ SENTENCES: dict[str, str] = {
     DEAL_BY_NON_OWNER: "The deal was made by somebody who does not own the customer.",
     FOLLOW_UP_BY_NON_OWNER: "The follow-up was made by somebody who does not own the customer.",
     CONTACT_UNKNOWN: "The follow-up names a contact that the customer does not have.",
+    NOT_OWNED: "Nobody owns the customer.",
+    APPROVAL_OPEN: "Another transfer or release of the customer awaits approval.",
+    PROTECTED: "The owner is protected against transfers that others ask for.",
+    NO_APPROVER: "Nobody is entitled to approve it.",
+    ALREADY_ANSWERED: "The person has answered before.",
+    OWN_CAUSE: "Nobody approves what they asked for or would receive.",
+    NOT_YOUR_TURN: "The person is asked at a later step.",
+    NOT_ASKED: "The person is not asked.",
+    APPROVAL_CLOSED: "It no longer awaits approval.",
+    OWNERSHIP_CHANGED: "The ownership ended in another way meanwhile.",
+    NOT_REQUESTER: "Only whoever asked for it may withdraw it.",
+    STEP_REFUSED: "An approver did not agree.",
 }
 """What each code means, as one sentence for people."""

@@ -84,7 +84,7 @@ class Asked:
 class Recorded:
     """Where a request stands in the log.
 
-    ``customer`` is its customer, ``made`` the id of the follow-up or deal that it made;
+    ``customer`` is its customer, ``made`` the id of the follow-up, deal or transfer that it made;
     ``repeated`` says that it was recorded before and this is the first answer.
     """
 
@@ -269,6 +269,8 @@ class Recording:
                 return data.customer, data.follow_up
             case requests.DealRecorded():
                 return data.customer, data.deal
+            case requests.TransferRequested():
+                return data.customer, data.transfer
             case _:
                 return data.customer, None
 
@@ -297,7 +299,7 @@ class Recording:
         _check_origin(origin, self._now())
         commands.occurred_within(getattr(command, "at", None), self._now(), field="at")
         people = [origin.actor, origin.on_behalf_of]
-        for name in ("claimant", "assignee", "person", "claim_for"):
+        for name in ("claimant", "assignee", "receiver", "person", "claim_for"):
             people.append(getattr(command, name, None))
         for person in people:
             if person is not None and organisation.person(person) is None:

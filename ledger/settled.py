@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from ledger.approving import after
 from ledger.customer import (
     Admitted,
     Customer,
@@ -17,6 +18,7 @@ from ledger.customer import (
     Refused,
     Unregistered,
     admitted,
+    approval_closed,
     changed,
     given_up,
     taken,
@@ -154,8 +156,18 @@ class Settled:
                 self._begin(customer, data.owner, effective, data.protected_until)
             case decisions.OwnershipReleased():
                 self._end(customer, effective, cause.recorded)
+            case decisions.OwnershipTransferred():
+                self._end(customer, effective, cause.recorded)
+                self._begin(customer, data.owner, effective, data.protected_until)
             case decisions.Noted():
                 self._note(customer, cause, effective)
+            case (
+                decisions.ApprovalOpened()
+                | decisions.StepAnswered()
+                | decisions.StepOpened()
+                | decisions.ApprovalClosed()
+            ):
+                self._approve(customer, data, effective)
             case _:
                 self._pass(customer, effective)
 
@@ -222,6 +234,22 @@ class Settled:
         if isinstance(found.tenure, Held):
             self._count(found.tenure.owner, -1, -(found.won_deals > 0))
         self.customers[customer] = given_up(found, effective, recorded)
+
+    def _approve(
+        self,
+        customer: str,
+        data: decisions.ApprovalOpened
+        | decisions.StepAnswered
+        | decisions.StepOpened
+        | decisions.ApprovalClosed,
+        effective: datetime,
+    ) -> None:
+        found = self._admitted(customer)
+        if isinstance(data, decisions.ApprovalClosed):
+            self.customers[customer] = approval_closed(found, data.outcome, effective)
+            return
+        approval = after(found.approval, data, effective)
+        self.customers[customer] = replace(found, approval=approval, effective=effective)
 
     def _note(self, customer: str, cause: Event, effective: datetime) -> None:
         data = cause.data

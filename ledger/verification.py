@@ -9,6 +9,7 @@ with all that was told of it, is found by checkpoints kept outside the database,
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,7 +22,7 @@ from ledger.canonical import canonical_bytes, instant
 from ledger.deciders import Decider, DeciderMissingError, deciders
 from ledger.deciding import (
     ENFORCER,
-    decision_event,
+    decision_events,
     ownership_stream,
     parking_event,
     request_stream,
@@ -234,6 +235,7 @@ class _Audit:
 
     def check_end(self, enforced: int) -> None:
         """Check what only shows when all was read; ``enforced`` is how far all was decided."""
+        self._decisions.check_end()
         self._request_ids.check_end(self.position)
         self._check_passed_over(enforced)
         self._check_tail()
@@ -355,10 +357,15 @@ class _DecisionChecks:
         self.count = 0
         # By customer, the last of its requests that was decided.
         self._decided: dict[str, int] = {}
+        # Of the request decided last, what must follow at once: its other decisions.
+        self._following: deque[NewEvent] = deque()
 
     def take(self, stored: StoredEvent, event: Event, requests: Mapping[int, Event]) -> None:
         """Check and fold the next event; raises DiffersError."""
-        if isinstance(event.data, RequestParked):
+        if self._following:
+            self._compare(stored, self._following.popleft(), event.causation or 0)
+            self.count += 1
+        elif isinstance(event.data, RequestParked):
             self._check_parking(stored, event.data, requests)
         elif self._catalogue.kind_of(event.name) == "decision":
             self._check_decision(stored, event, requests)
@@ -387,7 +394,7 @@ class _DecisionChecks:
     ) -> None:
         folding = self.folding
         request = requests.get(event.causation or 0)
-        if request is None or request.position not in folding.open:
+        if request is None or request.position not in folding.open or event.ordinal:
             raise DiffersError("once", self._why_not(request))
         if not isinstance(request.data, RequestUnparked):
             customer: str = request.data.customer
@@ -398,7 +405,15 @@ class _DecisionChecks:
                 )
             self._decided[customer] = request.position
         version = self._version(event, request)
-        self._compare(stored, self._decide_again(request, version), request.position)
+        first, *others = self._decide_again(request, version)
+        self._compare(stored, first, request.position)
+        self._following.extend(others)
+
+    def check_end(self) -> None:
+        """Check that the last request has all its decisions; raises DiffersError."""
+        if self._following:
+            missing = self._following[0]
+            raise DiffersError("decision", f"the {missing.name} that belongs here is missing")
 
     def _why_not(self, request: Event | None) -> str:
         if request is None:
@@ -417,14 +432,14 @@ class _DecisionChecks:
             return int(version)
         raise DiffersError("decider", f"version {version} of the decider was not in force")
 
-    def _decide_again(self, request: Event, version: int) -> NewEvent:
+    def _decide_again(self, request: Event, version: int) -> tuple[NewEvent, ...]:
         settled: Settled = self.folding.settled
         decide = self._versions.get(version)
         if decide is None:
             raise DeciderMissingError(version)
         try:
             draft = decide(settled, request, self.folding.organisation.at(request.position))
-            return decision_event(self._catalogue, request, draft, version, settled)
+            return decision_events(self._catalogue, request, draft, version, settled)
         except Exception as error:
             raise DiffersError(
                 "decision", f"deciding its request again fails: {type(error).__name__}"

@@ -21,6 +21,7 @@ from api.bench.harness import BenchDatabase, BenchServer, Measure, compare
 from consumers.enforcer import Enforcer
 from consumers.enforcing import enforce
 from consumers.feed import StoreFeed
+from ledger.conditions import Condition
 from ledger.envelope import Origin, request_body
 from ledger.events.catalogue import Catalogue, Data, catalogue
 from ledger.events.organisation import (
@@ -31,7 +32,7 @@ from ledger.events.organisation import (
 )
 from ledger.events.requests import ClaimFiled, RegistrationRequested
 from ledger.events.values import Sealed
-from ledger.policy import Condition, Policy, TerritoryRule
+from ledger.policy import Policy, TerritoryRule
 from ledger.store.appending import Append, NewEvent
 from ledger.store.committer import CommitterThread
 from ledger.store.hints import Notifier, wait_for_news

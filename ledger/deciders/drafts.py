@@ -1,4 +1,4 @@
-"""A draft: a decision before it has its place in the log."""
+"""A draft: what follows from a request, before it has its place in the log."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from ledger.events.decisions import Decision
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One decision, when it holds (UTC), under which policy, and the guard values it saw."""
+    """Decisions on one request, when they hold (UTC), under which policy, and the guards seen.
+
+    ``data`` is the first, ``more`` are the others: all are about one customer, and recorded
+    together.
+    """
 
     data: Decision
     effective: datetime
     policy: int
     guards: dict[str, int] = field(default_factory=dict)
+    more: tuple[Decision, ...] = ()
+
+    @property
+    def all(self) -> tuple[Decision, ...]:
+        """All decisions, in order."""
+        return (self.data, *self.more)

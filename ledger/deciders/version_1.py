@@ -1,54 +1,39 @@
-"""Version 1 of the decider: admission, single ownership, follow-ups and deals.
+"""Version 1 of the decider: admission, single ownership, transfers, follow-ups and deals.
 
 Read from top to bottom: ``decide`` is a switch over small functions, one a request. Each gets the
-situation (settled state, request, facts) and returns the one decision that follows.
+situation (settled state, request, facts) and returns what follows: one decision, or several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
 from ledger import reasons
-from ledger.customer import Admitted, Customer, Held, Refused
+from ledger.customer import Admitted, Held, Refused
+from ledger.deciders import transferring
 from ledger.deciders.drafts import Draft
+from ledger.deciders.situations import (
+    Obstacle,
+    Situation,
+    held_towards_limit,
+    is_admin,
+    is_owner_or_manager,
+    is_there,
+    limits,
+    manages,
+    protected_until,
+    situate,
+    territory_of,
+)
 from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.events.values import Identifier
-from ledger.organisation import Import, OrganisationAt, Person
+from ledger.organisation import OrganisationAt, Person
 from ledger.policy import Policy
-from ledger.settled import Act, Settled, subject
+from ledger.settled import Act, Settled
 
 # A chain of group parents longer than this is a mistake of whoever entered it.
 GROUP_DEPTH_MAX = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that a decision may depend on."""
-
-    settled: Settled
-    request: Event
-    organisation: OrganisationAt
-    customer_id: str
-    customer: Customer
-    opened_import: Import | None
-    policy: Policy
-    effective: datetime
-    # An imported row older than the customer's last decision.
-    out_of_order: bool
-
-    @property
-    def is_opening(self) -> bool:
-        """Whether it is a row of an opening balance: of an import, and without a date of its own.
-
-        An importer may as well state the cut-over for such a row.
-        """
-        opened, request = self.opened_import, self.request
-        return opened is not None and (
-            "occurred" not in request.envelope or request.occurred == opened.cut_over
-        )
 
 
 def decide(settled: Settled, request: Event, organisation: OrganisationAt) -> Draft:
@@ -59,11 +44,29 @@ def decide(settled: Settled, request: Event, organisation: OrganisationAt) -> Dr
     """
     situation = situate(settled, request, organisation)
     guards: dict[str, int] = {"ownership": settled.version(situation.customer_id)}
-    data = _switch(situation, guards)
-    return Draft(data, situation.effective, organisation.policy.number, guards)
+    found = _switch(situation, guards)
+    found += transferring.overtaken(situation, found)
+    return Draft(found[0], situation.effective, organisation.policy.number, guards, more=found[1:])
 
 
-def _switch(situation: Situation, guards: dict[str, int]) -> decisions.Decision:
+def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Decision, ...]:
+    data = situation.request.data
+    match data:
+        case requests.ReleaseRequested():
+            return decide_release(situation, data)
+        case requests.TransferRequested():
+            return transferring.decide_transfer(situation, data, guards)
+        case requests.ApprovalGiven():
+            return transferring.decide_answer(situation, data.approval, guards, agreed=True)
+        case requests.ApprovalDenied():
+            return transferring.decide_answer(situation, data.approval, guards, agreed=False)
+        case requests.TransferWithdrawn():
+            return transferring.decide_withdrawal(situation, data)
+        case _:
+            return (_switch_single(situation, guards),)
+
+
+def _switch_single(situation: Situation, guards: dict[str, int]) -> decisions.Decision:
     data = situation.request.data
     match data:
         case requests.ClaimFiled():
@@ -72,8 +75,6 @@ def _switch(situation: Situation, guards: dict[str, int]) -> decisions.Decision:
             return decide_follow_up(situation, data)
         case requests.DealRecorded():
             return decide_deal(situation, data)
-        case requests.ReleaseRequested():
-            return decide_release(situation, data)
         case requests.AssignmentRequested():
             return decide_assignment(situation, data, guards)
         case requests.RegistrationRequested():
@@ -88,46 +89,6 @@ def _switch(situation: Situation, guards: dict[str, int]) -> decisions.Decision:
             return decisions.Noted(situation.customer_id)
         case _:
             raise AssertionError(f"{situation.request.name} is no request")
-
-
-def situate(settled: Settled, request: Event, organisation: OrganisationAt) -> Situation:
-    """Find out which customer is meant, under which policy, and when the decision holds."""
-    # Entered twice: what is asked of the duplicate is decided on the customer that exists.
-    customer_id = subject(settled, request)
-    customer = settled.customer(customer_id)
-    opened = request.import_id and organisation.import_(request.import_id)
-    opened_import = opened if opened and not opened.closed else None
-    last = customer.effective
-    asked = asked_for(request, opened_import)
-    out_of_order = opened_import is not None and last is not None and asked < last
-    return Situation(
-        settled,
-        request,
-        organisation,
-        customer_id,
-        customer,
-        opened_import,
-        opened_import.policy if opened_import else organisation.policy.policy,
-        asked if last is None else max(asked, last),
-        out_of_order,
-    )
-
-
-def asked_for(request: Event, opened_import: Import | None) -> datetime:
-    """Return when the request is to take effect: in an import when it occurred, else at once.
-
-    Imported rows without a date are an opening balance, which holds at the import's cut-over.
-    """
-    if opened_import is None:
-        return request.recorded
-    if "occurred" in request.envelope or opened_import.cut_over is None:
-        return request.occurred
-    return opened_import.cut_over
-
-
-def territory_of(situation: Situation, customer: Admitted) -> str | None:
-    """Return the customer's territory: named, else by the first rule of the policy, else None."""
-    return situation.policy.territory_of(customer.territory, customer.attributes)
 
 
 # --- registration and change -------------------------------------------------------------------
@@ -173,7 +134,7 @@ def decide_change(
     guarded = guarded_fields(situation.policy, customer, request)
     if guarded and not _may_change_guarded(situation, customer):
         return decisions.ChangeRefused(customer_id, reasons.NOT_HEAD, guarded)
-    if request.closed is not None and not _is_owner_or_manager(situation, customer):
+    if request.closed is not None and not is_owner_or_manager(situation, customer):
         return decisions.ChangeRefused(customer_id, reasons.NOT_OWNER, ("closed",))
     for identifier in request.identifiers:
         holder = situation.settled.holder_of(identifier.system, identifier.key)
@@ -222,14 +183,14 @@ def guarded_fields(
 
 def _may_change_guarded(situation: Situation, customer: Admitted) -> bool:
     organisation, actor = situation.organisation, situation.request.actor
-    if situation.policy.guarded_changes_by == "anyone" or _is_admin(situation):
+    if situation.policy.guarded_changes_by == "anyone" or is_admin(situation):
         return True
     territory = territory_of(situation, customer)
     if territory is None:
-        return _is_there(situation) and organisation.is_manager(actor)
+        return is_there(situation) and organisation.is_manager(actor)
     if situation.policy.guarded_changes_by == "manager":
-        return _manages(situation, territory)
-    return _is_there(situation) and organisation.heads(actor, territory)
+        return manages(situation, territory)
+    return is_there(situation) and organisation.heads(actor, territory)
 
 
 def _parent_problem(situation: Situation, parent: str) -> str | None:
@@ -248,14 +209,6 @@ def _parent_problem(situation: Situation, parent: str) -> str | None:
 
 
 # --- claims, assignments, releases -------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """A reason to refuse, and the first moment at which it no longer holds, where known."""
-
-    reason: str
-    retry_at: datetime | None = None
 
 
 def decide_claim(
@@ -286,63 +239,13 @@ def _claim_obstacle(situation: Situation, customer: Admitted, person: Person) ->
         return Obstacle(reasons.HISTORY_OUT_OF_ORDER)
     if customer.closed:
         return Obstacle(reasons.CUSTOMER_CLOSED)
-    if person.has_left(situation.organisation.day(situation.effective)):
+    if person.has_left(situation.day):
         return Obstacle(reasons.CLAIMANT_LEFT)
     if customer.owner == person.person:
         return Obstacle(reasons.ALREADY_YOURS)
     if isinstance(customer.tenure, Held):
         return Obstacle(reasons.OWNED_BY_ANOTHER)
     return None
-
-
-def limits(
-    situation: Situation,
-    policy: Policy,
-    customer: Admitted,
-    person: Person,
-    guards: dict[str, int],
-) -> Iterator[Obstacle]:
-    """Yield, in the order in which they count, the limits of ``policy`` that stand in the way."""
-    organisation, effective = situation.organisation, situation.effective
-    territory = policy.territory_of(customer.territory, customer.attributes)
-    if not in_scope(organisation, policy, person, territory):
-        yield Obstacle(reasons.OUTSIDE_TERRITORY)
-    ended = customer.ended(person.person)
-    if ended is not None and policy.cooldown_days:
-        ends = organisation.days_after(ended, policy.cooldown_days)
-        if effective < ends:
-            yield Obstacle(reasons.COOLDOWN, ends)
-    held = held_towards_limit(situation.settled, policy, person.person, guards)
-    if policy.holding_limit is not None and held >= policy.holding_limit:
-        yield Obstacle(reasons.HOLDING_LIMIT)
-    if situation.is_opening:
-        return  # on the day of the cut-over nobody claimed it
-    day = organisation.day(effective)
-    grants = situation.settled.grants_of(person.person, day.isoformat())
-    guards["grants"] = grants
-    if policy.daily_claim_limit is not None and grants >= policy.daily_claim_limit:
-        tomorrow = day.fromordinal(day.toordinal() + 1)
-        yield Obstacle(reasons.DAILY_LIMIT, organisation.start_of(tomorrow))
-
-
-def held_towards_limit(
-    settled: Settled, policy: Policy, person: str, guards: dict[str, int]
-) -> int:
-    """Return how many customers count towards the person's holding limit."""
-    holdings = settled.holdings_of(person)
-    guards["held"], guards["held_won"] = holdings.held, holdings.held_won
-    return holdings.held if policy.won_customers_count else holdings.held - holdings.held_won
-
-
-def in_scope(
-    organisation: OrganisationAt, policy: Policy, person: Person, territory: str | None
-) -> bool:
-    """Say whether the person may claim in ``territory``; without one anybody may."""
-    if territory is None or policy.claim_scope == "everywhere":
-        return True
-    if policy.claim_scope == "own_territory":
-        return person.territory == territory
-    return organisation.is_within(territory, person.territory)
 
 
 def _grant(
@@ -365,12 +268,6 @@ def _grant(
         waived,
         True if situation.is_opening else None,
     )
-
-
-def protected_until(situation: Situation) -> datetime | None:
-    """Return until when a new owner is protected, None where the policy protects nobody."""
-    days = situation.policy.protection_days
-    return situation.organisation.days_after(situation.effective, days) if days else None
 
 
 def decide_assignment(
@@ -408,15 +305,15 @@ def _assignment_problem(
         return reasons.HISTORY_OUT_OF_ORDER
     if customer.closed:
         return reasons.CUSTOMER_CLOSED
-    if person.has_left(situation.organisation.day(situation.effective)):
+    if person.has_left(situation.day):
         return reasons.CLAIMANT_LEFT
     if customer.owner is not None:
         same = customer.owner == person.person
         return reasons.ALREADY_YOURS if same else reasons.OWNED_BY_ANOTHER
-    if not _is_admin(situation):
-        if not _manages(situation, territory or person.territory):
+    if not is_admin(situation):
+        if not manages(situation, territory or person.territory):
             return reasons.NOT_MANAGER
-        if not _manages(situation, person.territory):
+        if not manages(situation, person.territory):
             return reasons.OUTSIDE_TERRITORY
     if limit is not None and held >= limit:
         return reasons.HOLDING_LIMIT
@@ -425,46 +322,26 @@ def _assignment_problem(
 
 def decide_release(
     situation: Situation, request: requests.ReleaseRequested
-) -> decisions.OwnershipReleased | decisions.ReleaseRefused:
-    """Free a customer, by its owner or a manager over the owner or the customer."""
+) -> tuple[decisions.Decision, ...]:
+    """Free a customer, by its owner or a manager over the owner or the customer.
+
+    Where the policy has steps for it, it awaits approval first.
+    """
     customer, customer_id = situation.customer, situation.customer_id
     if not isinstance(customer, Admitted):
-        return decisions.ReleaseRefused(customer_id, reasons.CUSTOMER_NOT_ADMITTED)
+        return (decisions.ReleaseRefused(customer_id, reasons.CUSTOMER_NOT_ADMITTED),)
+    owner = customer.owner
     if situation.out_of_order:
-        return decisions.ReleaseRefused(customer_id, reasons.HISTORY_OUT_OF_ORDER, customer.owner)
-    if customer.owner is None or not _is_owner_or_manager(situation, customer):
-        return decisions.ReleaseRefused(customer_id, reasons.NOT_OWNER, customer.owner)
-    return decisions.OwnershipReleased(
-        customer_id, customer.owner, request.reason_code, territory_of(situation, customer)
+        return (decisions.ReleaseRefused(customer_id, reasons.HISTORY_OUT_OF_ORDER, owner),)
+    if owner is None or not is_owner_or_manager(situation, customer):
+        return (decisions.ReleaseRefused(customer_id, reasons.NOT_OWNER, owner),)
+    waiting = transferring.release_that_waits(situation, customer, owner, request.reason_code)
+    if waiting is not None:
+        return waiting
+    released = decisions.OwnershipReleased(
+        customer_id, owner, request.reason_code, territory_of(situation, customer)
     )
-
-
-def _is_owner_or_manager(situation: Situation, customer: Admitted) -> bool:
-    if situation.request.actor == customer.owner or _is_admin(situation):
-        return True
-    if _manages(situation, territory_of(situation, customer)):
-        return True
-    owner = situation.organisation.person(customer.owner) if customer.owner else None
-    return owner is not None and _manages(situation, owner.territory)
-
-
-def _is_there(situation: Situation) -> bool:
-    """Say whether the actor has not left: whoever has is no longer manager or administrator."""
-    person = situation.organisation.person(situation.request.actor)
-    return person is not None and not person.has_left(
-        situation.organisation.day(situation.effective)
-    )
-
-
-def _manages(situation: Situation, territory: str | None) -> bool:
-    return situation.organisation.manages(situation.request.actor, territory) and _is_there(
-        situation
-    )
-
-
-def _is_admin(situation: Situation) -> bool:
-    person = situation.organisation.person(situation.request.actor)
-    return person is not None and "admin" in person.roles and _is_there(situation)
+    return (released,)
 
 
 # --- follow-ups, deals and their corrections ---------------------------------------------------
@@ -537,10 +414,10 @@ def decide_correction(
 
 
 def _may_correct(situation: Situation, act: Act) -> bool:
-    if situation.request.actor in (act.person, act.actor) or _is_admin(situation):
+    if situation.request.actor in (act.person, act.actor) or is_admin(situation):
         return True
     person = situation.organisation.person(act.person)
-    if person is not None and _manages(situation, person.territory):
+    if person is not None and manages(situation, person.territory):
         return True
     customer = situation.customer
-    return isinstance(customer, Admitted) and _manages(situation, territory_of(situation, customer))
+    return isinstance(customer, Admitted) and manages(situation, territory_of(situation, customer))

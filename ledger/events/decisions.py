@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ledger.events.values import Identifier, Instant
+from ledger.events.values import ApprovalStep, Identifier, Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,98 @@ class ReleaseRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferRefused:
+    """The transfer fails at the door for one reason; ``owner`` is the owner at that moment.
+
+    ``retry_at`` is the first moment at which this reason no longer holds, where that is known.
+    """
+
+    customer: str
+    transfer: str
+    receiver: str
+    reason: str
+    owner: str | None = None
+    retry_at: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalOpened:
+    """A transfer or release (``purpose``) awaits approval by these steps, in their order.
+
+    ``asked`` may answer the first step, as the organisation stands at this moment. ``approval`` is
+    the transfer's id; that of a release is made of its request's position.
+    """
+
+    customer: str
+    approval: str
+    purpose: str
+    requester: str
+    owner: str
+    reason_code: str
+    receiver: str | None = None
+    steps: tuple[ApprovalStep, ...] = ()
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswered:
+    """An answer counts: ``person`` answers ``step`` in place of its ``approver`` (both from 0)."""
+
+    customer: str
+    approval: str
+    step: int
+    approver: int
+    person: str
+    agreed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerNotCounted:
+    """An answer or withdrawal does not count, for one reason."""
+
+    customer: str
+    approval: str
+    person: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepOpened:
+    """The step before it is done: ``asked`` may answer this ``step`` (from 0) now."""
+
+    customer: str
+    approval: str
+    step: int
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnershipTransferred:
+    """``owner`` owns the customer from the effective time on, and ``former_owner`` no longer."""
+
+    customer: str
+    owner: str
+    former_owner: str
+    approval: str
+    owner_territory: str | None = None
+    customer_territory: str | None = None
+    protected_until: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalClosed:
+    """What awaited approval is ``completed``, ``refused``, ``withdrawn`` or ``void``.
+
+    ``reason`` says why it was refused or is void.
+    """
+
+    customer: str
+    approval: str
+    outcome: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """The request stands as a fact and nothing else follows.
 
@@ -180,6 +272,13 @@ Decision = (
     | AssignmentRefused
     | OwnershipReleased
     | ReleaseRefused
+    | TransferRefused
+    | ApprovalOpened
+    | StepAnswered
+    | AnswerNotCounted
+    | StepOpened
+    | OwnershipTransferred
+    | ApprovalClosed
     | Noted
     | CorrectionRefused
 )

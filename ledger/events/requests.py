@@ -95,6 +95,50 @@ class AssignmentRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferRequested:
+    """Somebody asks that ``receiver`` becomes the owner (转移).
+
+    ``value`` is that of the deal at stake, where there is one: rules may ask for it.
+    """
+
+    customer: str
+    transfer: str
+    receiver: str
+    reason_code: str
+    reason: Sealed | None = None
+    value: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransferWithdrawn:
+    """Whoever asked for a transfer or release that awaits approval no longer does (撤回)."""
+
+    customer: str
+    approval: str
+    reason_code: str
+    reason: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalGiven:
+    """Somebody agrees to what awaits approval (同意)."""
+
+    customer: str
+    approval: str
+    comment: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalDenied:
+    """Somebody does not agree to what awaits approval (驳回)."""
+
+    customer: str
+    approval: str
+    reason_code: str
+    comment: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FollowUpLogged:
     """Somebody followed a customer up (跟进): how, what was agreed, and when next.
 
@@ -193,6 +237,10 @@ Request = (
     | ClaimFiled
     | ReleaseRequested
     | AssignmentRequested
+    | TransferRequested
+    | TransferWithdrawn
+    | ApprovalGiven
+    | ApprovalDenied
     | FollowUpLogged
     | DealRecorded
     | FollowUpCorrected

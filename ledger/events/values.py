@@ -79,6 +79,26 @@ class Site:
     address: Sealed | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """Who has to answer a step of an approval: ``owner``, ``receiver`` or ``person`` name a person,
+    ``head`` a territory (None: of no territory, so that administrators answer), ``role`` a role.
+    """
+
+    kind: str
+    territory: str | None = None
+    person: str | None = None
+    role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalStep:
+    """A step of an approval: so many of the approvers must agree."""
+
+    approvers: tuple[Approver, ...]
+    needed: int
+
+
 Attribute = str | int | dict[str, str | list[str] | dict[str, str]]
 """A typed attribute of a customer: text as it is, an integer, or an object with one key that names
 the type: ``{"decimal": "1.5"}``, ``{"date": "2026-03-01"}``, ``{"set": ["a", "b"]}`` (sorted),

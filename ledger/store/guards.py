@@ -8,12 +8,15 @@ from typing import Any
 
 import orjson
 from psycopg import Connection
+from pydantic import TypeAdapter
 
+from ledger.approving import Approval
 from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
 from ledger.settled import Act, Holdings, Key, Settled
 from ledger.store.arrays import bytea_array, int4_array, text_array
 
 _SEPARATOR = "\x1f"
+_APPROVAL = TypeAdapter(Approval)
 
 _READ = "SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)"
 # The keys come sorted, and each statement takes its rows in that order: no two transactions can
@@ -171,6 +174,7 @@ def _customer_json(customer: Customer) -> dict[str, Any]:
                 "held": held or None,
                 "former": [[each.person, each.began, each.ended] for each in customer.former],
                 "won_deals": customer.won_deals,
+                **_approvals_json(customer),
                 "contacts": sorted(customer.contacts),
             }
 
@@ -199,7 +203,19 @@ def _customer(state: dict[str, Any] | None) -> Customer:
         tuple(_former(*each) for each in state["former"]),
         state["won_deals"],
         frozenset(state["contacts"]),
+        _APPROVAL.validate_python(state["approval"]) if "approval" in state else None,
+        tuple(state.get("turned_down", ())),
     )
+
+
+def _approvals_json(customer: Admitted) -> dict[str, Any]:
+    """Return what most customers have none of, so that it takes no room in their rows."""
+    found: dict[str, Any] = {}
+    if customer.approval is not None:
+        found["approval"] = customer.approval
+    if customer.turned_down:
+        found["turned_down"] = customer.turned_down
+    return found
 
 
 def _former(person: str, began: str, ended: str) -> FormerOwner:

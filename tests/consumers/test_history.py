@@ -22,8 +22,9 @@ from consumers.rebuilding import compare_guards, rebuild_guards
 from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.commands import CustomerCommand
+from ledger.conditions import Condition
 from ledger.events import decisions
-from ledger.policy import Condition, Policy, TerritoryRule
+from ledger.policy import Policy, TerritoryRule
 from ledger.recording import Asked
 from ledger.verification import verify_log
 from tests.consumers.support import catch_up, check, failing_at

@@ -11,13 +11,14 @@ import pytest
 from ledger import organisation_commands as facts_in
 from ledger.building import FactContext, Ids, build_fact
 from ledger.commands import InvalidRequestError, UnknownIdError
+from ledger.conditions import Condition
 from ledger.deciders import DeciderMissingError
 from ledger.errors import LedgerError
 from ledger.events import organisation as facts
 from ledger.events.values import Sealed
 from ledger.organisation import OrganisationAt
 from ledger.organisation_checks import check_facts
-from ledger.policy import Condition, Policy, TerritoryRule
+from ledger.policy import Policy, TerritoryRule
 from tests.ledger.test_organisation import organisation
 
 NOW = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)

@@ -9,14 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ledger.conditions import Condition
 from ledger.events.values import Attribute
-from ledger.policy import (
-    LATE_FOLLOW_UP_DAYS_MAX,
-    Condition,
-    Policy,
-    TerritoryRule,
-    without_limits,
-)
+from ledger.policy import LATE_FOLLOW_UP_DAYS_MAX, Policy, TerritoryRule, without_limits
 
 MONEY: Attribute = {"money": {"amount": "1054.00", "currency": "CNY"}}
 TAGS: Attribute = {"set": ["key account", "vip"]}
@@ -186,8 +181,8 @@ def test_the_first_rule_whose_conditions_all_match_says_the_territory(
 
 
 def test_the_attributes_that_rules_read_are_guarded() -> None:
-    assert RULED.guarded_attributes == {"region", "size"}
-    assert Policy().guarded_attributes == set()
+    assert RULED.guarded_attributes == {"region", "size", "grade"}
+    assert Policy().guarded_attributes == {"grade"}
 
 
 def test_a_rule_without_conditions_is_refused() -> None:
@@ -210,6 +205,37 @@ def test_the_defaults() -> None:
         "territory_rules": [],
         "guarded_changes_by": "head",
         "late_follow_up_days": 7,
+        "approval_rules": [
+            approval_rule("transfer", "same", ["head"]),
+            approval_rule("transfer", "different", ["head", "head:receiving"]),
+            approval_rule("transfer", "any", ["common_head"], KEY),
+            approval_rule("transfer", "any", ["receiver"]),
+            approval_rule("release", "any", ["head"], KEY),
+        ],
+    }
+
+
+KEY = [{"attribute": "grade", "operator": "is", "value": "key"}]
+
+
+def approval_rule(
+    purpose: str, territories: str, steps: list[str], conditions: list[dict[str, str]] | None = None
+) -> dict[str, Any]:
+    approvers = [each.partition(":") for each in steps]
+    return {
+        "purposes": [purpose],
+        "territories": territories,
+        "conditions": conditions or [],
+        "value_at_least": None,
+        "steps": [
+            {
+                "approvers": [
+                    {"kind": kind, "of": of or "releasing", "role": None, "person": None}
+                ],
+                "needed": "all",
+            }
+            for kind, _, of in approvers
+        ],
     }
 
 
@@ -228,6 +254,12 @@ def test_a_policy_survives_its_json() -> None:
         {"guarded_changes_by": "nobody"},
         {"holdings_limit": 5},
         {"territory_rules": [{"territory": "ter_1", "conditions": [{"attribute": "a"}]}]},
+        {"approval_rules": [{"steps": []}]},
+        {"approval_rules": [{"steps": [{"approvers": []}]}]},
+        {"approval_rules": [{"steps": [{"approvers": [{"kind": "anybody"}]}]}]},
+        {"approval_rules": [{"steps": [{"approvers": [{"kind": "role"}]}]}]},
+        {"approval_rules": [{"steps": [{"approvers": [{"kind": "head", "person": "per_1"}]}]}]},
+        {"approval_rules": [{"steps": [{"approvers": [{"kind": "head"}], "needed": 2}]}]},
     ],
 )
 def test_a_policy_that_says_nothing_sensible_is_refused(fields: dict[str, Any]) -> None:

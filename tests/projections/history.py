@@ -136,13 +136,15 @@ class History:
         return self._put(f"customer-{data.customer}", data, body).position
 
     def decide(self, request: int) -> int:
-        """Decide the request at a position, as the enforcer does."""
+        """Decide the request at a position, as the enforcer does; return the first decision's."""
         cause = self.event(request)
         organisation = self.organisation.at(request)
         draft = decide(self.settled, cause, organisation)
-        position = self.decided(request, draft.data, draft.effective, draft.policy, draft.guards)
-        self.settled.apply(cause, draft.data, draft.effective, organisation)
-        return position
+        first = self.position + 1
+        for ordinal, data in enumerate(draft.all):
+            self.decided(request, data, draft.effective, draft.policy, draft.guards, ordinal)
+            self.settled.apply(cause, data, draft.effective, organisation)
+        return first
 
     def decided(
         self,

@@ -60,18 +60,20 @@ class Story:
         event = self._event(f"customer-{request.customer}", request, **envelope)
         organisation = self.organisation.at(event.position)
         self.draft = decider(self.version)(self.settled, event, organisation)
-        self.settled.apply(event, self.draft.data, self.draft.effective, organisation)
-        self.position += 1
+        for data in self.draft.all:
+            self.settled.apply(event, data, self.draft.effective, organisation)
+            self.position += 1
         return self
 
-    def then(self, expected: Decision) -> Self:
-        """Say what the last request must have brought."""
-        assert self.decided == expected
+    def then(self, *expected: Decision) -> Self:
+        """Say what the last request must have brought, all of it and in this order."""
+        assert self.draft is not None
+        assert self.draft.all == expected
         return self
 
     @property
     def decided(self) -> Decision:
-        """The last decision."""
+        """The first decision on the last request."""
         assert self.draft is not None
         return self.draft.data
 

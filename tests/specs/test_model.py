@@ -70,7 +70,8 @@ class Guards:
                 _put(settled, key, *self.rows.get(text_of(key), (0, None)))
             try:
                 draft = decider(1)(settled, request, organisation)
-                settled.apply(request, draft.data, draft.effective, organisation)
+                for data in draft.all:
+                    settled.apply(request, data, draft.effective, organisation)
             except NotLoadedError as missing:
                 keys |= _new(missing.key, keys)
                 continue
@@ -243,7 +244,8 @@ class LedgerMachine(RuleBasedStateMachine):
         organisation = self.story.organisation.at(request.position)
         draft = decider(1)(self.settled, request, organisation)
         assert self.guards.decide(request, organisation) == draft
-        self.settled.apply(request, draft.data, draft.effective, organisation)
+        for decision in draft.all:
+            self.settled.apply(request, decision, draft.effective, organisation)
         self.requests.append(request)
         self.model.lines.append(Decided(request, draft.data, draft.effective))
         return draft

@@ -1,0 +1,95 @@
+"""From the approval rules in force to the steps of one transfer or release. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ledger.approval_rules import ApprovalRule, ApproverRule, Purpose, StepRule
+from ledger.events.values import ApprovalStep, Approver, Attribute, Money
+from ledger.organisation import OrganisationAt, Person
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What is to be approved, as far as the rules ask."""
+
+    purpose: Purpose
+    attributes: Mapping[str, Attribute]
+    customer_territory: str | None
+    owner: str
+    releasing: str | None
+    receiver: str | None = None
+    receiving: str | None = None
+    value: Money | None = None
+
+
+def steps_of(
+    rules: Sequence[ApprovalRule], cause: Cause, requester: str, organisation: OrganisationAt
+) -> tuple[ApprovalStep, ...]:
+    """Return the steps of all rules that match, in their order.
+
+    Whoever asks has agreed by asking: an owner's or receiver's own step is left out.
+    """
+    steps: list[ApprovalStep] = []
+    for rule in rules:
+        if not _matches(rule, cause):
+            continue
+        for step in rule.steps:
+            approvers = tuple(_approvers(step.approvers, cause, requester, organisation))
+            if not approvers:
+                continue
+            agreed = len(step.approvers) - len(approvers)
+            needed = _needed(step) - agreed
+            if needed > 0:
+                steps.append(ApprovalStep(approvers, needed))
+    return tuple(steps)
+
+
+def _needed(step: StepRule) -> int:
+    if step.needed == "all":
+        return len(step.approvers)
+    return 1 if step.needed == "any" else step.needed
+
+
+def _matches(rule: ApprovalRule, cause: Cause) -> bool:
+    same = cause.releasing == cause.receiving
+    return (
+        cause.purpose in rule.purposes
+        and (rule.territories == "any" or (rule.territories == "same") == same)
+        and all(condition.matches(cause.attributes) for condition in rule.conditions)
+        and (rule.value_at_least is None or rule.value_at_least.is_reached(cause.value))
+    )
+
+
+def _approvers(
+    rules: Sequence[ApproverRule], cause: Cause, requester: str, organisation: OrganisationAt
+) -> Iterator[Approver]:
+    for rule in rules:
+        match rule.kind:
+            case "owner":
+                if cause.owner != requester:
+                    yield Approver("owner", person=cause.owner)
+            case "receiver":
+                if cause.receiver not in (None, requester):
+                    yield Approver("receiver", person=cause.receiver)
+            case "head":
+                yield Approver("head", territory=_territory(rule, cause))
+            case "common_head":
+                common = organisation.common(cause.releasing, cause.receiving)
+                yield Approver("head", territory=common)
+            case "role":
+                yield Approver("role", role=rule.role)
+            case _:
+                yield Approver("person", person=rule.person)
+
+
+def _territory(rule: ApproverRule, cause: Cause) -> str | None:
+    if rule.of == "receiving":
+        return cause.receiving
+    return cause.releasing if rule.of == "releasing" else cause.customer_territory
+
+
+def releasing_territory(owner: Person | None, customer_territory: str | None) -> str | None:
+    """Return the territory that gives a customer up: the owner's, else the customer's."""
+    return owner.territory if owner and owner.territory else customer_territory

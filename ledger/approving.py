@@ -1,0 +1,274 @@
+"""Approvals: the steps that an ownership needs before it may move, and who may answer them. Pure.
+
+Nobody judges a cause of their own: who asked and who would receive, and whoever acts for them,
+approve nothing; nor does one person fill two steps. Whoever is excluded so, has left or is away is
+replaced by a delegate in force, else by the next head up, and in the end by an administrator. Who
+is entitled is judged by the organisation's facts below the position of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+from ledger import reasons
+from ledger.events import decisions
+from ledger.events.values import ApprovalStep, Approver
+from ledger.organisation import OrganisationAt
+
+TRANSFER = "transfer"
+RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person has answered in place of one of a step's approvers."""
+
+    approver: int
+    person: str
+    agreed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A step as it stands: how far it was passed on upwards, and what was answered."""
+
+    step: ApprovalStep
+    passed_on: int = 0
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def agreed(self) -> bool:
+        """Whether enough of the approvers agreed."""
+        return sum(each.agreed for each in self.answers) >= self.step.needed
+
+    @property
+    def refused(self) -> bool:
+        """Whether so many refused that not enough are left to agree."""
+        refusals = sum(not each.agreed for each in self.answers)
+        return refusals > len(self.step.approvers) - self.step.needed
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What waits for approval: ``purpose`` is ``transfer`` or ``release``.
+
+    ``owner`` owned the customer when it was opened; ``receiver`` would own it, None for a release.
+    ``steps`` are those with which it was opened; ``current`` counts those that are done. ``since``
+    is when the current step was opened (UTC).
+    """
+
+    approval: str
+    purpose: str
+    requester: str
+    owner: str
+    receiver: str | None
+    opened: datetime
+    since: datetime
+    steps: tuple[Asked, ...]
+    reason_code: str
+    current: int = 0
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """Whoever must not judge: who asked, and who would receive."""
+        return tuple(
+            dict.fromkeys(each for each in (self.requester, self.receiver) if each is not None)
+        )
+
+    @property
+    def step(self) -> Asked:
+        """The step that is to be answered now."""
+        return self.steps[self.current]
+
+    @property
+    def answered(self) -> frozenset[str]:
+        """Everybody who has answered a step."""
+        return frozenset(each.person for step in self.steps for each in step.answers)
+
+    def answered_by(self, answer: Answer) -> Approval:
+        """Return the approval with an answer to its current step."""
+        step = replace(self.step, answers=(*self.step.answers, answer))
+        steps = (*self.steps[: self.current], step, *self.steps[self.current + 1 :])
+        return replace(self, steps=steps)
+
+    def advanced(self, since: datetime) -> Approval:
+        """Return the approval at its next step, opened at a moment (UTC)."""
+        return replace(self, current=self.current + 1, since=since)
+
+
+def begun(steps: Sequence[ApprovalStep]) -> tuple[Asked, ...]:
+    """Return the steps of an approval that nobody has answered yet."""
+    return tuple(Asked(step) for step in steps)
+
+
+def after(
+    approval: Approval | None,
+    decision: decisions.ApprovalOpened | decisions.StepAnswered | decisions.StepOpened,
+    effective: datetime,
+) -> Approval:
+    """Fold a decision about what awaits approval; ``effective`` is when it holds (UTC)."""
+    if isinstance(decision, decisions.ApprovalOpened):
+        return Approval(
+            decision.approval,
+            decision.purpose,
+            decision.requester,
+            decision.owner,
+            decision.receiver,
+            effective,
+            effective,
+            begun(decision.steps),
+            decision.reason_code,
+        )
+    if approval is None:
+        raise AssertionError("only what is open can be answered")
+    if isinstance(decision, decisions.StepOpened):
+        return approval.advanced(effective)
+    return approval.answered_by(Answer(decision.approver, decision.person, decision.agreed))
+
+
+# --- who is entitled ---------------------------------------------------------------------------
+
+
+def is_present(organisation: OrganisationAt, person: str, day: date) -> bool:
+    """Say whether somebody is of the organisation on ``day``, and not away."""
+    found = organisation.person(person)
+    if found is None or found.has_left(day):
+        return False
+    return not any(each.from_day <= day < each.until_day for each in found.absences)
+
+
+def delegates(organisation: OrganisationAt, person: str, day: date) -> Iterator[str]:
+    """Yield who acts for somebody on ``day``, the one named last first."""
+    found = organisation.person(person)
+    for each in reversed(found.delegations if found else ()):
+        if each.from_day <= day < each.until_day:
+            yield each.delegate
+
+
+def excluded(
+    parties: Sequence[str], answered: frozenset[str], organisation: OrganisationAt, day: date
+) -> frozenset[str]:
+    """Return who may not judge: the parties, whoever acts for them, and who has filled a step."""
+    acting = {each for person in parties for each in delegates(organisation, person, day)}
+    return answered.union(parties, acting)
+
+
+def entitled(
+    approver: Approver,
+    passed_on: int,
+    barred: frozenset[str],
+    organisation: OrganisationAt,
+    day: date,
+) -> tuple[str, ...]:
+    """Return who may answer in place of ``approver``; empty where nobody is left.
+
+    ``passed_on`` counts how often the step was passed on upwards; beyond the administrators it
+    goes no further.
+    """
+    found: tuple[str, ...] = ()
+    for level, group in enumerate(_levels(approver, barred, organisation, day)):
+        found = group
+        if level >= passed_on:
+            return found
+    return found
+
+
+def _levels(
+    approver: Approver, barred: frozenset[str], organisation: OrganisationAt, day: date
+) -> Iterator[tuple[str, ...]]:
+    """Yield, the nearest first, those of whom each level has somebody; each only once."""
+    if approver.kind == "receiver":
+        # To accept is nobody else's: at most of whoever acts for the receiver.
+        stand_in = _stand_in(approver.person or "", frozenset(), organisation, day)
+        yield (stand_in,) if stand_in else ()
+        return
+    seen: set[str] = set()
+    for group in _candidates(approver, organisation):
+        found = (_stand_in(person, barred | seen, organisation, day) for person in group)
+        level = tuple(dict.fromkeys(person for person in found if person is not None))
+        seen.update(level)
+        if level:
+            yield level
+
+
+def _candidates(approver: Approver, organisation: OrganisationAt) -> Iterator[Sequence[str]]:
+    territory = approver.territory
+    if approver.kind in {"owner", "person"} and approver.person is not None:
+        yield (approver.person,)
+        person = organisation.person(approver.person)
+        territory = person.territory if person else None
+    elif approver.kind == "role":
+        yield [each.person for each in organisation.people() if approver.role in each.roles]
+    for above in organisation.lineage(territory):
+        if above.head is not None:
+            yield (above.head,)
+    yield [each.person for each in organisation.people() if "admin" in each.roles]
+
+
+def _stand_in(
+    person: str, barred: frozenset[str] | set[str], organisation: OrganisationAt, day: date
+) -> str | None:
+    """Return the person, else a delegate in force, or that one's delegate, and so on."""
+    waiting, seen = [person], {person}
+    while waiting:
+        nearest = waiting.pop(0)
+        if nearest not in barred and is_present(organisation, nearest, day):
+            return nearest
+        for each in delegates(organisation, nearest, day):
+            if each not in seen:
+                seen.add(each)
+                waiting.append(each)
+    return None
+
+
+def asked(approval: Approval, organisation: OrganisationAt, day: date) -> tuple[str, ...]:
+    """Return, sorted, who may answer the current step on ``day``."""
+    return tuple(sorted({each for _, each in open_places(approval, organisation, day)}))
+
+
+def open_places(
+    approval: Approval, organisation: OrganisationAt, day: date
+) -> Iterator[tuple[int, str]]:
+    """Yield the approvers of the current step who have not answered, each with who may."""
+    step = approval.step
+    barred = excluded(approval.parties, approval.answered, organisation, day)
+    filled = {each.approver for each in step.answers}
+    for number, approver in enumerate(step.step.approvers):
+        if number not in filled:
+            for person in entitled(approver, step.passed_on, barred, organisation, day):
+                if person not in approval.answered:
+                    yield number, person
+
+
+def place_of(approval: Approval, person: str, organisation: OrganisationAt, day: date) -> int | str:
+    """Return which approver of the current step ``person`` answers for, or why for none."""
+    for number, entitled_person in open_places(approval, organisation, day):
+        if entitled_person == person:
+            return number
+    if person in approval.answered:
+        return reasons.ALREADY_ANSWERED
+    for ahead in range(approval.current + 1, len(approval.steps)):
+        later = replace(approval, current=ahead)
+        if any(each == person for _, each in open_places(later, organisation, day)):
+            return reasons.NOT_YOUR_TURN
+    return reasons.OWN_CAUSE if person in approval.parties else reasons.NOT_ASKED
+
+
+def lacks_an_approver(approval: Approval, organisation: OrganisationAt, day: date) -> bool:
+    """Say whether some step could not be filled, one person filling one place at most."""
+    taken: set[str] = set()
+    for number in range(len(approval.steps)):
+        step = replace(approval, current=number)
+        barred = excluded(approval.parties, frozenset(taken), organisation, day)
+        filled = 0
+        for approver in step.step.step.approvers:
+            found = entitled(approver, 0, barred | taken, organisation, day)
+            free = next((each for each in found if each not in taken), None)
+            if free is not None:
+                taken.add(free)
+                filled += 1
+        if filled < step.step.step.needed:
+            return True
+    return False
