@@ -255,6 +255,7 @@ _HANDLES = frozenset(
         "OwnershipGranted.v1",
         "OwnershipAssigned.v1",
         "OwnershipReleased.v1",
+        "OwnershipTransferred.v1",
     }
 )
 
@@ -286,7 +287,14 @@ class Customers:
         batch.store(connection)
 
 
-_MOVES = frozenset({"OwnershipGranted.v1", "OwnershipAssigned.v1", "OwnershipReleased.v1"})
+_MOVES = frozenset(
+    {
+        "OwnershipGranted.v1",
+        "OwnershipAssigned.v1",
+        "OwnershipReleased.v1",
+        "OwnershipTransferred.v1",
+    }
+)
 _Rows = dict[tuple[str, str], dict[str, Any]]
 
 

@@ -184,7 +184,13 @@ class Holdings:
     version = 1
     tables: Sequence[Table] = (_HOLDINGS, _CUSTOMERS, _ACTS)
     handles = frozenset(
-        {"OwnershipGranted.v1", "OwnershipAssigned.v1", "OwnershipReleased.v1", "Noted.v1"}
+        {
+            "OwnershipGranted.v1",
+            "OwnershipAssigned.v1",
+            "OwnershipReleased.v1",
+            "OwnershipTransferred.v1",
+            "Noted.v1",
+        }
     )
     needs_cause = frozenset({"Noted.v1"})
 
@@ -208,6 +214,8 @@ class Holdings:
                 case _:
                     batch.owners[data.customer] = data.owner
                     batch.people.add(data.owner)
+                    if isinstance(data, decisions.OwnershipTransferred):
+                        batch.people.add(data.former_owner)
         _write(connection, batch)
 
 

@@ -8,12 +8,13 @@ ordered by position), so either axis is one step down an index, however long the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from psycopg import Connection, errors, sql
 
+from ledger.envelope import Event
 from ledger.errors import LedgerError
 from ledger.events import decisions
 from ledger.store.arrays import int8_array
@@ -114,37 +115,64 @@ class Intervals:
             "OwnershipGranted.v1",
             "OwnershipAssigned.v1",
             "OwnershipReleased.v1",
+            "OwnershipTransferred.v1",
         }
     )
     needs_cause: frozenset[str] = frozenset()
 
     def apply(self, connection: Connection[Any], changes: Sequence[Change]) -> None:
         """Write what ``changes`` bring: first the ends of older intervals, then the new ones."""
-        admitted: list[tuple[str, int, datetime]] = []
-        ended: list[tuple[str, str, datetime, int, str]] = []
-        begun: list[_Begun] = []
-        open_here: dict[str, _Begun] = {}
+        batch = _Batch()
         for event, _ in changes:
-            data, position = event.data, event.position
-            match data:
-                case decisions.CustomerAdmitted():
-                    admitted.append((data.customer, position, data.known_from))
-                case decisions.OwnershipReleased():
-                    here = open_here.pop(data.customer, None)
-                    if here is None:
-                        end = (data.customer, data.owner, event.effective, position)
-                        ended.append((*end, data.reason_code))
-                    elif here.owner != data.owner:
-                        raise ValueError(f"{data.owner} released what {here.owner} owned")
-                    else:
-                        here.until, here.to_position = event.effective, position
-                        here.reason = data.reason_code
-                case _:
-                    by = data.assigned_by if isinstance(data, decisions.OwnershipAssigned) else None
-                    interval = _Begun(data.customer, data.owner, by, event.effective, position)
-                    begun.append(interval)
-                    open_here[data.customer] = interval
-        _write(connection, admitted, ended, begun)
+            batch.fold(event)
+        _write(connection, batch.admitted, batch.ended, batch.begun)
+
+
+TRANSFERRED = "transferred"
+"""The reason for which an ownership ended that was transferred."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What a batch brings, folded in order."""
+
+    admitted: list[tuple[str, int, datetime]] = field(default_factory=list)
+    # Of ownerships that began in earlier batches: customer, owner, when, where, and why it ended.
+    ended: list[tuple[str, str, datetime, int, str]] = field(default_factory=list)
+    begun: list[_Begun] = field(default_factory=list)
+    open_here: dict[str, _Begun] = field(default_factory=dict)
+
+    def fold(self, event: Event) -> None:
+        """Take in one event."""
+        data, position = event.data, event.position
+        match data:
+            case decisions.CustomerAdmitted():
+                self.admitted.append((data.customer, position, data.known_from))
+            case decisions.OwnershipReleased():
+                self._end(event, data.owner, data.reason_code)
+            case decisions.OwnershipTransferred():
+                self._end(event, data.former_owner, TRANSFERRED)
+                self._begin(event, data.owner)
+            case decisions.OwnershipAssigned():
+                self._begin(event, data.owner, data.assigned_by)
+            case _:
+                self._begin(event, data.owner)
+
+    def _begin(self, event: Event, owner: str, assigned_by: str | None = None) -> None:
+        customer: str = event.data.customer
+        interval = _Begun(customer, owner, assigned_by, event.effective, event.position)
+        self.begun.append(interval)
+        self.open_here[customer] = interval
+
+    def _end(self, event: Event, owner: str, reason: str) -> None:
+        customer: str = event.data.customer
+        here = self.open_here.pop(customer, None)
+        if here is None:
+            self.ended.append((customer, owner, event.effective, event.position, reason))
+        elif here.owner != owner:
+            raise ValueError(f"{owner} gave up what {here.owner} owned")
+        else:
+            here.until, here.to_position, here.reason = event.effective, event.position, reason
 
 
 def _write(

@@ -73,6 +73,7 @@ class Ownership:
             "OwnershipGranted.v1",
             "OwnershipAssigned.v1",
             "OwnershipReleased.v1",
+            "OwnershipTransferred.v1",
         }
     )
     needs_cause: frozenset[str] = frozenset()
@@ -112,7 +113,7 @@ class Ownership:
 
 
 def _row(data: Any, effective: datetime, position: int) -> _Row:
-    if isinstance(data, decisions.OwnershipGranted | decisions.OwnershipAssigned):
+    if not isinstance(data, decisions.OwnershipReleased | decisions.CustomerAdmitted):
         return (
             data.customer,
             data.owner,

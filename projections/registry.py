@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from projections.approvals import Approvals
 from projections.base import Projection, Unsealer
 from projections.claims import Claims
 from projections.customers import Customers
@@ -23,6 +24,7 @@ def all_projections(unsealer: Unsealer) -> tuple[Projection, ...]:
         TerritoryFigures(),
         FollowUps(unsealer),
         Deals(),
+        Approvals(),
         Customers(unsealer),
         Timeline(unsealer),
         Ownership(),

@@ -158,6 +158,34 @@ def _assigned(data: decisions.OwnershipAssigned) -> _Said:
     return _Said(data.owner, details=details)
 
 
+def _transferred(data: decisions.OwnershipTransferred) -> _Said:
+    details = _known(
+        former_owner=data.former_owner,
+        approval=data.approval,
+        territory=data.customer_territory,
+        owner_territory=data.owner_territory,
+        protected_until=data.protected_until,
+    )
+    return _Said(data.owner, details=details)
+
+
+def _approval_opened(data: decisions.ApprovalOpened) -> _Said:
+    details = _known(
+        approval=data.approval,
+        purpose=data.purpose,
+        requester=data.requester,
+        owner=data.owner,
+        steps=len(data.steps),
+        asked=data.asked,
+    )
+    return _Said(data.receiver, data.reason_code, details=details)
+
+
+def _transfer_refused(data: decisions.TransferRefused) -> _Said:
+    details = _known(approval=data.transfer, owner=data.owner, retry_at=data.retry_at)
+    return _Said(data.receiver, data.reason, details=details)
+
+
 def _claim_refused(data: decisions.ClaimRefused) -> _Said:
     details = _known(owner=data.owner, retry_at=data.retry_at)
     return _Said(data.claimant, data.reason, details=details)
@@ -169,6 +197,20 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "ClaimFiled.v1": lambda data: _Said(data.claimant, words=("note",)),
     "ReleaseRequested.v1": lambda data: _Said(code=data.reason_code, words=("reason",)),
     "AssignmentRequested.v1": lambda data: _Said(data.assignee, words=("reason",)),
+    "TransferRequested.v1": lambda data: _Said(
+        data.receiver,
+        data.reason_code,
+        data.value,
+        {"approval": data.transfer},
+        ("reason",),
+    ),
+    "TransferWithdrawn.v1": lambda data: _Said(
+        code=data.reason_code, details={"approval": data.approval}, words=("reason",)
+    ),
+    "ApprovalGiven.v1": lambda data: _Said(details={"approval": data.approval}, words=("comment",)),
+    "ApprovalDenied.v1": lambda data: _Said(
+        code=data.reason_code, details={"approval": data.approval}, words=("comment",)
+    ),
     "FollowUpLogged.v1": _follow_up,
     "DealRecorded.v1": _deal,
     "FollowUpCorrected.v1": _follow_up_correction,
@@ -203,6 +245,22 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
         data.owner, data.reason_code, details=_known(territory=data.territory)
     ),
     "ReleaseRefused.v1": lambda data: _Said(data.owner, data.reason),
+    "TransferRefused.v1": _transfer_refused,
+    "ApprovalOpened.v1": _approval_opened,
+    "StepAnswered.v1": lambda data: _Said(
+        data.person,
+        details={"approval": data.approval, "step": data.step, "agreed": data.agreed},
+    ),
+    "AnswerNotCounted.v1": lambda data: _Said(
+        data.person, data.reason, details={"approval": data.approval}
+    ),
+    "StepOpened.v1": lambda data: _Said(
+        details=_known(approval=data.approval, step=data.step, asked=data.asked)
+    ),
+    "OwnershipTransferred.v1": _transferred,
+    "ApprovalClosed.v1": lambda data: _Said(
+        code=data.reason, details={"approval": data.approval, "outcome": data.outcome}
+    ),
     "Noted.v1": lambda data: _Said(data.owner, data.remark),
     "CorrectionRefused.v1": lambda data: _Said(code=data.reason, details={"act": data.act}),
     "RequestParked.v1": lambda data: _Said(details={"request": data.request, "error": data.error}),
@@ -355,10 +413,14 @@ def ids_named(entries: Sequence[TimelineEntry]) -> set[str]:
     named = {each.actor for each in entries}
     for each in entries:
         named.update(filter(None, [each.person, *(each.details.get(key) for key in _NAMED)]))
+        named.update(each.details.get("asked", ()))
     return named
 
 
-_NAMED = ("owner", "assigned_by", "parent", "territory", "existing", "duplicate")
+_NAMED = (
+    *("owner", "former_owner", "assigned_by", "requester"),
+    *("parent", "territory", "existing", "duplicate"),
+)
 
 
 # --- sentences ---------------------------------------------------------------------------------
@@ -488,6 +550,38 @@ def _say_noted(entry: TimelineEntry, names: _Names) -> str:
     return f"It was noted: {_because(entry.code)}{owner}"
 
 
+def _say_transfer(entry: TimelineEntry, names: _Names) -> str:
+    receiver = "themselves" if entry.person == entry.actor else _name(names, entry.person)
+    at_stake = _worth(entry.value).replace("worth", "with a deal worth", 1)
+    return (
+        f"{_name(names, entry.actor)} asked to transfer the customer to {receiver}"
+        f"{at_stake}{_plainly(entry.code)}."
+    )
+
+
+def _asked(entry: TimelineEntry, names: _Names) -> str:
+    asked = [_name(names, each) for each in entry.details.get("asked", ())]
+    return f"; asked: {', '.join(asked)}" if asked else ""
+
+
+def _say_opened(entry: TimelineEntry, names: _Names) -> str:
+    steps, purpose = entry.details.get("steps", 0), entry.details.get("purpose")
+    if not steps:
+        return f"The {purpose} needs no approval."
+    count = "one step" if steps == 1 else f"{steps} steps"
+    return f"The {purpose} awaits approval in {count}{_asked(entry, names)}."
+
+
+def _say_answer(entry: TimelineEntry, names: _Names) -> str:
+    answer = "agreed" if entry.details.get("agreed") else "did not agree"
+    return f"{_name(names, entry.person)} {answer} (step {entry.details.get('step', 0) + 1})."
+
+
+def _say_closed(entry: TimelineEntry, names: _Names) -> str:
+    why = f": {_because(entry.code)}" if entry.code else "."
+    return f"What awaited approval is {entry.details.get('outcome')}{why}"
+
+
 def _say_grant(entry: TimelineEntry, names: _Names) -> str:
     waived = entry.details.get("limits_waived")
     but = f" Today's limits would have refused it: {', '.join(waived)}." if waived else ""
@@ -504,6 +598,12 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
     "AssignmentRequested": lambda e, n: (
         f"{_name(n, e.actor)} asked to assign the customer to {_name(n, e.person)}."
     ),
+    "TransferRequested": _say_transfer,
+    "TransferWithdrawn": lambda e, n: (
+        f"{_name(n, e.actor)} asked to withdraw what awaits approval{_plainly(e.code)}."
+    ),
+    "ApprovalGiven": lambda e, n: f"{_name(n, e.actor)} approved.",
+    "ApprovalDenied": lambda e, n: f"{_name(n, e.actor)} did not approve{_plainly(e.code)}.",
     "FollowUpLogged": _say_follow_up,
     "DealRecorded": _say_deal,
     "FollowUpCorrected": _say_follow_up_correction,
@@ -536,6 +636,22 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
         f" it is in the pool{_pool(e, n)}."
     ),
     "ReleaseRefused": lambda e, n: f"The release was refused: {_because(e.code)}",
+    "TransferRefused": lambda e, n: (
+        f"The transfer to {_name(n, e.person)} was refused: {_because(e.code)}"
+    ),
+    "ApprovalOpened": _say_opened,
+    "StepAnswered": _say_answer,
+    "AnswerNotCounted": lambda e, n: (
+        f"What {_name(n, e.person)} answered does not count: {_because(e.code)}"
+    ),
+    "StepOpened": lambda e, n: (
+        f"Step {e.details.get('step', 0) + 1} is to be answered now{_asked(e, n)}."
+    ),
+    "OwnershipTransferred": lambda e, n: (
+        f"{_name(n, e.person)} owns the customer, which was"
+        f" {_name(n, e.details.get('former_owner'))}'s."
+    ),
+    "ApprovalClosed": _say_closed,
     "Noted": _say_noted,
     "CorrectionRefused": lambda e, n: f"The correction was refused: {_because(e.code)}",
     "RequestParked": lambda e, n: (
