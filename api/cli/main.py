@@ -9,7 +9,13 @@ import sys
 import psycopg
 import typer
 
-from api.cli import operations, organisation_commands, read_commands, write_commands
+from api.cli import (
+    approval_commands,
+    operations,
+    organisation_commands,
+    read_commands,
+    write_commands,
+)
 from api.cli.context import notes
 from api.settings import load_settings
 from ledger.errors import LedgerError
@@ -37,6 +43,12 @@ def make_app() -> typer.Typer:
     app.command("claim")(write_commands.claim)
     app.command("release")(write_commands.release)
     app.command("assign")(write_commands.assign)
+    app.command("transfer")(approval_commands.transfer)
+    app.command("withdraw")(approval_commands.withdraw)
+    app.command("approve")(approval_commands.approve)
+    app.command("refuse")(approval_commands.refuse)
+    app.command("inbox")(approval_commands.inbox)
+    app.command("transfers")(approval_commands.transfers)
     app.command("follow-up")(write_commands.follow_up)
     app.command("deal")(write_commands.deal)
     app.add_typer(organisation_commands.people_app(), name="people")

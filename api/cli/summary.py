@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from api.bootstrap import Ledger
+from api.cli.approval_words import approval_words
 from api.cli.context import console, print_table
 from api.cli.resolve import Names
 from ledger import reasons
@@ -134,6 +135,14 @@ def sentence(event: Event, names: Names) -> str:
         case requests.DealCorrected() | requests.DealVoided():
             verb = "voids" if isinstance(data, requests.DealVoided) else "corrects"
             return f"{actor} {verb} a deal at {customer}"
+        case requests.TransferRequested():
+            return f"{actor} asks to transfer {customer} to {names.person(data.receiver)}"
+        case requests.TransferWithdrawn():
+            return f"{actor} withdraws what awaits approval at {customer}"
+        case requests.ApprovalGiven():
+            return f"{actor} approves at {customer}"
+        case requests.ApprovalDenied():
+            return f"{actor} does not approve at {customer} ({data.reason_code})"
         case requests.RequestUnparked():
             return f"{actor} has the request at {data.request} decided by version {data.decider}"
         case _:
@@ -157,6 +166,9 @@ def _decision(event: Event, names: Names, customer: str) -> str:
         case decisions.RequestParked():
             return f"  parked: the request at {data.request} waits ({data.error})"
         case _:
+            told = approval_words(data, names)
+            if told is not None:
+                return f"  {told}"
             reason = getattr(data, "reason", None)
             if reason in reasons.SENTENCES:
                 return f"  refused ({reason}): {reasons.SENTENCES[reason]}"

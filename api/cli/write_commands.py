@@ -9,6 +9,7 @@ import typer
 
 from api.bootstrap import Ledger
 from api.cli import resolve
+from api.cli.approval_words import approval_words
 from api.cli.context import (
     As,
     Json,
@@ -97,7 +98,9 @@ def is_refusal(event: Event) -> bool:
         | decisions.AssignmentRefused
         | decisions.RegistrationRefused
         | decisions.ChangeRefused
-        | decisions.CorrectionRefused,
+        | decisions.CorrectionRefused
+        | decisions.TransferRefused
+        | decisions.AnswerNotCounted,
     )
 
 
@@ -123,7 +126,7 @@ def words(event: Event, names: resolve.Names) -> str:
             remark = f" ({reasons.SENTENCES[data.remark]})" if data.remark else ""
             return f"noted at {customer}{remark}"
         case _:
-            return _refusal(data, customer, names)
+            return approval_words(data, names) or _refusal(data, customer, names)
 
 
 def _refusal(data: Any, customer: str, names: resolve.Names) -> str:
@@ -160,7 +163,7 @@ def _attributes(given: list[str]) -> dict[str, Any]:
             case "set":
                 found[name] = {"set": [word.strip() for word in value.split(",")]}
             case "money":
-                found[name] = {"money": _money(value)}
+                found[name] = {"money": money(value)}
             case _:
                 raise InvalidRequestError(
                     "attribute", f"{kind!r} is none of text, integer, decimal, date, set, money"
@@ -175,8 +178,8 @@ def _integer(name: str, text: str) -> int:
         raise InvalidRequestError(name, f"{text!r} is no whole number") from None
 
 
-def _money(text: str) -> dict[str, Any]:
-    """Return money from ``1054.00 CNY``."""
+def money(text: str) -> dict[str, Any]:
+    """Return money from what somebody typed, ``1054.00 CNY``; raises InvalidRequestError."""
     amount, _, currency = text.strip().partition(" ")
     try:
         return {"amount": Decimal(amount), "currency": currency.strip() or "CNY"}
@@ -406,7 +409,7 @@ def deal(
             kind = commands.VoidDeal
             fields |= {"deal": void, "reason": reason}
         else:
-            fields |= {"value": _money(value) if value else None, "product": product}
+            fields |= {"value": money(value) if value else None, "product": product}
             if correct is not None:
                 kind = commands.CorrectDeal
                 fields |= {"deal": correct, "reason": reason, "outcome": outcome}

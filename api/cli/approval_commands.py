@@ -1,0 +1,253 @@
+"""Commands about what needs approval: ask, answer, withdraw, and see what waits for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+
+import typer
+
+from api.bootstrap import Ledger
+from api.cli import resolve
+from api.cli.approval_words import approver_words
+from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
+from api.cli.write_commands import answer, ask, money
+from ledger import approving, commands
+from ledger.commands import Command, parse
+from projections.approvals import PAGE, POSITION_MAX, ApprovalRow, approval_of, list_approvals
+
+Customer = Annotated[str, typer.Argument(help="Id, identifier, foreign id or name.")]
+Waiting = Annotated[
+    str, typer.Argument(help="The id of what awaits approval, or the customer that it is about.")
+]
+Comment = Annotated[str | None, typer.Option(help="In your words; sealed.")]
+ReasonCode = Annotated[str | None, typer.Option(help="A word for programs.")]
+# So many open approvals are looked through for somebody's inbox at most.
+INBOX_MAX = 100_000
+
+
+def transfer(
+    customer: Customer,
+    receiver: Annotated[str, typer.Argument(help="Who would own it: an id or a name.")],
+    as_: As = None,
+    reason_code: ReasonCode = None,
+    reason: Annotated[str | None, typer.Option(help="Why, in your words; sealed.")] = None,
+    value: Annotated[
+        str | None, typer.Option(help="Of the deal at stake, such as '88000 CNY'.")
+    ] = None,
+    request_id: RequestId = None,
+    json: Json = False,
+) -> None:
+    """Ask that somebody else becomes the owner (转移); approvals follow the policy."""
+    with opened() as ledger:
+        fields = {
+            "customer": resolve.customer(ledger, customer),
+            "receiver": resolve.person(ledger, receiver),
+            "reason_code": reason_code,
+            "reason": reason,
+            "value": money(value) if value else None,
+        }
+        _ask(ledger, commands.RequestTransfer, fields, as_, request_id, json=json)
+
+
+def withdraw(
+    waiting: Waiting,
+    as_: As = None,
+    reason: Annotated[str | None, typer.Option(help="Why, in your words; sealed.")] = None,
+    request_id: RequestId = None,
+    json: Json = False,
+) -> None:
+    """Withdraw what you asked for and what still awaits approval (撤回)."""
+    with opened() as ledger:
+        fields = {**_named(ledger, waiting), "reason": reason}
+        _ask(ledger, commands.WithdrawTransfer, fields, as_, request_id, json=json)
+
+
+def approve(
+    waiting: Waiting,
+    as_: As = None,
+    comment: Comment = None,
+    request_id: RequestId = None,
+    json: Json = False,
+) -> None:
+    """Agree to what awaits your approval (同意)."""
+    with opened() as ledger:
+        fields = {**_named(ledger, waiting), "comment": comment}
+        _ask(ledger, commands.Approve, fields, as_, request_id, json=json)
+
+
+def refuse(
+    waiting: Waiting,
+    as_: As = None,
+    reason_code: ReasonCode = None,
+    comment: Comment = None,
+    request_id: RequestId = None,
+    json: Json = False,
+) -> None:
+    """Do not agree to what awaits your approval (驳回)."""
+    with opened() as ledger:
+        fields = {**_named(ledger, waiting), "reason_code": reason_code, "comment": comment}
+        _ask(ledger, commands.Refuse, fields, as_, request_id, json=json)
+
+
+def _ask(
+    ledger: Ledger,
+    kind: type[Command],
+    fields: dict[str, Any],
+    as_: str | None,
+    request_id: str | None,
+    *,
+    json: bool,
+) -> None:
+    given = {name: value for name, value in fields.items() if value is not None}
+    actor = resolve.actor(ledger, as_)
+    command: Any = parse(kind, given)
+    answer(ledger, *ask(ledger, command, actor, request_id), json=json)
+
+
+def _named(ledger: Ledger, text: str) -> dict[str, str]:
+    """Return the customer and id of what somebody named; raises NotFoundError."""
+    with ledger.pool.connection() as connection:
+        found = approval_of(connection, text)
+        if found is None:
+            customer = resolve.customer(ledger, text)
+            waiting = list_approvals(connection, customer=customer, is_open=True, limit=1)
+            if not waiting:
+                raise resolve.NotFoundError(
+                    f"Nothing at {text} awaits approval.",
+                    way_out="guishu transfers lists what does.",
+                )
+            (found,) = waiting
+    return {"customer": found.customer, "approval": found.approval}
+
+
+def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
+    """List what awaits your approval, and as what you are asked (待办)."""
+    with opened() as ledger:
+        person = resolve.actor(ledger, as_)
+        names = resolve.Names(ledger)
+        day = names.organisation.day(datetime.now(UTC))
+        found = [
+            (row, reasons)
+            for row in _open(ledger)
+            if (reasons := _asked_as(row, person, names, day))
+        ]
+        if json:
+            print_json([{"approval": row, "asked_as": reasons} for row, reasons in found])
+            return
+        _print(
+            f"awaits the approval of {names.person(person)}",
+            ("customer", "what", "asked by", "step", "as"),
+            [
+                (
+                    row.approval,
+                    names.customer(row.customer),
+                    _what(row, names),
+                    names.person(row.requester),
+                    _step(row),
+                    ", ".join(reasons),
+                )
+                for row, reasons in found
+            ],
+            ids=ids,
+        )
+
+
+def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, ids: bool) -> None:
+    """Print a table of approvals, each row with its id in front, which takes half a line."""
+    print_table(title, (ID, *columns) if ids else columns, rows if ids else (r[1:] for r in rows))
+
+
+def _open(ledger: Ledger) -> list[ApprovalRow]:
+    """Return what awaits approval, the oldest first."""
+    rows: list[ApprovalRow] = []
+    before = POSITION_MAX
+    with ledger.pool.connection() as connection:
+        while len(rows) < INBOX_MAX:
+            page = list_approvals(connection, is_open=True, before=before)
+            rows += page
+            if len(page) < PAGE:
+                break
+            before = page[-1].opened_position
+    return rows[::-1]
+
+
+def _asked_as(row: ApprovalRow, person: str, names: resolve.Names, day: date) -> list[str]:
+    """Return as what somebody may answer now, as the organisation stands today."""
+    if row.state is None:
+        return []
+    approvers = row.state.step.step.approvers
+    return [
+        approver_words(approvers[number], names)
+        for number, entitled in approving.open_places(row.state, names.organisation, day)
+        if entitled == person
+    ]
+
+
+def _step(row: ApprovalRow) -> str:
+    return "" if row.state is None else f"{row.state.current + 1} of {len(row.state.steps)}"
+
+
+def _what(row: ApprovalRow, names: resolve.Names) -> str:
+    owner = names.person(row.owner)
+    if row.receiver is None:
+        return f"{row.purpose} by {owner}"
+    value = f", {row.value.amount:f} {row.value.currency}" if row.value else ""
+    return f"{owner} → {names.person(row.receiver)}{value}"
+
+
+def transfers(
+    customer: Annotated[str | None, typer.Option(help="Only those of this customer.")] = None,
+    open_: Annotated[
+        bool | None, typer.Option("--open/--ended", help="Those that await approval, or not.")
+    ] = None,
+    before: Annotated[int | None, typer.Option(help="Only what was opened before it.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The last so many.")] = 50,
+    ids: Ids = False,
+    json: Json = False,
+) -> None:
+    """List transfers, and releases that need approval: what awaits whom, and how others ended."""
+    with opened() as ledger:
+        names = resolve.Names(ledger)
+        customer_id = resolve.customer(ledger, customer) if customer else None
+        with ledger.pool.connection() as connection:
+            rows = list_approvals(
+                connection,
+                customer=customer_id,
+                is_open=open_,
+                before=before or POSITION_MAX,
+                limit=limit,
+            )
+        if json:
+            print_json(rows)
+            return
+        day = names.organisation.day(datetime.now(UTC))
+        _print(
+            "transfers",
+            ("customer", "what", "opened", "outcome"),
+            [
+                (
+                    row.approval,
+                    names.customer(row.customer),
+                    _what(row, names),
+                    names.moment(row.opened),
+                    _outcome(row, names, day),
+                )
+                for row in rows
+            ],
+            ids=ids,
+        )
+        if len(rows) == limit:
+            notes().print(f"older ones: --before {rows[-1].opened_position}", markup=False)
+
+
+def _outcome(row: ApprovalRow, names: resolve.Names, day: date) -> str:
+    if row.outcome is not None:
+        reason = f" ({row.outcome_reason})" if row.outcome_reason else ""
+        return f"{row.outcome}{reason}"
+    if row.state is None:
+        raise AssertionError("what is open has its steps")
+    asked = approving.asked(row.state, names.organisation, day)
+    waits = " or ".join(names.person(each) for each in asked) or "nobody"
+    return f"step {_step(row)} awaits {waits}"

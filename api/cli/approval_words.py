@@ -1,0 +1,56 @@
+"""What was decided about a transfer or release that needs approval, in one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from api.cli.resolve import Names
+from ledger import reasons
+from ledger.events import decisions
+from ledger.events.values import Approver
+
+
+def approval_words(data: Any, names: Names) -> str | None:
+    """Return the sentence; None where the decision is about something else, or a refusal."""
+    match data:
+        case decisions.ApprovalOpened():
+            return _opened(data, names)
+        case decisions.StepAnswered():
+            answer = "agrees" if data.agreed else "does not agree"
+            return f"step {data.step + 1}: {names.person(data.person)} {answer}"
+        case decisions.StepOpened():
+            return f"step {data.step + 1} is next{_asking(data.asked, names)}"
+        case decisions.OwnershipTransferred():
+            customer, owner = names.customer(data.customer), names.person(data.owner)
+            former = names.person(data.former_owner)
+            return f"transferred: {customer} belongs to {owner}, and no longer to {former}"
+        case decisions.ApprovalClosed():
+            reason = f": {reasons.SENTENCES[data.reason]}" if data.reason else ""
+            return f"what awaited approval is {data.outcome}{reason}"
+        case _:
+            return None
+
+
+def _opened(data: decisions.ApprovalOpened, names: Names) -> str:
+    if not data.steps:
+        return f"the {data.purpose} needs no approval"
+    count = "one step" if len(data.steps) == 1 else f"{len(data.steps)} steps"
+    return f"the {data.purpose} awaits approval in {count}{_asking(data.asked, names)}"
+
+
+def _asking(asked: Sequence[str], names: Names) -> str:
+    return f"; asked: {', '.join(names.person(each) for each in asked)}" if asked else ""
+
+
+def approver_words(approver: Approver, names: Names) -> str:
+    """Return as what somebody is asked, such as ``head of 华东``."""
+    match approver.kind:
+        case "head" if approver.territory is not None:
+            return f"head of {names.territory(approver.territory)}"
+        case "head":
+            return "administrator"
+        case "role":
+            return f"role {approver.role}"
+        case _:
+            return approver.kind
