@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -80,6 +80,7 @@ _TRADES = (
     "电子",
     "纺织",
 )
+_REASONS = ("better_placed", "workload", "customer_moved")
 _CHANNELS = ("call", "visit", "wechat", "email")
 _NOTES = (
     "介绍了新产品线,客户要报价单",
@@ -146,6 +147,24 @@ def close_demo(recording: Recording, demo: Demo) -> None:
     """Close the demo's import, once its history has been decided; from then on all is live."""
     closing = facts.CloseImport(import_id=demo_id(ids.IMPORT, "history"))
     recording.record_fact(closing, _origin("close", demo.administrator))
+
+
+def ask_for_transfers(recording: Recording, owned: Iterable[tuple[str, str]]) -> None:
+    """Ask for some transfers that still wait for approval; ``owned`` are customers and owners."""
+    for number, (customer, owner) in enumerate(owned):
+        colleagues = [
+            demo_id(ids.PERSON, name)
+            for team in _REPS.values()
+            if owner in {demo_id(ids.PERSON, name) for name in team}
+            for name in team
+            if demo_id(ids.PERSON, name) != owner
+        ]
+        for receiver in colleagues[:1]:
+            transfer = commands.RequestTransfer(
+                customer=customer, receiver=receiver, reason_code="workload"
+            )
+            asked = Asked(transfer, _origin(f"waiting/{number}", owner), seed=f"demo/w/{number}")
+            recording.record(asked)
 
 
 def _origin(
@@ -222,6 +241,8 @@ class _Life:
         now: datetime,
     ) -> None:
         self._chance = chance
+        # Of its own, so that what else happens does not depend on it.
+        self._handing_over = random.Random(f"{SEED}/{number}")  # noqa: S311
         self._number = number
         self._head = head
         self._reps = reps
@@ -262,11 +283,42 @@ class _Life:
                 yield self._follow_up(person)
             if chance.random() < 0.35 and self._later(4, 48):
                 yield self._deal(owner)
+            yield from self._transferred(owner)
             if chance.random() < 0.3 and self._later(24, 240):
                 release = commands.ReleaseCustomer(
                     customer=self._customer, reason_code="not_reached"
                 )
                 yield self._act(owner, release)
+
+    def _transferred(self, owner: str) -> Iterator[_Act]:
+        """Now and then the owner hands the customer to a colleague; the newest still waits."""
+        chance = self._handing_over
+        colleagues = [each for each in self._reps if each != owner]
+        if chance.random() > 0.15 or not self._later(12, 72):
+            return
+        receiver = chance.choice(colleagues)
+        asked = self._act(
+            owner,
+            commands.RequestTransfer(
+                customer=self._customer, receiver=receiver, reason_code=chance.choice(_REASONS)
+            ),
+        )
+        yield asked
+        transfer = building.Ids(asked[-1]).make(ids.TRANSFER)
+        for person, likely in ((self._head, 0.8), (receiver, 0.9)):
+            if not self._later(6, 48):
+                return
+            agrees = chance.random() < likely
+            yield self._act(
+                person,
+                commands.Approve(customer=self._customer, approval=transfer)
+                if agrees
+                else commands.Refuse(
+                    customer=self._customer, approval=transfer, reason_code="no_capacity"
+                ),
+            )
+            if not agrees:
+                return
 
     def _later(self, hours_min: int, hours_max: int) -> bool:
         hours = self._chance.uniform(hours_min, hours_max)

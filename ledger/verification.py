@@ -413,7 +413,11 @@ class _DecisionChecks:
         """Check that the last request has all its decisions; raises DiffersError."""
         if self._following:
             missing = self._following[0]
-            raise DiffersError("decision", f"the {missing.name} that belongs here is missing")
+            raise DiffersError(
+                "decision",
+                f"the {missing.name} that belongs here is missing",
+                self.folding.position + 1,
+            )
 
     def _why_not(self, request: Event | None) -> str:
         if request is None:

@@ -34,7 +34,7 @@ from api.cli.context import (
 )
 from api.cli.organisation_commands import must_be_a_decider
 from api.database import open_database
-from api.demo import close_demo, make_demo
+from api.demo import ask_for_transfers, close_demo, make_demo
 from api.imports.filing import Filed, Filing, Importer
 from api.imports.mapping import load_mapping
 from api.imports.planning import Plan, Progress, plan
@@ -50,6 +50,7 @@ from ledger.errors import LedgerError
 from ledger.recording import Asked
 from ledger.store import migrations
 from ledger.store.reading import head, read_after, read_requests
+from projections.ownership import list_ownership
 from projections.rebuild import rebuild as rebuild_projections
 
 
@@ -118,6 +119,10 @@ def _found(ledger: Ledger, name: str, administrator: str, time_zone: str) -> str
 # --- running ------------------------------------------------------------------------------------
 
 
+# So many transfers of the demo still wait for approval.
+WAITING_TRANSFERS = 3
+
+
 def run(
     demo: Annotated[bool, typer.Option("--demo", help="Make a demo organisation first.")] = False,
 ) -> None:
@@ -155,6 +160,10 @@ def _make_demo(ledger: Ledger) -> bool:
     made = make_demo(ledger.recording, summary.demo_now(ledger))
     settle(ledger)
     close_demo(ledger.recording, made)
+    with ledger.pool.connection() as connection:
+        owned = list_ownership(connection, free=False, limit=WAITING_TRANSFERS)
+    ask_for_transfers(ledger.recording, [(each.customer, each.owner or "") for each in owned])
+    settle(ledger)
     return True
 
 

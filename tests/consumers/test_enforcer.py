@@ -70,8 +70,32 @@ def requests_of_every_kind(ledger: TestLedger) -> None:
     ask(commands.ReleaseCustomer(customer=customer), "per_1")
     ask(commands.VoidDeal(customer=customer, deal=deal))
     ask(commands.AssignCustomer(customer=customer, assignee="per_5"))
+    requests_about_transfers(ledger, customer)
     ask(commands.ReleaseCustomer(customer=double), "per_2")
     ask(commands.UnparkRequest(customer=customer, request=3, decider=1))
+
+
+def requests_about_transfers(ledger: TestLedger, customer: str) -> None:
+    """Have per_5's customer refused by one receiver, withdrawn, and accepted by another."""
+
+    def transfer(receiver: str) -> str:
+        asked = ledger.ask(commands.RequestTransfer(customer=customer, receiver=receiver), "per_5")
+        assert asked.made is not None
+        return asked.made
+
+    def approve(approval: str, person: str) -> None:
+        ledger.ask(commands.Approve(customer=customer, approval=approval), person)
+
+    transfer("per_5")
+    unwanted = transfer("per_6")
+    approve(unwanted, "per_admin")
+    ledger.ask(commands.Refuse(customer=customer, approval=unwanted), "per_6")
+    approve(unwanted, "per_admin")
+    withdrawn = transfer("per_6")
+    ledger.ask(commands.WithdrawTransfer(customer=customer, approval=withdrawn), "per_5")
+    wanted = transfer("per_7")
+    approve(wanted, "per_admin")
+    approve(wanted, "per_7")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 500])
@@ -92,6 +116,9 @@ def test_every_kind_of_request_gets_its_decision_once(ledger: TestLedger, batch:
             *["OwnershipReleased.v1"] * 2,
             "CorrectionRefused.v1",
             *["Noted.v1"] * 7,
+            *["ApprovalOpened.v1", "ApprovalClosed.v1"] * 3,
+            *["StepOpened.v1", "StepAnswered.v1", "StepAnswered.v1"] * 2,
+            *["TransferRefused.v1", "AnswerNotCounted.v1", "OwnershipTransferred.v1"],
         ]
     )
 
