@@ -1,6 +1,8 @@
 # Everything a newcomer needs: the first `make run` or `make test` creates .venv from the lock file.
 PYTHON ?= python3
 VENV := .venv
+# Whose every branch the specifications must cover.
+DECIDING := ledger.deciders ledger.approving ledger.approval_steps
 GUISHU := $(VENV)/bin/guishu
 
 .PHONY: run test bench docs lock clean
@@ -21,7 +23,9 @@ test: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest tests/specs $(DECIDING:%=--cov=%) --cov-branch --cov-fail-under=100 \
+		--cov-report=term-missing:skip-covered
+	$(VENV)/bin/python -m pytest --ignore=tests/specs
 
 bench: $(VENV)/.ready
 	$(GUISHU) bench

@@ -506,3 +506,51 @@ def test_a_release_that_nobody_may_approve_is_refused() -> None:
     story.when(registration).when(r.ClaimFiled("cus_1", "per_a"))
     story.when(r.ReleaseRequested("cus_1", "no_need"), by="per_a")
     story.then(d.ReleaseRefused("cus_1", reasons.NO_APPROVER, "per_a"))
+
+
+# --- steps as data -----------------------------------------------------------------------------
+
+
+def test_an_owners_own_step_is_left_out_and_counts_as_agreed() -> None:
+    either = [{"kind": "owner"}, {"kind": "head"}]
+    any_of = [{"steps": [{"approvers": either, "needed": "any"}]}]
+    owned(approval_rules=any_of).when(transfer(), by="per_a").then(
+        opened("per_b", (), (), requester="per_a"),
+        d.OwnershipTransferred("cus_1", "per_b", "per_a", "trf_1", "ter_east", "ter_east"),
+        closed("completed"),
+    )
+    both = [{"steps": [{"approvers": either}]}]
+    owned(approval_rules=both).when(transfer(), by="per_a").then(
+        opened("per_b", (HEAD_EAST,), ("per_head",), requester="per_a")
+    )
+
+
+def test_a_delegate_of_another_time_acts_for_nobody() -> None:
+    over = facts.DelegateNamed("per_head", "per_deputy", date(2026, 1, 1), date(2026, 2, 1))
+    story = owned().given(over, facts.PersonAway("per_head", *FOREVER))
+    story.when(transfer(), by="per_a")
+    assert story.decided.asked == ("per_boss",)  # type: ignore[union-attr]
+
+
+def test_one_person_fills_one_place_of_a_step() -> None:
+    """The boss is named, and would stand in for the head who is away."""
+    two = [{"kind": "person", "person": "per_boss"}, {"kind": "head"}]
+    story = owned(approval_rules=[{"steps": [{"approvers": two}]}])
+    story.given(facts.PersonAway("per_head", *FOREVER)).when(transfer(), by="per_b")
+    agree(story, "per_boss").then(answered(0, "per_boss"))
+    agree(story, "per_boss").then(not_counted("per_boss", reasons.ALREADY_ANSWERED))
+    agree(story, "per_admin")
+    assert owner_of(story) == "per_b"
+
+
+def test_a_named_person_who_is_away_is_replaced_by_the_head_over_them() -> None:
+    named = [{"steps": [{"approvers": [{"kind": "person", "person": "per_deputy"}]}]}]
+    story = owned(approval_rules=named).given(facts.PersonAway("per_deputy", *FOREVER))
+    story.when(transfer(), by="per_b")
+    assert story.decided.asked == ("per_head",)  # type: ignore[union-attr]
+
+
+def test_a_territory_without_a_head_is_judged_by_the_next_one_up() -> None:
+    story = owned().given(facts.TerritoryDefined("ter_east", "华东", "ter_all"))
+    story.when(transfer(), by="per_a")
+    assert story.decided.asked == ("per_boss",)  # type: ignore[union-attr]
