@@ -195,6 +195,17 @@ class Recording:
                 built[number] = error
         return self._answer(asked, built, self._appender.append_many(appends))
 
+    def rehearse(self, asked: Asked) -> building.Built:
+        """Check and build one request as ``record`` does, and record nothing.
+
+        Its texts stand empty in it, for sealing them would make keys. Raises InvalidRequestError,
+        CheckDigitError and UnknownIdError.
+        """
+        kinds = self._kinds([asked])
+        self._check(asked, self.organisation(), kinds)
+        learning = _Sealing(self._vault, asked.origin)
+        return self._build(asked, building.Ids(asked.seed), learning, kinds)
+
     def _build(
         self, asked: Asked, made: building.Ids, sealing: _Sealing, kinds: dict[str, str]
     ) -> building.Built:

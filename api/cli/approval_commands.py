@@ -12,7 +12,7 @@ from api.bootstrap import Ledger
 from api.cli import resolve
 from api.cli.approval_words import approver_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
-from api.cli.write_commands import answer, ask, money
+from api.cli.write_commands import Check, answer, ask, check, money
 from ledger import approving, commands
 from ledger.commands import Command, parse
 from projections.approvals import PAGE, POSITION_MAX, ApprovalRow, approval_of, list_approvals
@@ -36,10 +36,14 @@ def transfer(
     value: Annotated[
         str | None, typer.Option(help="Of the deal at stake, such as '88000 CNY'.")
     ] = None,
+    checking: Check = False,
     request_id: RequestId = None,
     json: Json = False,
 ) -> None:
-    """Ask that somebody else becomes the owner (转移); approvals follow the policy."""
+    """Ask that somebody else becomes the owner (转移); approvals follow the policy.
+
+    With --check, only say what would come of it.
+    """
     with opened() as ledger:
         fields = {
             "customer": resolve.customer(ledger, customer),
@@ -48,6 +52,9 @@ def transfer(
             "reason": reason,
             "value": money(value) if value else None,
         }
+        if checking:
+            check(ledger, *_parsed(ledger, commands.RequestTransfer, fields, as_), json=json)
+            return
         _ask(ledger, commands.RequestTransfer, fields, as_, request_id, json=json)
 
 
@@ -100,10 +107,16 @@ def _ask(
     *,
     json: bool,
 ) -> None:
-    given = {name: value for name, value in fields.items() if value is not None}
-    actor = resolve.actor(ledger, as_)
-    command: Any = parse(kind, given)
+    command, actor = _parsed(ledger, kind, fields, as_)
     answer(ledger, *ask(ledger, command, actor, request_id), json=json)
+
+
+def _parsed(
+    ledger: Ledger, kind: type[Command], fields: dict[str, Any], as_: str | None
+) -> tuple[Any, str]:
+    """Return the command that the fields make, and who acts."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return parse(kind, given), resolve.actor(ledger, as_)
 
 
 def _named(ledger: Ledger, text: str) -> dict[str, str]:

@@ -17,12 +17,14 @@ from api.cli.context import (
     console,
     day,
     moment,
+    notes,
     numbers,
     opened,
     origin,
     print_json,
 )
 from api.cli.following import follow
+from consumers.checking import would_decide
 from ledger import commands, reasons
 from ledger.commands import CustomerCommand, InvalidRequestError, parse
 from ledger.envelope import Event, decode
@@ -31,6 +33,10 @@ from ledger.recording import Asked, Recorded
 from ledger.store.reading import read_decisions
 
 Customer = Annotated[str, typer.Argument(help="Id, identifier, foreign id or name.")]
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="Say what would be decided now, and record nothing."),
+]
 On = Annotated[
     str | None,
     typer.Option("--on", help="When it happened, where that was not now (2026-03-01T09:30)."),
@@ -78,21 +84,58 @@ def answer(ledger: Ledger, recorded: Recorded, decided: list[Event], *, json: bo
     else:
         names = resolve.Names(ledger)
         for event in decided:
-            console().print(words(event, names), markup=False)
+            console().print(words(event.data, names), markup=False)
         where = ", ".join(str(position) for position in recorded.positions)
         again = " (recorded before; this is the first answer)" if recorded.repeated else ""
         made = f" as {recorded.made}" if recorded.made else ""
         console().print(
             f"recorded at {where}{made}; customer {recorded.customer}{again}", markup=False
         )
-    if any(is_refusal(event) for event in decided):
+    if any(is_refusal(event.data) for event in decided):
         raise typer.Exit(3)
 
 
-def is_refusal(event: Event) -> bool:
+def check(ledger: Ledger, command: CustomerCommand, actor: str, *, json: bool) -> None:
+    """Print what would be decided now on a command, and record nothing.
+
+    A refusal ends the command with exit status 3, as it would if it were recorded.
+    """
+    asked = Asked(command, origin(actor))
+    with ledger.pool.connection() as connection:
+        checked = would_decide(connection, ledger.catalogue, ledger.recording, asked)
+    draft = checked.draft
+    if json:
+        print_json(
+            {
+                "recorded": False,
+                "customer": draft.data.customer,
+                "head": checked.head,
+                "is_behind": checked.is_behind,
+                "decisions": [
+                    {
+                        "name": ledger.catalogue.name_of(data),
+                        "effective": draft.effective,
+                        **ledger.catalogue.dump(data),
+                    }
+                    for data in draft.all
+                ],
+            }
+        )
+    else:
+        names = resolve.Names(ledger)
+        console().print("nothing was recorded; now it would bring", markup=False)
+        for data in draft.all:
+            console().print(f"  {words(data, names)}", markup=False)
+        if checked.is_behind:
+            notes().print("Recorded requests still wait for their decision: it may change this.")
+    if any(is_refusal(data) for data in draft.all):
+        raise typer.Exit(3)
+
+
+def is_refusal(data: decisions.Decision) -> bool:
     """Say whether a decision refuses what was asked."""
     return isinstance(
-        event.data,
+        data,
         decisions.ClaimRefused
         | decisions.ReleaseRefused
         | decisions.AssignmentRefused
@@ -104,9 +147,8 @@ def is_refusal(event: Event) -> bool:
     )
 
 
-def words(event: Event, names: resolve.Names) -> str:
+def words(data: decisions.Decision, names: resolve.Names) -> str:
     """Return one sentence that says what was decided."""
-    data = event.data
     customer = names.customer(data.customer)
     match data:
         case decisions.OwnershipGranted():
@@ -288,10 +330,11 @@ def claim(
     customer: Customer,
     as_: As = None,
     note: Annotated[str | None, typer.Option(help="Why; sealed.")] = None,
+    checking: Check = False,
     request_id: RequestId = None,
     json: Json = False,
 ) -> None:
-    """Claim a customer (领取)."""
+    """Claim a customer (领取); with --check, only say what would come of it."""
     with opened() as ledger:
         actor = resolve.actor(ledger, as_)
         fields = {
@@ -300,6 +343,9 @@ def claim(
             "note": note,
         }
         command = parse(commands.FileClaim, fields)
+        if checking:
+            check(ledger, command, actor, json=json)
+            return
         answer(ledger, *ask(ledger, command, actor, request_id), json=json)
 
 

@@ -610,3 +610,27 @@ def test_a_database_that_lacks_migrations_is_told_apart(
     shell("migrate")
     shell("init", "东方智造", "陈建国")
     assert "陈建国" in shell("people").out
+
+
+# --- asked before acting ------------------------------------------------------------------------
+
+
+def test_a_claim_and_a_transfer_can_be_checked_before_they_are_made(guishu: Shell) -> None:
+    guishu("people", "add", "王强", "--territory", "华东", *BOSS)
+    guishu("register", "鼎盛", *BOSS)
+    head = len(guishu("events", "--json", "--limit", "1000").out.splitlines())
+    said = guishu("claim", "鼎盛", "--check", "--as", "李娜")
+    assert "nothing was recorded" in said.out
+    assert "granted: 鼎盛 belongs to 李娜" in said.out
+    guishu("claim", "鼎盛", "--as", "李娜")
+    said = guishu("claim", "鼎盛", "--check", "--as", "王强", status=3)
+    assert "refused: owned_by_another" in said.out
+    checked = json.loads(guishu("claim", "鼎盛", "--check", "--json", "--as", "王强", status=3).out)
+    assert checked["decisions"][0]["reason"] == "owned_by_another"
+    assert not checked["is_behind"]
+    said = guishu("transfer", "鼎盛", "王强", "--check", "--as", "李娜")
+    assert "the transfer awaits approval in 2 steps; asked: 陈建国" in said.out
+    said = guishu("transfer", "鼎盛", "李娜", "--check", "--as", "李娜", status=3)
+    assert "refused: already_yours" in said.out
+    # The claim and its decision, and nothing of what was only asked.
+    assert len(guishu("events", "--json", "--limit", "1000").out.splitlines()) == head + 2
