@@ -108,17 +108,20 @@ def fold_log(
     folding: Folding,
     upto: int,
     told: Callable[[int], None] = lambda position: None,
+    taking: Callable[[Iterable[Event], Mapping[int, Event]], None] | None = None,
 ) -> None:
     """Fold what is behind the folding's position, up to ``upto``, a page a statement.
 
-    ``told`` hears of the position reached. Raises as ``decode`` and ``Folding.take``.
+    ``told`` hears of the position reached. ``taking`` is who folds a page into the folding, where
+    that is not its own ``take_all``. Raises as ``decode`` and ``Folding.take``.
     """
+    take_all = taking or folding.take_all
     while folding.position < upto:
         stored = read_after(connection, folding.position, PAGE_EVENTS, upto)
         if not stored:
             raise AssertionError(f"nothing stands behind position {folding.position}")
         events = [each for each in map(folding.read, stored) if each is not None]
         causes = [event.causation for event in events if event.causation is not None]
-        folding.take_all(events, read_requests(connection, folding.catalogue, causes, events))
+        take_all(events, read_requests(connection, folding.catalogue, causes, events))
         folding.position = stored[-1].position
         told(folding.position)

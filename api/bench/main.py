@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.bench import enforcer, projections, store
+from api.bench import enforcer, projections, store, whatif
 from api.bench.harness import (
     BenchServer,
     Measure,
@@ -60,10 +60,14 @@ def suites(*, small: bool) -> dict[str, Callable[[BenchServer], list[Measure]]]:
         if small
         else projections.Scale()
     )
+    deciding_again = (
+        whatif.Scale(requests=20_000, customers=5_000, reps=100) if small else whatif.Scale()
+    )
     return {
         "store": lambda server: store.measure(server, storing),
         "enforcer": lambda server: enforcer.measure(server, enforcing),
         "projections": lambda server: projections.measure(server, projecting),
+        "what-if": lambda server: whatif.measure(server, deciding_again),
     }
 
 

@@ -14,6 +14,7 @@ from api.cli import (
     operations,
     organisation_commands,
     read_commands,
+    what_if_commands,
     write_commands,
 )
 from api.cli.context import notes
@@ -54,6 +55,7 @@ def make_app() -> typer.Typer:
     app.add_typer(organisation_commands.people_app(), name="people")
     app.add_typer(organisation_commands.territories_app(), name="territories")
     app.add_typer(organisation_commands.policy_app(), name="policy")
+    app.command("what-if")(what_if_commands.what_if)
     app.command("events")(operations.events)
     app.command("rebuild")(operations.rebuild)
     app.command("verify")(operations.verify)

@@ -561,13 +561,21 @@ def adopt_policy(
 ) -> None:
     """Put a policy in force; its territory rules may name territories by name."""
     with opened() as ledger:
-        rules = _toml(file)
-        for each in rules.get("territory_rules", ()):
-            if isinstance(each, dict) and isinstance(each.get("territory"), str):
-                each["territory"] = resolve.territory(ledger, each["territory"])
-        command = parse(facts.AdoptPolicy, {"policy": rules, "comment": comment})
+        command = parse(facts.AdoptPolicy, {"policy": rules_of(ledger, file), "comment": comment})
         number = ledger.recording.organisation().policy.number + 1
         _state(ledger, command, as_, f"policy {number} is in force", json=json)
+
+
+def rules_of(ledger: Ledger, file: Path) -> dict[str, Any]:
+    """Return the rules in a policy's file, with the ids of the territories that it names.
+
+    Raises PolicyFileError; NotFoundError for a territory.
+    """
+    rules = _toml(file)
+    for each in rules.get("territory_rules", ()):
+        if isinstance(each, dict) and isinstance(each.get("territory"), str):
+            each["territory"] = resolve.territory(ledger, each["territory"])
+    return rules
 
 
 def adopt_decider(

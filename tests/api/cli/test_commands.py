@@ -634,3 +634,55 @@ def test_a_claim_and_a_transfer_can_be_checked_before_they_are_made(guishu: Shel
     assert "refused: already_yours" in said.out
     # The claim and its decision, and nothing of what was only asked.
     assert len(guishu("events", "--json", "--limit", "1000").out.splitlines()) == head + 2
+
+
+# --- what if ------------------------------------------------------------------------------------
+
+
+def test_what_another_policy_would_have_brought(guishu: Shell, tmp_path: Path) -> None:
+    guishu("people", "add", "王强", "--territory", "华东", *BOSS)
+    for name in ("鼎盛", "恒源", "华信"):
+        guishu("register", name, *BOSS)
+        guishu("claim", name, "--as", "李娜")
+    guishu("claim", "恒源", "--as", "王强", status=3)
+    head = len(guishu("events", "--json", "--limit", "1000").out.splitlines())
+    strict = tmp_path / "strict.toml"
+    strict.write_text("holding_limit = 1\n", encoding="utf-8")
+    asked = ("what-if", "--policy", str(strict), "--since", "2026-01-01")
+    said = guishu(*asked, "--show", "1")
+    assert "7 requests decided again" in said.out
+    assert "ClaimRefused: holding_limit" in said.out
+    assert "恒源" in said.out
+    assert "and 1 more" in said.err
+    report = guishu.json(*asked)
+    assert report["decisions"]["total"] == 3
+    owners = {each["customer"]: each for each in report["owners"]}
+    assert len(owners) == 2
+    assert {each["owner"] for each in owners.values()} == {person(guishu, "李娜")["person"]}
+    assert {each["would_be"] for each in owners.values()} == {
+        None,
+        person(guishu, "王强")["person"],
+    }
+    assert {each["would_be"] for each in report["changes"]} == {
+        "ClaimRefused: holding_limit",
+        "OwnershipGranted",
+    }
+    later = guishu.json("what-if", "--policy", str(strict), "--since", days_ahead(2))
+    assert later["requests"] == 0
+    assert len(guishu("events", "--json", "--limit", "1000").out.splitlines()) == head
+
+
+@pytest.mark.parametrize(
+    ("text", "since", "says"),
+    [
+        ("holding_limit = -1", "2026-01-01", "invalid_request"),
+        ("holding_limit = ", "2026-01-01", "policy_file"),
+        ("holding_limit = 1", "last week", "is no date or time"),
+    ],
+)
+def test_a_what_if_that_cannot_be_gets_one_sentence(
+    guishu: Shell, tmp_path: Path, text: str, since: str, says: str
+) -> None:
+    (tmp_path / "policy.toml").write_text(text, encoding="utf-8")
+    said = guishu("what-if", "--policy", "policy.toml", "--since", since, status=1)
+    assert says in said.err

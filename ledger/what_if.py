@@ -1,0 +1,297 @@
+"""What if: the recorded requests decided again under another policy, and what would be different.
+
+Up to a position the log is folded as it was decided; behind it the requests are decided again, in
+the order in which they were, each on the state that this itself has led to. Imports keep the policy
+that they name. Nothing is written.
+
+Requests of the clock are dropped: they follow from a state that was not, and are not raised anew.
+So a step that nobody has answered counts as waiting, and the customers whose deadlines were dropped
+are named apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from psycopg import Connection
+
+from ledger.customer import Admitted
+from ledger.deciders import decider
+from ledger.envelope import Event
+from ledger.events.catalogue import Catalogue
+from ledger.events.decisions import ApprovalOpened, Decision, RequestParked
+from ledger.folding import Folding, fold_log
+from ledger.organisation import NumberedPolicy, Organisation, OrganisationAt
+from ledger.policy import Policy
+from ledger.settled import Settled, subject
+from ledger.store import arrays
+from ledger.store.reading import head
+
+# What only the clock asks for, under ids made of what fell due.
+_OF_THE_CLOCK = frozenset({"DeadlineReached"})
+# Fields that say on which terms something was decided. Steps are compared by themselves.
+_TERMS = frozenset({"protected_until", "retry_at", "limits_waived"})
+_STEPS = frozenset({"steps", "asked"})
+
+
+@dataclass(slots=True)
+class Count:
+    """A number, and how often each of the customers behind it was counted."""
+
+    total: int = 0
+    customers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, customer: str) -> None:
+        """Count once more, for a customer."""
+        self.total += 1
+        self.customers[customer] = self.customers.get(customer, 0) + 1
+
+
+@dataclass(slots=True)
+class Report:
+    """What would be different behind the position ``after``, up to ``upto``.
+
+    ``requests`` were decided again. ``decisions`` counts those that come out differently, and
+    ``changes`` the same by what was and what would be decided (``ClaimRefused: holding_limit``);
+    ``terms`` those that come out the same on other terms, such as another end of protection.
+    ``steps`` counts requests that open other approval steps; ``steps_asked`` and
+    ``steps_would_be`` count the steps themselves.
+
+    As it stands in the end: ``owners`` holds, by customer, the owner that is and the one that would
+    be; ``waiting`` who would await approval and does not, ``not_waiting`` the other way round.
+
+    Apart from all that: ``undecidable`` requests, that could not be decided again or come behind
+    such a one of the same customer; ``undecided`` ones, that the log has no decision on; and
+    ``dropped`` requests of the clock.
+    """
+
+    after: int
+    upto: int = 0
+    requests: int = 0
+    decisions: Count = field(default_factory=Count)
+    changes: dict[tuple[str, str], Count] = field(default_factory=dict)
+    terms: Count = field(default_factory=Count)
+    steps: Count = field(default_factory=Count)
+    steps_asked: int = 0
+    steps_would_be: int = 0
+    owners: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    not_waiting: list[str] = field(default_factory=list)
+    undecidable: Count = field(default_factory=Count)
+    undecided: Count = field(default_factory=Count)
+    dropped: Count = field(default_factory=Count)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderPolicy(OrganisationAt):
+    """The organisation at a position, with another policy in force."""
+
+    given: NumberedPolicy
+
+    @property
+    def policy(self) -> NumberedPolicy:
+        return self.given
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request that was decided again; its recorded decisions are not all read yet.
+
+    ``other`` is None where it has no decision now.
+    """
+
+    customer: str
+    other: tuple[Decision, ...] | None
+    recorded: list[Decision] = field(default_factory=list)
+
+
+class WhatIf:
+    """Takes the log on from where ``folding`` stands, and decides it again under ``policy``.
+
+    Holds the settled state twice, as it is and as it would be, and no events.
+    """
+
+    def __init__(self, folding: Folding, policy: Policy) -> None:
+        self._folding = folding
+        self._catalogue = folding.catalogue
+        self._other = _copied(folding.settled)
+        self._given = NumberedPolicy(0, policy)
+        self._pending: _Pending | None = None
+        self._stuck: set[str] = set()
+        self._report = Report(folding.position)
+
+    def take(self, event: Event, requests: Mapping[int, Event]) -> None:
+        """Take the next event; raises as ``Folding.take``, and DeciderMissingError."""
+        data = event.data
+        if self._catalogue.kind_of(event.name) == "decision" and not isinstance(
+            data, RequestParked
+        ):
+            request = requests[event.causation or 0]
+            if not event.ordinal:
+                self._compare()
+                self._pending = self._decide_again(event, request)
+            if self._pending is not None:
+                self._pending.recorded.append(data)
+            else:  # the rest of what was decided in front of where this begins
+                organisation = self._folding.organisation.at(request.position)
+                self._other.apply(request, data, event.effective, organisation)
+        self._folding.take(event, requests)
+
+    def take_all(self, events: Iterable[Event], requests: Mapping[int, Event]) -> None:
+        """Take the next events, in order."""
+        for event in events:
+            self.take(event, requests)
+        self._folding.settled.touched.clear()
+        self._other.touched.clear()
+
+    def report(self) -> Report:
+        """Return what is different, when all was taken; call it once."""
+        self._compare()
+        report = self._report
+        report.upto = self._folding.position
+        for position, customer in self._folding.open.items():
+            if position > report.after:
+                report.undecided.add(customer)
+        actual = self._folding.settled.customers
+        for customer in sorted(actual.keys() | self._other.customers.keys()):
+            if customer in self._stuck:
+                continue  # nobody knows how it would have gone on
+            is_so, would_be = actual.get(customer), self._other.customers.get(customer)
+            if is_so is would_be:
+                continue
+            if _owner(is_so) != _owner(would_be):
+                report.owners[customer] = _owner(is_so), _owner(would_be)
+            if _waits(would_be) and not _waits(is_so):
+                report.waiting.append(customer)
+            elif _waits(is_so) and not _waits(would_be):
+                report.not_waiting.append(customer)
+        return report
+
+    def _decide_again(self, decision: Event, request: Event) -> _Pending:
+        report = self._report
+        customer: str = decision.data.customer
+        if request.name.partition(".")[0] in _OF_THE_CLOCK:
+            report.dropped.add(customer)
+            return _Pending(customer, None)
+        # The version that decided it decides it again: in force, or named by an unparking.
+        decide = decider(decision.envelope["decider"])
+        organisation = self._organisation_of(request)
+        settled = self._other
+        about = customer
+        try:
+            about = subject(settled, request)
+            if about not in self._stuck:
+                draft = decide(settled, request, organisation)
+                for data in draft.all:
+                    settled.apply(request, data, draft.effective, organisation)
+                report.requests += 1
+                return _Pending(customer, draft.all)
+        except MemoryError:  # of this machine, and not of this request
+            raise
+        except Exception:  # as the enforcer would park it, and its customer would wait
+            self._stuck.add(about)
+        report.undecidable.add(about)
+        return _Pending(customer, None)
+
+    def _organisation_of(self, request: Event) -> OrganisationAt:
+        organisation: Organisation = self._folding.organisation
+        if request.position <= self._report.after:
+            return organisation.at(request.position)
+        return _UnderPolicy(organisation, request.position, self._given)
+
+    def _compare(self) -> None:
+        """Compare what was decided on the request before with what would be."""
+        pending, self._pending = self._pending, None
+        if pending is None or pending.other is None:
+            return
+        recorded, other = tuple(pending.recorded), pending.other
+        if recorded == other:
+            steps = _steps(recorded)
+            self._report.steps_asked += len(steps)
+            self._report.steps_would_be += len(steps)
+            return
+        self._count(pending.customer, recorded, other)
+
+    def _count(
+        self, customer: str, recorded: tuple[Decision, ...], other: tuple[Decision, ...]
+    ) -> None:
+        report = self._report
+        asked, would_be = _steps(recorded), _steps(other)
+        report.steps_asked += len(asked)
+        report.steps_would_be += len(would_be)
+        if asked != would_be:
+            report.steps.add(customer)
+        left_out = _TERMS | _STEPS
+        if _without(recorded, left_out) != _without(other, left_out):
+            report.decisions.add(customer)
+            change = _outcome(recorded), _outcome(other)
+            report.changes.setdefault(change, Count()).add(customer)
+        elif _without(recorded, _STEPS) != _without(other, _STEPS):
+            report.terms.add(customer)
+
+
+def _copied(settled: Settled) -> Settled:
+    """Return the state once more; what stands in it never changes, and is shared."""
+    return Settled(**{each.name: copy(getattr(settled, each.name)) for each in fields(settled)})
+
+
+def _owner(customer: Any) -> str | None:
+    return customer.owner if isinstance(customer, Admitted) else None
+
+
+def _waits(customer: Any) -> bool:
+    return isinstance(customer, Admitted) and customer.approval is not None
+
+
+def _steps(decided: tuple[Decision, ...]) -> tuple[Any, ...]:
+    """Return the approval steps that were opened."""
+    return tuple(
+        step for each in decided if isinstance(each, ApprovalOpened) for step in each.steps
+    )
+
+
+def _without(decided: tuple[Decision, ...], left_out: frozenset[str]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            type(data),
+            *(getattr(data, each.name) for each in fields(data) if each.name not in left_out),
+        )
+        for data in decided
+    ]
+
+
+def _outcome(decided: tuple[Decision, ...]) -> str:
+    """Return what was decided, without whom and when, such as ``ClaimRefused: holding_limit``."""
+    return ", ".join(_name_of(data) for data in decided)
+
+
+def _name_of(data: Any) -> str:
+    reason = getattr(data, "reason", None)
+    return f"{type(data).__name__}: {reason}" if reason else type(data).__name__
+
+
+def what_if(
+    connection: Connection[Any],
+    catalogue: Catalogue,
+    policy: Policy,
+    after: int,
+    told: Callable[[int, int], None] = lambda position, top: None,
+) -> Report:
+    """Decide what is recorded behind ``after``, up to now, again under ``policy``; write nothing.
+
+    ``told`` hears of the position reached, and of the one that is aimed at. Each page is read by a
+    statement of its own, so that nothing is held up. Raises as ``Folding.take`` for a log that
+    contradicts itself, and DeciderMissingError.
+    """
+    arrays.register(connection)
+    top = head(connection)
+    folding = Folding(catalogue)
+    fold_log(connection, folding, min(after, top), lambda position: told(position, top))
+    deciding = WhatIf(folding, policy)
+    fold_log(
+        connection, folding, top, lambda position: told(position, top), taking=deciding.take_all
+    )
+    return deciding.report()

@@ -1,0 +1,255 @@
+"""What if another policy had been in force: histories decided again, and what is different."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ledger import reasons
+from ledger.approval_rules import ApprovalRule, ApproverRule, StepRule
+from ledger.deciders import DeciderMissingError
+from ledger.envelope import Event
+from ledger.events import organisation as facts
+from ledger.events import requests
+from ledger.events.catalogue import catalogue
+from ledger.events.decisions import Noted
+from ledger.folding import Folding
+from ledger.policy import Policy
+from ledger.what_if import Report, WhatIf
+from tests.projections.history import History
+
+OPEN: dict[str, Any] = {"holding_limit": None, "daily_claim_limit": None, "cooldown_days": 0}
+
+
+def _history(**rules: Any) -> History:
+    history = History().found(protection_days=0, **rules)
+    history.territory("ter_east", head="per_head")
+    for person in ("per_head", "per_a", "per_b"):
+        history.join(person, "ter_east")
+    for customer in ("cus_1", "cus_2", "cus_3"):
+        history.register(customer)
+    return history
+
+
+def _decide_again(history: History, after: int, policy: Policy) -> Report:
+    folding = Folding(catalogue())
+    requests_ = {each.position: each for each in history.events}
+    folding.take_all(history.events[:after], requests_)
+    deciding = WhatIf(folding, policy)
+    for event in history.events[after:]:  # each a page of its own
+        deciding.take_all([event], requests_)
+    return deciding.report()
+
+
+def _same(**rules: Any) -> Policy:
+    return Policy(**(OPEN | {"protection_days": 0} | rules))
+
+
+def test_under_the_same_policy_nothing_is_different() -> None:
+    history = _history()
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    history.claim("cus_1", "per_b")
+    history.follow_up("cus_1", "per_b")
+    deal = history.deal("cus_1", "per_a")
+    history.ask(requests.DealVoided("cus_1", deal, "fell_through"), actor="per_a")
+    history.ask(requests.TransferRequested("cus_1", "trf_1", "per_b", "moved"), actor="per_a")
+    history.ask(requests.ApprovalGiven("cus_1", "trf_1"), actor="per_head")
+    history.ask(requests.ApprovalGiven("cus_1", "trf_1"), actor="per_b")
+    for after in (0, begin):
+        report = _decide_again(history, after, _same())
+        assert (report.decisions.total, report.terms.total, report.owners) == (0, 0, {})
+        assert (report.steps.total, report.steps_asked, report.steps_would_be) == (0, 2, 2)
+        assert (report.waiting, report.not_waiting) == ([], [])
+        assert (report.undecidable.total, report.undecided.total) == (0, 0)
+    assert (report.after, report.upto, report.requests) == (begin, history.position, 8)
+
+
+def test_a_stricter_limit_changes_owners_and_what_follows_from_them() -> None:
+    history = _history()
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    history.claim("cus_2", "per_a")
+    history.claim("cus_2", "per_b")
+    report = _decide_again(history, begin, _same(holding_limit=1))
+    assert report.requests == 3
+    assert report.decisions.total == 2
+    assert report.decisions.customers == {"cus_2": 2}
+    assert {change: count.customers for change, count in report.changes.items()} == {
+        ("OwnershipGranted", f"ClaimRefused: {reasons.HOLDING_LIMIT}"): {"cus_2": 1},
+        # The second claim is judged by what would have become of the first.
+        (f"ClaimRefused: {reasons.OWNED_BY_ANOTHER}", "OwnershipGranted"): {"cus_2": 1},
+    }
+    assert report.owners == {"cus_2": ("per_a", "per_b")}
+
+
+def test_what_was_decided_before_stays_as_it_was() -> None:
+    history = _history()
+    history.claim("cus_1", "per_a")
+    history.claim("cus_2", "per_a")
+    begin = history.position
+    history.claim("cus_3", "per_a")
+    report = _decide_again(history, begin, _same(holding_limit=2))
+    assert report.requests == 1
+    assert report.owners == {"cus_3": ("per_a", None)}
+
+
+def test_a_request_recorded_before_keeps_the_policy_of_then() -> None:
+    history = _history()
+    claim = history.request(requests.ClaimFiled("cus_1", "per_a"), actor="per_a")
+    begin = history.position
+    history.decide(claim)
+    report = _decide_again(history, begin, _same(holding_limit=0))
+    assert (report.requests, report.decisions.total) == (1, 0)
+
+
+def test_the_given_policy_holds_also_where_others_were_adopted_since() -> None:
+    history = _history()
+    begin = history.position
+    history.fact(facts.PolicyAdopted(2, _same(holding_limit=0).as_rules()))
+    history.claim("cus_1", "per_a")
+    report = _decide_again(history, begin, _same())
+    assert report.owners == {"cus_1": (None, "per_a")}
+
+
+def test_other_terms_are_no_other_decision() -> None:
+    history = _history()
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    report = _decide_again(history, begin, _same(protection_days=60))
+    assert (report.decisions.total, report.terms.customers) == (0, {"cus_1": 1})
+    assert report.owners == {}
+
+
+def test_steps_that_nobody_answered_wait() -> None:
+    history = _history()
+    history.territory("ter_east", head="per_head")
+    history.join("per_boss", roles=("manager",))
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    history.ask(requests.TransferRequested("cus_1", "trf_1", "per_b", "moved"), actor="per_a")
+    history.ask(requests.ApprovalGiven("cus_1", "trf_1"), actor="per_head")
+    history.ask(requests.ApprovalGiven("cus_1", "trf_1"), actor="per_b")
+    more = ApprovalRule(
+        steps=(StepRule(approvers=(ApproverRule(kind="person", person="per_boss"),)),)
+    )
+    rules = (*Policy().approval_rules, more)
+    report = _decide_again(history, begin, _same(approval_rules=rules))
+    assert (report.steps.customers, report.steps_asked, report.steps_would_be) == (
+        {"cus_1": 1},
+        2,
+        3,
+    )
+    assert report.waiting == ["cus_1"]
+    assert report.owners == {"cus_1": ("per_b", "per_a")}
+    assert list(report.changes) == [
+        ("StepAnswered, OwnershipTransferred, ApprovalClosed", "StepAnswered, StepOpened")
+    ]
+
+
+def test_without_steps_nothing_waits_that_waited() -> None:
+    history = _history()
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    history.ask(requests.TransferRequested("cus_1", "trf_1", "per_b", "moved"), actor="per_a")
+    report = _decide_again(history, begin, _same(approval_rules=()))
+    assert (report.waiting, report.not_waiting) == ([], ["cus_1"])
+    assert report.owners == {"cus_1": ("per_a", "per_b")}
+    assert (report.steps_asked, report.steps_would_be) == (2, 0)
+
+
+def test_an_import_keeps_its_own_policy() -> None:
+    history = _history()
+    begin = history.position
+    rules = _same().as_rules()
+    history.fact(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", rules))
+    history.claim("cus_1", "per_a", import_id="imp_1", occurred=history.now - timedelta(days=3))
+    history.claim("cus_2", "per_a")
+    report = _decide_again(history, begin, _same(holding_limit=0))
+    # Of the imported claim only what the policy in force would have refused is told differently.
+    assert report.decisions.customers == {"cus_2": 1}
+    assert report.owners == {"cus_2": ("per_a", None)}
+
+
+def test_what_was_never_decided_counts_apart() -> None:
+    history = _history()
+    waiting = history.request(requests.ClaimFiled("cus_1", "per_a"), actor="per_a")
+    begin = history.position
+    history.request(requests.ClaimFiled("cus_1", "per_b"), actor="per_b")
+    report = _decide_again(history, begin, _same())
+    assert waiting <= begin
+    assert report.undecided.customers == {"cus_1": 1}
+    assert report.requests == 0
+
+
+def test_what_cannot_be_decided_again_counts_apart_with_all_behind_it() -> None:
+    """As the customer would wait for the enforcer: what comes later is not guessed at."""
+    history = _history()
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    broken = history.request(requests.ClaimFiled("cus_2", "per_a"), actor="per_a")
+    history.events[broken - 1] = history.event(broken)._replace(data=_Broken("cus_2"))
+    history.decided(broken, Noted("cus_2"))
+    history.claim("cus_2", "per_b")
+    report = _decide_again(history, begin, _same())
+    assert report.undecidable.customers == {"cus_2": 2}
+    assert report.requests == 1
+    assert report.owners == {}
+
+
+class _Broken:
+    """The data of a request that the decider does not know."""
+
+    def __init__(self, customer: str) -> None:
+        self.customer = customer
+
+
+def _deadline(history: History) -> int:
+    position = history.request(requests.ReleaseRequested("cus_1", "recycled"), actor="per_head")
+    event: Event = history.event(position)
+    history.events[position - 1] = event._replace(name="ReleaseRequested.v1")
+    history.decide(position)
+    history.events[position - 1] = event._replace(name="DeadlineReached.v1")
+    return position
+
+
+def test_requests_of_the_clock_are_dropped_and_their_customers_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    history = _history()
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    _deadline(history)
+    kinds = type(catalogue()).kind_of
+
+    def kind_of(self: Any, name: str) -> str:
+        return "request" if name == "DeadlineReached.v1" else kinds(self, name)
+
+    monkeypatch.setattr(type(catalogue()), "kind_of", kind_of)
+    report = _decide_again(history, begin, _same())
+    assert report.dropped.customers == {"cus_1": 1}
+    assert (report.requests, report.decisions.total) == (1, 0)
+    assert report.owners == {"cus_1": (None, "per_a")}
+
+
+def test_it_can_begin_between_the_decisions_of_one_request() -> None:
+    history = _history()
+    history.claim("cus_1", "per_a")
+    history.ask(requests.TransferRequested("cus_1", "trf_1", "per_b", "moved"), actor="per_a")
+    history.ask(requests.ApprovalGiven("cus_1", "trf_1"), actor="per_head")
+    history.ask(requests.ApprovalGiven("cus_1", "trf_1"), actor="per_b")
+    for after in range(history.position - 3, history.position):
+        report = _decide_again(history, after, _same())
+        assert (report.owners, report.decisions.total, report.waiting) == ({}, 0, [])
+
+
+def test_a_decider_that_this_version_lacks_is_told() -> None:
+    history = _history()
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    last = history.events[-1]
+    history.events[-1] = last._replace(envelope={**last.envelope, "decider": 99})
+    with pytest.raises(DeciderMissingError):
+        _decide_again(history, begin, _same())
