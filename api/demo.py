@@ -187,6 +187,8 @@ def _found(recording: Recording, administrator: str) -> None:
     for name, parent, _ in _TERRITORIES:
         head = demo_id(ids.PERSON, _HEADS[name])
         commands_.append(_territory(name, parent, head))
+    # Whoever tries the demo is one person, who would find nobody to adopt what they propose.
+    commands_.append(facts.RequireFourEyes(required=False))
     commands_.append(facts.AdoptPolicy(policy=policy(), comment="the demo's limits are low"))
     recording.record_facts(commands_, _origin("organisation", administrator))
 

@@ -4,12 +4,12 @@ but for the ids; whoever calls gives the sealing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from ledger import commands, ids
+from ledger import commands, four_eyes, ids
 from ledger import organisation_commands as facts_in
 from ledger.events import organisation, requests
 from ledger.events.catalogue import Data
@@ -324,6 +324,8 @@ class FactContext:
 
     policy_number: int
     import_rules: dict[str, Any]
+    # By proposal, who made it.
+    proposers: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_fact(
@@ -366,6 +368,18 @@ def build_fact(
             )
         case facts_in.CloseImport():
             return organisation.ImportClosed(command.import_id), command.import_id
+        case facts_in.RequireFourEyes():
+            return organisation.FourEyesRequired(command.required), None
+        case facts_in.ProposeFact():
+            proposal = made.make(ids.PROPOSAL)
+            kind, fact = four_eyes.as_json(command.fact)
+            return organisation.FactProposed(proposal, kind, fact), proposal
+        case facts_in.AdoptProposal():
+            proposer = context.proposers.get(command.proposal, "")
+            adopted = organisation.ProposalAdopted(command.proposal, proposer)
+            return adopted, command.proposal
+        case facts_in.WithdrawProposal():
+            return organisation.ProposalWithdrawn(command.proposal), command.proposal
         case _:
             return _about_person(command, seal), command.person
 

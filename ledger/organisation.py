@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 from ledger.envelope import Event
@@ -90,6 +90,23 @@ class Import:
     closed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A proposed fact (see ledger/four_eyes.py): ``open``, ``adopted`` or ``withdrawn``.
+
+    ``decided_by`` is who adopted or withdrew it.
+    """
+
+    proposal: str
+    proposer: str
+    kind: str
+    fact: dict[str, Any]
+    position: int
+    recorded: datetime
+    state: str = "open"
+    decided_by: str | None = None
+
+
 @dataclass(slots=True)
 class _Versions(Generic[T]):
     """What something was from which position on; positions rise."""
@@ -118,6 +135,8 @@ class Organisation:
         self._policies: _Versions[NumberedPolicy] = _Versions()
         self._deciders: _Versions[int] = _Versions()
         self._imports: dict[str, _Versions[Import]] = {}
+        self._four_eyes: _Versions[bool] = _Versions()
+        self._proposals: dict[str, _Versions[Proposal]] = {}
         self._default = NumberedPolicy(0, Policy())
 
     def apply(self, event: Event) -> None:
@@ -140,6 +159,10 @@ class Organisation:
             case facts.ImportClosed():
                 versions = self._imports[data.import_id]
                 versions.put(position, replace(versions.values[-1], closed=True))
+            case facts.FourEyesRequired():
+                self._four_eyes.put(position, data.required)
+            case facts.FactProposed() | facts.ProposalAdopted() | facts.ProposalWithdrawn():
+                self._put_proposal(event)
             case _:
                 self._apply_to_person(position, data)
 
@@ -156,6 +179,21 @@ class Organisation:
                 data.territory, data.name, data.parent, data.head, managers, data.foreign_ids
             ),
         )
+
+    def _put_proposal(self, event: Event) -> None:
+        position, data = event.position, event.data
+        versions = self._proposals.setdefault(data.proposal, _Versions())
+        if isinstance(data, facts.FactProposed):
+            versions.put(
+                position,
+                Proposal(
+                    data.proposal, event.actor, data.kind, data.fact, position, event.recorded
+                ),
+            )
+            return
+        state = "adopted" if isinstance(data, facts.ProposalAdopted) else "withdrawn"
+        closed = replace(versions.values[-1], state=state, decided_by=event.actor)
+        versions.put(position, closed)
 
     def _put_import(self, position: int, data: facts.ImportOpened) -> None:
         self._imports.setdefault(data.import_id, _Versions()).put(
@@ -246,6 +284,27 @@ class OrganisationAt:
     def decider(self) -> int:
         """The version of the decider in force; 1 before any was adopted."""
         return self._organisation._deciders.before(self.position) or 1
+
+    @property
+    def four_eyes(self) -> bool:
+        """Whether four eyes are required; not before any event has said so."""
+        return self._organisation._four_eyes.before(self.position) or False
+
+    def as_of(self, position: int) -> OrganisationAt:
+        """Return the organisation as it was for another position."""
+        return self._organisation.at(position)
+
+    def proposal(self, proposal: str) -> Proposal | None:
+        """Return a proposal, None where there is none of that id."""
+        versions = self._organisation._proposals.get(proposal)
+        return versions.before(self.position) if versions else None
+
+    def proposals(self) -> Iterator[Proposal]:
+        """Yield the proposals, in the order in which they were made."""
+        for versions in self._organisation._proposals.values():
+            proposal = versions.before(self.position)
+            if proposal is not None:
+                yield proposal
 
     def person(self, person: str) -> Person | None:
         """Return a person, None where nobody of that id joined."""

@@ -34,6 +34,8 @@ def check_facts(
         checks.check(each, about)
     if any(isinstance(each, facts_in.ChangePerson | facts_in.MarkLeft) for each in facts):
         checks.check_administrators()
+    if any(isinstance(each, facts_in.RequireFourEyes) and each.required for each in facts):
+        checks.check_pairs()
 
 
 @dataclass(slots=True)
@@ -83,6 +85,15 @@ class _FactChecks:
                 if not self._import_is_open(command.import_id):
                     raise UnknownIdError("open import", command.import_id)
                 self.open_imports[command.import_id] = False
+            case facts_in.ProposeFact():
+                # What could not be stated now is not proposed; it is judged again when adopted.
+                of = command.fact
+                about = getattr(of, "territory", None) or getattr(of, "import_id", None)
+                check_facts([of], [about], self.organisation, self.now)
+            case (
+                facts_in.RequireFourEyes() | facts_in.AdoptProposal() | facts_in.WithdrawProposal()
+            ):
+                pass  # judged in ledger/four_eyes.py
             case _:
                 self._check_about_person(command)
 
@@ -127,18 +138,28 @@ class _FactChecks:
 
     def check_administrators(self) -> None:
         """Raise where the last administrator would go: nobody could ever name another."""
-        administrators = {
+        before = self._administrators()
+        if before and not self._administrators_after(before):
+            raise InvalidRequestError("person", "an administrator must remain")
+
+    def check_pairs(self) -> None:
+        """Raise where four eyes would be required and there is only one pair."""
+        if len(self._administrators_after(self._administrators())) < 2:
+            raise InvalidRequestError("required", "it takes two administrators who are there")
+
+    def _administrators(self) -> set[str]:
+        return {
             person.person
             for person in self.organisation.people()
             if "admin" in person.roles and person.left_on is None
         }
-        after = {
+
+    def _administrators_after(self, before: set[str]) -> set[str]:
+        return {
             person
-            for person in administrators | self.roles.keys()
+            for person in before | self.roles.keys()
             if "admin" in self.roles.get(person, ("admin",)) and not self._has_left(person)
         }
-        if administrators and not after:
-            raise InvalidRequestError("person", "an administrator must remain")
 
     def _parent(self, territory: str) -> str | None:
         if territory in self.parents:

@@ -129,6 +129,39 @@ class CloseImport(Command):
     import_id: Id
 
 
+class RequireFourEyes(Command):
+    """Require, or no longer, that one proposes and another adopts (see ledger/four_eyes.py)."""
+
+    required: bool
+
+
+ProposedCommand = AdoptPolicy | DefineTerritory | ChangePerson | OpenImport | RequireFourEyes
+
+
+class ProposeFact(Command):
+    """Propose a fact, for somebody else to adopt. A person's new name is no part of one."""
+
+    fact: ProposedCommand
+
+    @model_validator(mode="after")
+    def _seals_nothing(self) -> ProposeFact:
+        if isinstance(self.fact, ChangePerson) and self.fact.name is not None:
+            raise ValueError("a name is changed by itself, for it is sealed at once")
+        return self
+
+
+class AdoptProposal(Command):
+    """Put in force what somebody else has proposed."""
+
+    proposal: Id
+
+
+class WithdrawProposal(Command):
+    """Take a proposal back that was not adopted."""
+
+    proposal: Id
+
+
 FactCommand = (
     FoundOrganisation
     | DefineTerritory
@@ -142,4 +175,8 @@ FactCommand = (
     | AdoptDecider
     | OpenImport
     | CloseImport
+    | RequireFourEyes
+    | ProposeFact
+    | AdoptProposal
+    | WithdrawProposal
 )

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import orjson
 from psycopg import Connection
 
-from ledger import building, commands, ids
+from ledger import building, commands, four_eyes, ids
 from ledger import organisation_commands as facts_in
 from ledger.canonical import canonical_bytes, instant
 from ledger.commands import UnknownIdError as UnknownIdError  # its name for callers of this module
@@ -351,8 +351,10 @@ class Recording:
     ) -> list[RecordedFact]:
         """Record facts of the organisation together, or none of them.
 
-        Raises NotPermittedError, UnknownIdError, InvalidRequestError, DeciderMissingError, and
-        what the committer raises. The same request id again gives the first answer.
+        The adoption of a proposal is recorded together with what it puts in force. Raises
+        NotPermittedError, UnknownIdError, InvalidRequestError, DeciderMissingError, FourEyesError,
+        ProposalOutdatedError, and what the committer raises. The same request id again gives the
+        first answer.
         """
         _check_origin(origin, self._now())
         made = [building.Ids(seed) for seed in seeds] if seeds else [building.Ids() for _ in facts]
@@ -421,22 +423,27 @@ class Recording:
         made: Sequence[building.Ids],
         organisation: OrganisationAt,
     ) -> list[tuple[Any, str | None]]:
+        if not four_eyes.only_adopts(facts):
+            _check_permission(organisation, origin, self._now())
+        pairs = list(four_eyes.expanded(facts, organisation))
+        facts, made = [fact for fact, _ in pairs], [made[number] for _, number in pairs]
         number = organisation.policy.number
         rules = without_limits(organisation.policy.policy).as_rules()
+        proposers = {each.proposal: each.proposer for each in organisation.proposals()}
         subjects: dict[str, None] = {}
         abouts: list[str | None] = []
         for command, its_ids in zip(facts, made, strict=True):
             learning = _Sealing(self._vault, origin, subjects=subjects)
-            context = building.FactContext(number, rules)
+            context = building.FactContext(number, rules, proposers)
             _, about = building.build_fact(command, its_ids, learning.seal, context)
             abouts.append(about)
-        _check_permission(organisation, origin, self._now())
+        four_eyes.check(facts, organisation, origin.actor, organisation.day(self._now()))
         check_facts(facts, abouts, organisation, self._now())
         keys = self._vault.keys_for(list(subjects)) if subjects else {}
         built = []
         for index, (command, its_ids) in enumerate(zip(facts, made, strict=True)):
             sealing = _Sealing(self._vault, origin, index, keys)
-            context = building.FactContext(number, rules)
+            context = building.FactContext(number, rules, proposers)
             data, about = building.build_fact(command, its_ids, sealing.seal, context)
             number += isinstance(command, facts_in.AdoptPolicy)
             built.append((data, about))
@@ -444,7 +451,7 @@ class Recording:
 
 
 def _subject(data: Any) -> str | None:
-    for name in ("person", "territory", "import_id", "number"):
+    for name in ("proposal", "person", "territory", "import_id", "number"):
         found = getattr(data, name, None)
         if found is not None:
             return str(found)

@@ -11,6 +11,7 @@ import typer
 
 from api.cli import (
     approval_commands,
+    four_eyes_commands,
     operations,
     organisation_commands,
     read_commands,
@@ -55,6 +56,9 @@ def make_app() -> typer.Typer:
     app.add_typer(organisation_commands.people_app(), name="people")
     app.add_typer(organisation_commands.territories_app(), name="territories")
     app.add_typer(organisation_commands.policy_app(), name="policy")
+    app.add_typer(four_eyes_commands.proposals_app(), name="proposals")
+    app.command("adopt")(four_eyes_commands.adopt)
+    app.command("four-eyes")(four_eyes_commands.four_eyes)
     app.command("what-if")(what_if_commands.what_if)
     app.command("events")(operations.events)
     app.command("rebuild")(operations.rebuild)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,8 +93,16 @@ def init(
     name: Annotated[str, typer.Argument(help="The organisation's name.")],
     administrator: Annotated[str, typer.Argument(help="The name of the first administrator.")],
     time_zone: Annotated[str, typer.Option(help="IANA name.")] = "Asia/Shanghai",
+    second_administrator: Annotated[
+        str | None,
+        typer.Option(
+            help="The name of another one. What decides over others, such as policies and roles,"
+            " is then proposed by one and adopted by the other (four eyes)."
+        ),
+    ] = None,
 ) -> None:
     """Found the organisation of an empty ledger, with its first administrator."""
+    others = [second_administrator] if second_administrator else []
     with opened() as ledger:
         already = ledger.recording.organisation().name
         if already is not None:
@@ -102,17 +110,34 @@ def init(
                 f"This ledger is that of {already} already.",
                 way_out="Name another GUISHU_DATA_DIRECTORY or DATABASE_URL for a new one.",
             )
-        _found(ledger, name, administrator, time_zone)
+        _found(ledger, name, [administrator, *others], time_zone)
         settle(ledger)
-    console().print(f"{name} is founded; {administrator} is its administrator", markup=False)
-
-
-def _found(ledger: Ledger, name: str, administrator: str, time_zone: str) -> str:
-    founding = commands.parse(facts.FoundOrganisation, {"name": name, "time_zone": time_zone})
-    joining = commands.parse(
-        facts.AddPerson, {"name": administrator, "roles": ["admin", "manager"]}
+    out = console()
+    if others:
+        out.print(
+            f"{name} is founded; {administrator} and {others[0]} are its administrators",
+            markup=False,
+        )
+        out.print("four eyes are required: what one proposes, the other puts in force")
+        return
+    out.print(f"{name} is founded; {administrator} is its administrator", markup=False)
+    out.print(
+        "four eyes are not required: policies and roles are put in force by one person alone, until"
+        " guishu four-eyes on",
+        soft_wrap=True,
     )
-    recorded = ledger.recording.record_facts([founding, joining], origin("setup"))
+
+
+def _found(ledger: Ledger, name: str, administrators: Sequence[str], time_zone: str) -> str:
+    """Found the organisation; return the id of the first administrator."""
+    stated: list[facts.FactCommand] = [
+        commands.parse(facts.FoundOrganisation, {"name": name, "time_zone": time_zone})
+    ]
+    for each in administrators:
+        fields = {"name": each, "roles": ["admin", "manager"]}
+        stated.append(commands.parse(facts.AddPerson, fields))
+    stated.append(facts.RequireFourEyes(required=len(administrators) > 1))
+    recorded = ledger.recording.record_facts(stated, origin("setup"))
     return recorded[1].about or ""
 
 
@@ -309,7 +334,7 @@ def _file(ledger: Ledger, planned: Plan, as_: str | None) -> Filed:
     if organisation.name is None:
         # A new ledger may begin with an import: whoever runs it becomes its administrator.
         user = caller().removeprefix("cli:")
-        actor = _found(ledger, planned.name, user, planned.mapping.constants.time_zone)
+        actor = _found(ledger, planned.name, [user], planned.mapping.constants.time_zone)
         notes().print(
             f"the ledger was empty: {planned.name} is founded, {user} is its administrator",
             markup=False,
@@ -341,13 +366,19 @@ def _imported_before(ledger: Ledger, name: str) -> str | None:
 
     So the very command that began an import, also on an empty ledger, can be given again.
     """
-    mine = [each for each in ledger.recording.organisation().imports() if each.name == name]
+    organisation = ledger.recording.organisation()
+    mine = [each for each in organisation.imports() if each.name == name]
     if not mine:
         return None
+    # Where somebody else had to open it, whoever proposed it is who imports.
+    asked = [
+        each.position
+        for each in organisation.proposals()
+        if each.state == "adopted" and each.fact.get("import_id") == mine[-1].import_id
+    ]
+    position = asked[-1] if asked else mine[-1].opened_position
     with ledger.pool.connection() as connection:
-        (opened_by,) = read_requests(
-            connection, ledger.catalogue, [mine[-1].opened_position]
-        ).values()
+        (opened_by,) = read_requests(connection, ledger.catalogue, [position]).values()
     return opened_by.actor if opened_by.caller == caller() else None
 
 

@@ -30,6 +30,7 @@ from api.cli.context import (
     print_table,
 )
 from api.cli.following import follow
+from api.cli.four_eyes_commands import is_to_be_proposed, propose
 from ledger import deciders
 from ledger import organisation_commands as facts
 from ledger.commands import InvalidRequestError, parse
@@ -57,8 +58,12 @@ def _group() -> typer.Typer:
 def _state(
     ledger: Ledger, fact: facts.FactCommand, as_: str | None, words: str, *, json: bool
 ) -> None:
-    """Record a fact and say what holds from now on."""
-    recorded = ledger.recording.record_fact(fact, origin(resolve.actor(ledger, as_)))
+    """Record a fact and say what holds from now on; or propose it, where four eyes are required."""
+    actor = resolve.actor(ledger, as_)
+    if is_to_be_proposed(ledger, fact):
+        propose(ledger, fact, actor, json=json)
+        return
+    recorded = ledger.recording.record_fact(fact, origin(actor))
     follow(ledger, recorded.position)
     if json:
         print_json(recorded)

@@ -207,6 +207,16 @@ def _fact(event: Event, names: Names) -> str:
         case facts.ImportClosed():
             opened = names.organisation.import_(data.import_id)
             return f"import {opened.name if opened else data.import_id} ends"
+        case facts.FourEyesRequired():
+            return f"four eyes are {'required' if data.required else 'not required'} from now on"
+        case facts.FactProposed():
+            actor = names.person(event.actor)
+            return f"{actor} proposes a change ({data.kind}) as {data.proposal}"
+        case facts.ProposalAdopted():
+            proposer = names.person(data.proposer)
+            return f"{names.person(event.actor)} adopts {data.proposal} of {proposer}:"
+        case facts.ProposalWithdrawn():
+            return f"{names.person(event.actor)} withdraws {data.proposal}"
         case _:
             customer = names.customer(getattr(data, "customer", None))
             return f"{event.name.partition('.')[0]} {customer}".rstrip()

@@ -27,9 +27,10 @@ from ledger import organisation_commands as facts
 from ledger.commands import CheckDigitError
 from ledger.envelope import Origin, Source
 from ledger.errors import BusyError, LedgerError
+from ledger.four_eyes import ProposedError
 from ledger.organisation import OrganisationAt
 from ledger.policy import Policy
-from ledger.recording import Asked, Recorded, Recording
+from ledger.recording import Asked, Recorded, RecordedFact, Recording, new_request_id
 from ledger.sealing import Vault
 from ledger.store.arrays import text_array
 
@@ -103,8 +104,9 @@ class Filing:
     def run(self) -> Filed:
         """File everything that was not filed before, and close the import.
 
-        Raises NotPermittedError and what the committer raises; rows that the door refuses are
-        listed in the plan's file of rejects.
+        Raises NotPermittedError; ProposedError where somebody else has to open the import first;
+        and what the committer raises. Rows that the door refuses are listed in the plan's file of
+        rejects.
         """
         self._filed.recorded.update(dict.fromkeys(actions.ACTION_KINDS, 0))
         self._resume()
@@ -148,14 +150,25 @@ class Filing:
                 "cut_over": self._plan.cut_over,
             }
             command = commands.parse(facts.OpenImport, fields)
+            if self._recording.organisation().four_eyes:
+                raise ProposedError(self._proposal(command), "The import")
             self._fact(command, f"import/{plan_name}/open/{import_id}")
             self._opened = import_id
             self._filed.import_ids = (*self._filed.import_ids, import_id)
         return self._opened
 
+    def _proposal(self, command: facts.OpenImport) -> str:
+        """Return the open proposal to open the import, made where there is none."""
+        for each in self._recording.organisation().proposals():
+            is_this = each.kind == "import" and each.fact["import_id"] == command.import_id
+            if is_this and each.state == "open":
+                return each.proposal
+        proposing = facts.ProposeFact(fact=command)
+        return self._fact(proposing, new_request_id()).about or ""
+
     def _fact(
         self, command: facts.FactCommand, request_id: str, file: str = "", row: int = 0
-    ) -> None:
+    ) -> RecordedFact:
         origin = Origin(
             caller=self._importer.caller,
             request_id=request_id,
@@ -170,6 +183,8 @@ class Filing:
                 busy.append(error)
             else:
                 self._filed.last_position = max(self._filed.last_position, recorded.position)
+                return recorded
+        raise AssertionError("the tries end with an error, or with what was recorded")
 
     # --- people and territories ----------------------------------------------------------------
 

@@ -25,10 +25,12 @@ from ledger.errors import (
     RequestReusedError,
     TextRefusedError,
 )
+from ledger.four_eyes import FourEyesError
 
 _OF_A_ROW = (
     CheckDigitError,
     EntryTooLargeError,
+    FourEyesError,
     InvalidRequestError,
     NotCanonicalError,
     RequestReusedError,

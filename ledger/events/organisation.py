@@ -125,6 +125,41 @@ class ImportClosed:
     import_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class FourEyesRequired:
+    """Whether policies, heads, roles and imports are proposed by one and adopted by another."""
+
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FactProposed:
+    """Somebody proposes a fact, which does not hold yet.
+
+    ``kind`` is ``policy``, ``territory``, ``person``, ``import`` or ``four_eyes``; ``fact`` is the
+    JSON of the command (ledger/organisation_commands.py) that states it once it is adopted.
+    """
+
+    proposal: str
+    kind: str
+    fact: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalAdopted:
+    """Somebody else than the ``proposer`` puts a proposal in force: its fact comes right behind."""
+
+    proposal: str
+    proposer: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalWithdrawn:
+    """A proposal that was not adopted is none any more."""
+
+    proposal: str
+
+
 OrganisationFact = (
     OrganisationFounded
     | TerritoryDefined
@@ -138,4 +173,8 @@ OrganisationFact = (
     | DeciderAdopted
     | ImportOpened
     | ImportClosed
+    | FourEyesRequired
+    | FactProposed
+    | ProposalAdopted
+    | ProposalWithdrawn
 )

@@ -686,3 +686,81 @@ def test_a_what_if_that_cannot_be_gets_one_sentence(
     (tmp_path / "policy.toml").write_text(text, encoding="utf-8")
     said = guishu("what-if", "--policy", "policy.toml", "--since", since, status=1)
     assert says in said.err
+
+
+# --- four eyes ----------------------------------------------------------------------------------
+
+
+def test_what_one_proposes_another_puts_in_force(guishu: Shell, tmp_path: Path) -> None:
+    assert "four eyes are not required" in guishu("four-eyes").out
+    guishu("four-eyes", "on", *BOSS, status=1)
+    guishu("people", "add", "李总", "--role", "admin", *BOSS)
+    guishu("people", "add", "王强", "--territory", "华东", *BOSS)
+    assert "four eyes are required from now on" in guishu("four-eyes", "on", *BOSS).out
+    assert "they are required already" in guishu("four-eyes", "on", *BOSS, status=1).err
+    assert guishu.json("four-eyes") == {"required": True}
+    file = tmp_path / "policy.toml"
+    file.write_text("holding_limit = 12\n", encoding="utf-8")
+    said = guishu("policy", "adopt", str(file), "--comment", "新财年", *BOSS)
+    assert "somebody else adopts it with guishu adopt pro_" in said.out
+    guishu("people", "change", "李娜", "--role", "manager", *BOSS)
+    guishu("territories", "change", "华东", "--head", "李娜", *BOSS)
+    assert guishu.json("policy")["number"] == 0
+    listed = guishu("proposals").out
+    for words in ("a policy (新财年)", "李娜: manager", "华东: head 李娜"):
+        assert words in listed
+    policy, role, head = (each["proposal"] for each in guishu.json("proposals"))
+    assert guishu("adopt", policy, *BOSS, status=1).err.startswith("four_eyes: ")
+    said = guishu("adopt", policy, "--as", "李总")
+    assert "in force: a policy (新财年)" in said.out
+    assert guishu.json("policy")["rules"]["holding_limit"] == 12
+    guishu("adopt", role, "--as", "李总")
+    assert person(guishu, "李娜")["roles"] == ["manager"]
+    guishu("proposals", "withdraw", head, "--as", "李总")
+    assert "proposals: none" in guishu("proposals").out
+    said = guishu("proposals", "--all")
+    assert "adopted by 李总" in said.out
+    assert "withdrawn by 李总" in said.out
+    said = guishu("people", "add", "赵铁", "--role", "manager", *BOSS, status=1)
+    assert said.err.startswith("four_eyes: Whoever joins begins as a rep")
+    assert "proposed as" in guishu("four-eyes", "off", *BOSS).out
+    assert "is neither on nor off" in guishu("four-eyes", "maybe", *BOSS, status=1).err
+    log = guishu("events", "--limit", "1000").out
+    assert "four eyes are required from now on" in log
+    assert "陈建国 proposes a change (policy) as pro_" in log
+    assert f"李总 adopts {policy} of 陈建国:" in log
+    assert f"李总 withdraws {head}" in log
+    guishu("verify")
+
+
+def test_an_import_begins_once_somebody_else_has_opened_it(guishu: Shell, folder: Path) -> None:
+    guishu("people", "add", "李总", "--role", "admin", *BOSS)
+    guishu("four-eyes", "on", *BOSS)
+    (folder / "files" / "list.csv").write_text("name,remark,owner\n恒信,,王强\n", encoding="utf-8")
+    importing = ("import", str(folder / "list.toml"), str(folder / "files"), *BOSS)
+    for _ in range(2):
+        said = guishu(*importing, status=1)
+        (proposal,) = guishu.json("proposals")
+        assert f"proposed: The import is proposed as {proposal['proposal']}." in said.err
+    assert "the import list" in guishu("proposals").out
+    assert "恒信" not in guishu("customers").out
+    guishu("adopt", proposal["proposal"], "--as", "李总")
+    guishu(*importing)
+    assert "恒信" in guishu("customers").out
+    # Whoever proposed it is who imports, also where nobody is named.
+    assert "could not be used: 0" in guishu(*importing[:-2]).out
+    guishu("verify")
+
+
+def test_a_ledger_of_two_administrators_begins_with_four_eyes(
+    database: DatabaseUrls,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shell = Shell(monkeypatch, capsys, database.owner_url)
+    said = shell("init", "东方智造", "陈建国", "--second-administrator", "李总")
+    assert "陈建国 and 李总 are its administrators" in said.out
+    assert shell.json("four-eyes") == {"required": True}
+    assert "proposed as" in shell("four-eyes", "off", *BOSS).out

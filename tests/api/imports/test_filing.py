@@ -20,8 +20,10 @@ from api.imports.naming import RowNames
 from api.imports.planning import Plan, plan
 from api.imports.report import Report, report
 from ledger import ids
+from ledger import organisation_commands as facts
 from ledger.errors import BusyError, LedgerError, StoreFullError
 from ledger.events import decisions, requests
+from ledger.four_eyes import ProposedError
 from ledger.recording import Recording
 from ledger.sealing import Vault
 from ledger.store.appending import Append, Appended
@@ -588,3 +590,32 @@ def test_what_is_no_fault_of_a_row_ends_the_import(ledger: TestLedger, tmp_path:
         with pytest.raises(StoreFullError):
             file_with(full, made, [])
         assert rejected(made) == []
+
+
+def test_with_four_eyes_an_import_is_opened_by_another_and_names_no_head_alone(
+    ledger: TestLedger, tmp_path: Path
+) -> None:
+    added: list[facts.FactCommand] = [
+        facts.AddPerson(person="per_boss", name="李总", roles=("admin",)),
+        facts.RequireFourEyes(required=True),
+    ]
+    ledger.recording.record_facts(added, ledger.origin())
+    write_crm_files(tmp_path, SHAPE, seed=1)
+    with (
+        planned("crm-sales-opportunities", tmp_path, tmp_path / "one") as made,
+        pytest.raises(ProposedError) as raised,
+    ):
+        file(ledger, made)
+    adopting = facts.AdoptProposal(proposal=raised.value.proposal)
+    ledger.recording.record_fact(adopting, ledger.origin("per_boss"))
+    with planned("crm-sales-opportunities", tmp_path, tmp_path / "two") as made:
+        filed, brought = file(ledger, made)
+        rejects = made.rejects_path.read_text(encoding="utf-8-sig")
+    assert len(filed.import_ids) == 1
+    assert brought.total.claims > 0
+    # Managers, and territories that name them, are listed: somebody proposes these by themselves.
+    assert filed.refused == {"four_eyes": 6}
+    assert rejects.count(",four_eyes,") == 6
+    organisation = ledger.recording.organisation()
+    assert not any(each.managers for each in organisation.territories())
+    assert not any("manager" in each.roles for each in organisation.people())

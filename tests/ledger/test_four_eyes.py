@@ -1,0 +1,276 @@
+"""Four eyes: what is guarded, who adopts, and what a proposal becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import pytest
+
+from ledger import four_eyes
+from ledger import organisation_commands as facts_in
+from ledger.commands import InvalidRequestError, UnknownIdError, parse
+from ledger.events import organisation as facts
+from ledger.events.values import Sealed
+from ledger.four_eyes import FourEyesError, ProposalOutdatedError, ProposedError, is_guarded
+from ledger.policy import Policy
+from ledger.recording import NotPermittedError, RecordedFact
+from ledger.verification import verify_log
+from tests.ledger.test_organisation import organisation
+from tests.support.database import DatabaseUrls
+from tests.support.ledgers import ADMINISTRATOR, TestLedger, open_test_ledger
+
+NAME = Sealed("key_1", "AA==")
+COMPANY = organisation(
+    facts.TerritoryDefined("ter_all", "全国"),
+    facts.TerritoryDefined("ter_1", "华东", "ter_all", "per_1", ("per_1", "per_2")),
+    facts.PersonJoined("per_1", NAME, "ter_1", ("rep", "manager")),
+).latest
+POLICY = facts_in.AdoptPolicy(policy=Policy(holding_limit=7))
+BY_TWO = facts_in.RequireFourEyes(required=True)
+BY_ONE = facts_in.RequireFourEyes(required=False)
+
+
+def _territory(**fields: Any) -> facts_in.DefineTerritory:
+    given: dict[str, Any] = {
+        "territory": "ter_1",
+        "name": "华东",
+        "parent": "ter_all",
+        "head": "per_1",
+        "managers": ("per_2",),
+    }
+    return facts_in.DefineTerritory(**{**given, **fields})
+
+
+def _person(*roles: Any, territory: str = "ter_1") -> facts_in.ChangePerson:
+    return facts_in.ChangePerson(person="per_1", territory=territory, roles=roles)
+
+
+@pytest.mark.parametrize(
+    ("command", "guarded"),
+    [
+        (POLICY, True),
+        (facts_in.OpenImport(name="crm", time_zone="Asia/Shanghai"), True),
+        (BY_ONE, True),
+        (BY_TWO, False),
+        (facts_in.AddPerson(name="王芳"), False),
+        (facts_in.AddPerson(name="王芳", roles=("rep", "admin")), True),
+        (_person("manager", "rep", territory="ter_all"), False),
+        (_person("rep"), True),
+        (_territory(name="东区"), False),
+        (_territory(head="per_2"), True),
+        (_territory(head=None), True),
+        (_territory(managers=()), True),
+        (_territory(parent=None), True),
+        (facts_in.DefineTerritory(name="华北", parent="ter_all"), False),
+        (facts_in.DefineTerritory(name="华北", head="per_1"), True),
+        (facts_in.DefineTerritory(name="华北", managers=("per_1",)), True),
+        (facts_in.MarkLeft(person="per_1", left_on=date(2026, 3, 2)), False),
+        (facts_in.CloseImport(import_id="imp_1"), False),
+    ],
+)
+def test_what_decides_over_others_is_guarded(
+    command: facts_in.FactCommand, *, guarded: bool
+) -> None:
+    assert is_guarded(command, COMPANY) is guarded
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        POLICY,
+        BY_ONE,
+        _territory(),
+        facts_in.DefineTerritory(name="华北", parent="ter_all"),
+        _person("rep"),
+        facts_in.OpenImport(name="crm", time_zone="Asia/Shanghai", policy=Policy()),
+    ],
+)
+def test_a_proposal_holds_all_that_its_command_says(command: facts_in.ProposedCommand) -> None:
+    kind, fact = four_eyes.as_json(command)
+    proposed = organisation(facts.FactProposed("pro_1", kind, fact)).latest.proposal("pro_1")
+    assert proposed is not None
+    assert four_eyes.command_of(proposed) == command
+
+
+def test_a_proposed_import_tells_what_to_do_next() -> None:
+    error = ProposedError("pro_1", "The import")
+    assert str(error) == "The import is proposed as pro_1."
+    assert "guishu adopt pro_1" in error.way_out
+
+
+# --- through the door ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ledger(database: DatabaseUrls) -> Iterator[TestLedger]:
+    """Two administrators, who are required to act together, a manager and a rep."""
+    with open_test_ledger(database) as opened:
+        opened.found(["per_1", "per_2"])
+        added: list[facts_in.FactCommand] = [
+            facts_in.AddPerson(person="per_boss", name="李总", roles=("admin", "manager")),
+            facts_in.AddPerson(person="per_manager", name="张经理", roles=("manager",)),
+            BY_TWO,
+        ]
+        opened.recording.record_facts(added, opened.origin())
+        yield opened
+
+
+def _state(
+    ledger: TestLedger, command: facts_in.FactCommand, actor: str = ADMINISTRATOR
+) -> list[RecordedFact]:
+    return ledger.recording.record_facts([command], ledger.origin(actor))
+
+
+def _propose(
+    ledger: TestLedger, command: facts_in.ProposedCommand, actor: str = ADMINISTRATOR
+) -> str:
+    (recorded,) = _state(ledger, facts_in.ProposeFact(fact=command), actor)
+    assert recorded.about is not None
+    return recorded.about
+
+
+def _adopt(ledger: TestLedger, proposal: str, actor: str = "per_boss") -> list[RecordedFact]:
+    return _state(ledger, facts_in.AdoptProposal(proposal=proposal), actor)
+
+
+def _roles(person: str, *roles: Any) -> facts_in.ChangePerson:
+    return facts_in.ChangePerson(person=person, territory="ter_1", roles=roles)
+
+
+def test_a_policy_is_in_force_once_another_administrator_adopts_it(ledger: TestLedger) -> None:
+    before = len(ledger.log())
+    with pytest.raises(FourEyesError) as raised:
+        _state(ledger, POLICY)
+    assert raised.value.code == "four_eyes"
+    assert len(ledger.log()) == before
+    proposal = _propose(ledger, POLICY)
+    assert ledger.recording.organisation().policy.number == 0
+    with pytest.raises(FourEyesError, match="of their own"):
+        _adopt(ledger, proposal, ADMINISTRATOR)
+    adopted, policy = _adopt(ledger, proposal)
+    now = ledger.recording.organisation()
+    assert (now.policy.number, now.policy.policy.holding_limit) == (1, 7)
+    log = ledger.log()
+    assert log[adopted.position - 1].data == facts.ProposalAdopted(proposal, ADMINISTRATOR)
+    assert (log[policy.position - 1].data, policy.about) == (
+        facts.PolicyAdopted(1, POLICY.policy.as_rules()),
+        "1",
+    )
+    found = now.proposal(proposal)
+    assert found is not None
+    assert (found.state, found.proposer, found.decided_by) == (
+        "adopted",
+        ADMINISTRATOR,
+        "per_boss",
+    )
+    assert verify_log(ledger.connection, ledger.catalogue).good
+
+
+def test_a_proposal_is_adopted_or_withdrawn_once(ledger: TestLedger) -> None:
+    first, second = _propose(ledger, POLICY), _propose(ledger, POLICY)
+    _adopt(ledger, first)
+    _state(ledger, facts_in.WithdrawProposal(proposal=second))
+    for proposal in (first, second, "pro_none"):
+        with pytest.raises(UnknownIdError):
+            _adopt(ledger, proposal)
+        with pytest.raises(UnknownIdError):
+            _state(ledger, facts_in.WithdrawProposal(proposal=proposal))
+    states = [each.state for each in ledger.recording.organisation().proposals()]
+    assert states == ["adopted", "withdrawn"]
+
+
+def test_the_same_adoption_again_gets_the_first_answer(ledger: TestLedger) -> None:
+    proposal = _propose(ledger, POLICY)
+    origin = ledger.origin("per_boss")
+    adopting = facts_in.AdoptProposal(proposal=proposal)
+    first = ledger.recording.record_facts([adopting], origin)
+    assert ledger.recording.record_facts([adopting], origin) == first
+    assert ledger.recording.organisation().policy.number == 1
+
+
+def test_what_could_not_be_stated_is_not_proposed(ledger: TestLedger) -> None:
+    with pytest.raises(UnknownIdError):
+        _propose(ledger, facts_in.DefineTerritory(name="华北", head="per_nobody"))
+    with pytest.raises(UnknownIdError):
+        _propose(ledger, _roles("per_nobody", "manager"))
+    renamed = parse(
+        facts_in.ChangePerson,
+        {"person": "per_1", "territory": None, "roles": ["rep"], "name": "李娜"},
+    )
+    with pytest.raises(InvalidRequestError):
+        parse(facts_in.ProposeFact, {"fact": renamed})
+
+
+def test_what_has_changed_since_is_not_set_back(ledger: TestLedger) -> None:
+    person = _propose(ledger, _roles("per_1", "rep", "manager"))
+    head = facts_in.DefineTerritory(territory="ter_1", name="华东", head="per_1")
+    territory = _propose(ledger, head)
+    moved = facts_in.ChangePerson(person="per_1", territory=None, roles=("rep",))
+    _state(ledger, moved)
+    _state(ledger, facts_in.DefineTerritory(territory="ter_1", name="东区"))
+    for proposal in (person, territory):
+        with pytest.raises(ProposalOutdatedError):
+            _adopt(ledger, proposal)
+    back = facts_in.ChangePerson(person="per_1", territory="ter_1", roles=("rep",))
+    _state(ledger, back)
+    _adopt(ledger, person)
+    found = ledger.recording.organisation().person("per_1")
+    assert found is not None
+    assert found.roles == {"rep", "manager"}
+
+
+def test_a_rep_joins_by_one_and_gets_other_roles_by_two(ledger: TestLedger) -> None:
+    with pytest.raises(FourEyesError):
+        _state(ledger, facts_in.AddPerson(name="王芳", roles=("admin",)))
+    _state(ledger, facts_in.AddPerson(person="per_3", name="王芳", territory="ter_1"))
+    with pytest.raises(FourEyesError):
+        _state(ledger, _roles("per_3", "admin"))
+
+
+def test_who_may_adopt(ledger: TestLedger) -> None:
+    proposal = _propose(ledger, POLICY)
+    for actor in ("per_1", "per_manager", "per_nobody"):
+        with pytest.raises(FourEyesError, match="Only another administrator"):
+            _adopt(ledger, proposal, actor)
+    with pytest.raises(NotPermittedError):
+        _propose(ledger, POLICY, "per_manager")
+    with pytest.raises(NotPermittedError):
+        _state(ledger, facts_in.WithdrawProposal(proposal=proposal), "per_1")
+
+
+def test_a_manager_adopts_where_one_administrator_is_left(ledger: TestLedger) -> None:
+    """Else nobody could ever make a second one again, where the other one has left."""
+    _state(ledger, facts_in.MarkLeft(person="per_boss", left_on=date(2026, 1, 1)))
+    proposal = _propose(ledger, _roles("per_1", "admin"))
+    for actor in (ADMINISTRATOR, "per_boss", "per_2"):
+        with pytest.raises(FourEyesError):
+            _adopt(ledger, proposal, actor)
+    _adopt(ledger, proposal, "per_manager")
+    _adopt(ledger, _propose(ledger, POLICY), "per_1")
+    with pytest.raises(FourEyesError):
+        _adopt(ledger, _propose(ledger, POLICY), "per_manager")
+
+
+def test_it_takes_two_to_go_back_to_one(ledger: TestLedger) -> None:
+    with pytest.raises(FourEyesError):
+        _state(ledger, BY_ONE)
+    _adopt(ledger, _propose(ledger, BY_ONE))
+    _state(ledger, POLICY)
+    assert ledger.recording.organisation().policy.number == 1
+
+
+def test_it_takes_two_administrators_to_begin(database: DatabaseUrls) -> None:
+    with open_test_ledger(database) as ledger:
+        ledger.found(["per_1"])
+        assert not ledger.recording.organisation().four_eyes
+        with pytest.raises(InvalidRequestError, match="two administrators"):
+            _state(ledger, BY_TWO)
+        # Together with the second one it holds.
+        both: list[facts_in.FactCommand] = [
+            facts_in.AddPerson(name="李总", roles=("admin",)),
+            BY_TWO,
+        ]
+        ledger.recording.record_facts(both, ledger.origin())
+        assert ledger.recording.organisation().four_eyes
