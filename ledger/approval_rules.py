@@ -12,6 +12,7 @@ from ledger.events.values import Money
 
 APPROVERS_MAX = 20
 STEPS_MAX = 10
+DEADLINE_DAYS_MAX = 365
 
 Purpose = Literal["transfer", "release"]
 
@@ -78,6 +79,37 @@ class ApprovalRule(BaseModel):
     conditions: tuple[Condition, ...] = ()
     value_at_least: AmountAtLeast | None = None
     steps: Annotated[tuple[StepRule, ...], Field(min_length=1, max_length=STEPS_MAX)]
+
+
+class ApprovalDeadlines(BaseModel):
+    """What becomes of a step that nobody answers; None: never.
+
+    Calendar days of the organisation, as reminders are counted in the CRMs that have them. A step
+    is reminded ``remind_days`` after it was opened. From then on the rest up to ``pass_on_days``
+    must go by before it is passed on upwards, where it all begins anew. ``expire_days`` after the
+    opening of the whole it expires, but no reminder and no passing on is cut short by that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Two days before a deadline is when open CRMs remind.
+    remind_days: int | None = Field(default=2, ge=1, le=DEADLINE_DAYS_MAX)
+    pass_on_days: int | None = Field(default=4, ge=1, le=DEADLINE_DAYS_MAX)
+    # A step that was passed on twice in vain: the owner shall know within a fortnight.
+    expire_days: int | None = Field(default=14, ge=1, le=DEADLINE_DAYS_MAX)
+
+    @model_validator(mode="after")
+    def _reminds_first(self) -> ApprovalDeadlines:
+        if self.pass_on_days is not None and self.pass_on_days <= (self.remind_days or 0):
+            raise ValueError("pass_on_days must be more than remind_days")
+        return self
+
+    @property
+    def patience_days(self) -> int:
+        """How long a reminder runs before anything else happens."""
+        if self.pass_on_days is None:
+            return self.remind_days or 0
+        return self.pass_on_days - (self.remind_days or 0)
 
 
 def default_rules() -> tuple[ApprovalRule, ...]:

@@ -56,7 +56,7 @@ class Approval:
 
     ``owner`` owned the customer when it was opened; ``receiver`` would own it, None for a release.
     ``steps`` are those with which it was opened; ``current`` counts those that are done. ``since``
-    is when the current step was opened (UTC).
+    is when the current step was opened, or passed on (UTC).
     """
 
     approval: str
@@ -69,6 +69,11 @@ class Approval:
     steps: tuple[Asked, ...]
     reason_code: str
     current: int = 0
+    # Of the opening: the policy in force, by its number, and the import that it belongs to.
+    policy: int = 0
+    import_id: str | None = None
+    # When those who may answer the current step now were reminded (UTC).
+    reminded: datetime | None = None
 
     @property
     def parties(self) -> tuple[str, ...]:
@@ -95,7 +100,23 @@ class Approval:
 
     def advanced(self, since: datetime) -> Approval:
         """Return the approval at its next step, opened at a moment (UTC)."""
-        return replace(self, current=self.current + 1, since=since)
+        return replace(self, current=self.current + 1, since=since, reminded=None)
+
+    def passed_on(self, since: datetime) -> Approval:
+        """Return the approval with its current step passed on upwards at a moment (UTC)."""
+        step = replace(self.step, passed_on=self.step.passed_on + 1)
+        steps = (*self.steps[: self.current], step, *self.steps[self.current + 1 :])
+        return replace(self, steps=steps, since=since, reminded=None)
+
+
+Step = (
+    decisions.ApprovalOpened
+    | decisions.StepAnswered
+    | decisions.StepOpened
+    | decisions.StepReminded
+    | decisions.StepPassedOn
+)
+"""The decisions about what awaits approval, but for its closing."""
 
 
 def begun(steps: Sequence[ApprovalStep]) -> tuple[Asked, ...]:
@@ -105,10 +126,16 @@ def begun(steps: Sequence[ApprovalStep]) -> tuple[Asked, ...]:
 
 def after(
     approval: Approval | None,
-    decision: decisions.ApprovalOpened | decisions.StepAnswered | decisions.StepOpened,
+    decision: Step,
     effective: datetime,
+    *,
+    policy: int,
+    import_id: str | None,
 ) -> Approval:
-    """Fold a decision about what awaits approval; ``effective`` is when it holds (UTC)."""
+    """Fold a decision about what awaits approval; ``effective`` is when it holds (UTC).
+
+    ``policy`` is the number of the one in force, ``import_id`` the import that it belongs to.
+    """
     if isinstance(decision, decisions.ApprovalOpened):
         return Approval(
             decision.approval,
@@ -120,11 +147,17 @@ def after(
             effective,
             begun(decision.steps),
             decision.reason_code,
+            policy=policy,
+            import_id=import_id,
         )
     if approval is None:
         raise AssertionError("only what is open can be answered")
     if isinstance(decision, decisions.StepOpened):
         return approval.advanced(effective)
+    if isinstance(decision, decisions.StepReminded):
+        return replace(approval, reminded=effective)
+    if isinstance(decision, decisions.StepPassedOn):
+        return approval.passed_on(effective)
     return approval.answered_by(Answer(decision.approver, decision.person, decision.agreed))
 
 
@@ -226,6 +259,15 @@ def _stand_in(
 def asked(approval: Approval, organisation: OrganisationAt, day: date) -> tuple[str, ...]:
     """Return, sorted, who may answer the current step on ``day``."""
     return tuple(sorted({each for _, each in open_places(approval, organisation, day)}))
+
+
+def passed_further(
+    approval: Approval, since: datetime, organisation: OrganisationAt, day: date
+) -> Approval | None:
+    """Return the approval passed on upwards; None where nobody else is further up."""
+    further = approval.passed_on(since)
+    found = asked(further, organisation, day)
+    return None if found in ((), asked(approval, organisation, day)) else further
 
 
 def open_places(

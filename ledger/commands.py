@@ -398,6 +398,15 @@ class VoidDeal(Command):
     reason: Note | None = None
 
 
+class ReachDeadline(Command):
+    """Say that something fell due; the clock alone may (ledger/deadlines.py)."""
+
+    customer: Id
+    kind: Code
+    subject: Id
+    due: AwareDatetime
+
+
 class UnparkRequest(Command):
     """Have a parked request decided after all, by a stated version of the decider."""
 
@@ -423,6 +432,7 @@ CustomerCommand = (
     | CorrectDeal
     | VoidDeal
     | UnparkRequest
+    | ReachDeadline
 )
 
 C = TypeVar("C", bound=Command)

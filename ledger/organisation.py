@@ -88,6 +88,8 @@ class Import:
     cut_over: datetime | None
     opened_position: int
     closed: bool = False
+    # When its closing was recorded (UTC).
+    closed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,8 @@ class Organisation:
                 self._put_import(position, data)
             case facts.ImportClosed():
                 versions = self._imports[data.import_id]
-                versions.put(position, replace(versions.values[-1], closed=True))
+                last = versions.values[-1]
+                versions.put(position, replace(last, closed=True, closed_at=event.recorded))
             case facts.FourEyesRequired():
                 self._four_eyes.put(position, data.required)
             case facts.FactProposed() | facts.ProposalAdopted() | facts.ProposalWithdrawn():
@@ -279,6 +282,12 @@ class OrganisationAt:
     def policy(self) -> NumberedPolicy:
         """The policy in force."""
         return self._organisation._policies.before(self.position) or self._organisation._default
+
+    def policy_numbered(self, number: int) -> Policy:
+        """Return the policy of a number, which was adopted below; of 0 the default."""
+        policies = self._organisation._policies.values
+        found = next((each for each in policies if each.number == number), None)
+        return (found or self._organisation._default).policy
 
     @property
     def decider(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.approval_rules import ApprovalRule, default_rules
+from ledger.approval_rules import ApprovalDeadlines, ApprovalRule, default_rules
 from ledger.conditions import Condition
 from ledger.events.values import Attribute
 
@@ -53,6 +53,8 @@ class Policy(BaseModel):
     late_follow_up_days: int = Field(default=7, ge=0, le=LATE_FOLLOW_UP_DAYS_MAX)
     # Whose approval a transfer or release needs: the steps of all rules that match, in order.
     approval_rules: tuple[ApprovalRule, ...] = Field(default_factory=default_rules, max_length=50)
+    # When what awaits approval is reminded, passed on and given up.
+    approval_deadlines: ApprovalDeadlines = ApprovalDeadlines()
 
     @cached_property
     def guarded_attributes(self) -> frozenset[str]:

@@ -38,6 +38,8 @@ APPROVAL_CLOSED = "approval_closed"
 OWNERSHIP_CHANGED = "ownership_changed"
 NOT_REQUESTER = "not_requester"
 STEP_REFUSED = "step_refused"
+DEADLINE_MOVED = "deadline_moved"
+DEADLINE_AHEAD = "deadline_ahead"
 
 SENTENCES: dict[str, str] = {
     OWNED_BY_ANOTHER: "The customer belongs to somebody else.",
@@ -76,5 +78,7 @@ SENTENCES: dict[str, str] = {
     OWNERSHIP_CHANGED: "The ownership ended in another way meanwhile.",
     NOT_REQUESTER: "Only whoever asked for it may withdraw it.",
     STEP_REFUSED: "An approver did not agree.",
+    DEADLINE_MOVED: "This is not, or no longer, what falls due next.",
+    DEADLINE_AHEAD: "The deadline still lay ahead.",
 }
 """What each code means, as one sentence for people."""

@@ -21,6 +21,7 @@ from ledger import building, commands, four_eyes, ids
 from ledger import organisation_commands as facts_in
 from ledger.canonical import canonical_bytes, instant
 from ledger.commands import UnknownIdError as UnknownIdError  # its name for callers of this module
+from ledger.deadlines import CLOCK
 from ledger.deciders import decider
 from ledger.envelope import Origin, decode, request_body
 from ledger.errors import LedgerError, RequestReusedError, VersionConflictError
@@ -309,7 +310,12 @@ class Recording:
         command, origin = asked.command, asked.origin
         _check_origin(origin, self._now())
         commands.occurred_within(getattr(command, "at", None), self._now(), field="at")
-        people = [origin.actor, origin.on_behalf_of]
+        if isinstance(command, commands.ReachDeadline) != (origin.caller == CLOCK):
+            raise NotPermittedError(
+                "The clock records deadlines, and nothing else; nobody else does.",
+                way_out="Wait until the clock has raised the deadline.",
+            )
+        people = [origin.on_behalf_of, *([] if origin.caller == CLOCK else [origin.actor])]
         for name in ("claimant", "assignee", "receiver", "person", "claim_for"):
             people.append(getattr(command, name, None))
         for person in people:

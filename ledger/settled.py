@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from ledger.approving import after
+from ledger.approving import Step, after
 from ledger.customer import (
     Admitted,
     Customer,
@@ -165,9 +165,11 @@ class Settled:
                 decisions.ApprovalOpened()
                 | decisions.StepAnswered()
                 | decisions.StepOpened()
+                | decisions.StepReminded()
+                | decisions.StepPassedOn()
                 | decisions.ApprovalClosed()
             ):
-                self._approve(customer, data, effective)
+                self._approve(cause, data, effective, organisation)
             case _:
                 self._pass(customer, effective)
 
@@ -237,18 +239,23 @@ class Settled:
 
     def _approve(
         self,
-        customer: str,
-        data: decisions.ApprovalOpened
-        | decisions.StepAnswered
-        | decisions.StepOpened
-        | decisions.ApprovalClosed,
+        cause: Event,
+        data: Step | decisions.ApprovalClosed,
         effective: datetime,
+        organisation: OrganisationAt,
     ) -> None:
+        customer = data.customer
         found = self._admitted(customer)
         if isinstance(data, decisions.ApprovalClosed):
             self.customers[customer] = approval_closed(found, data.outcome, effective)
             return
-        approval = after(found.approval, data, effective)
+        approval = after(
+            found.approval,
+            data,
+            effective,
+            policy=organisation.policy.number,
+            import_id=cause.import_id,
+        )
         self.customers[customer] = replace(found, approval=approval, effective=effective)
 
     def _note(self, customer: str, cause: Event, effective: datetime) -> None:

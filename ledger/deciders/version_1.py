@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ledger import reasons
 from ledger.customer import Admitted, Held, Refused
-from ledger.deciders import transferring
+from ledger.deciders import deadlines, transferring
 from ledger.deciders.drafts import Draft
 from ledger.deciders.situations import (
     Obstacle,
@@ -62,6 +62,8 @@ def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Dec
             return transferring.decide_answer(situation, data.approval, guards, agreed=False)
         case requests.TransferWithdrawn():
             return transferring.decide_withdrawal(situation, data)
+        case requests.DeadlineReached():
+            return deadlines.decide_deadline(situation, data)
         case _:
             return (_switch_single(situation, guards),)
 

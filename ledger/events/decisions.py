@@ -201,6 +201,26 @@ class StepOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class StepReminded:
+    """Nobody has answered ``step`` in time: ``asked``, who may, are reminded."""
+
+    customer: str
+    approval: str
+    step: int
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepPassedOn:
+    """Nor has anybody after the reminder: ``asked``, the next ones up, may answer instead."""
+
+    customer: str
+    approval: str
+    step: int
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class OwnershipTransferred:
     """``owner`` owns the customer from the effective time on, and ``former_owner`` no longer."""
 
@@ -215,7 +235,7 @@ class OwnershipTransferred:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalClosed:
-    """What awaited approval is ``completed``, ``refused``, ``withdrawn`` or ``void``.
+    """What awaited approval is ``completed``, ``refused``, ``withdrawn``, ``expired`` or ``void``.
 
     ``reason`` says why it was refused or is void.
     """
@@ -281,4 +301,6 @@ Decision = (
     | ApprovalClosed
     | Noted
     | CorrectionRefused
+    | StepReminded
+    | StepPassedOn
 )

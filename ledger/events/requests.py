@@ -219,6 +219,19 @@ class DealVoided:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The clock says that something fell due. ``kind`` is one of ledger/deadlines.py.
+
+    ``subject`` is what it is about: an approval. ``due`` is when it fell due (UTC).
+    """
+
+    customer: str
+    kind: str
+    subject: str
+    due: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class RequestUnparked:
     """An administrator has a parked request decided after all, by a stated decider version.
 
@@ -248,4 +261,5 @@ Request = (
     | DealCorrected
     | DealVoided
     | RequestUnparked
+    | DeadlineReached
 )

@@ -212,6 +212,7 @@ def test_the_defaults() -> None:
             approval_rule("transfer", "any", ["receiver"]),
             approval_rule("release", "any", ["head"], KEY),
         ],
+        "approval_deadlines": {"remind_days": 2, "pass_on_days": 4, "expire_days": 14},
     }
 
 

@@ -17,8 +17,9 @@ from psycopg import Connection, sql
 from ledger import commands, ids
 from ledger import organisation_commands as facts_in
 from ledger.commands import InvalidRequestError, UnknownIdError
+from ledger.deadlines import CLOCK
 from ledger.deciders import DeciderMissingError
-from ledger.envelope import Event, Source
+from ledger.envelope import Event, Origin, Source
 from ledger.errors import (
     BusyError,
     EntryTooLargeError,
@@ -408,6 +409,23 @@ def test_only_an_administrator_unparks(ledger: TestLedger) -> None:
     with nothing_recorded(ledger), pytest.raises(NotPermittedError):
         ledger.ask(command, "per_1")
     ledger.ask(command)
+
+
+def test_only_the_clock_records_deadlines_and_it_records_nothing_else(ledger: TestLedger) -> None:
+    """Else anybody could have an approval expire, or act as nobody."""
+    customer = ledger.register("恒信")
+    fields = {"kind": "step_reminder", "subject": "trf_1", "due": "2026-03-01T09:00:00Z"}
+    command = parsed(commands.ReachDeadline, customer=customer, **fields)
+    claim = commands.FileClaim(customer=customer, claimant="per_1")
+    clock = Origin(CLOCK, "req_1", CLOCK)
+    with nothing_recorded(ledger):
+        with pytest.raises(NotPermittedError):
+            ledger.ask(command)
+        with pytest.raises(NotPermittedError):
+            ledger.recording.record(Asked(claim, clock))
+    first = ledger.recording.record(Asked(command, clock))
+    again = ledger.recording.record(Asked(command, clock))
+    assert (again.positions, again.repeated) == (first.positions, True)
 
 
 # --- personal data ------------------------------------------------------------------------------

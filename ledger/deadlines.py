@@ -1,0 +1,74 @@
+"""Deadlines: what falls due next at a customer, and when. Pure.
+
+The clock asks for what is due by the database's time and records it as a request; the decider asks
+again, by the request's own recorded time, whether it really was. Each deadline is counted from the
+recorded time of what was decided before it, so that a clock which has slept goes on in order, and
+each warning runs its full time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from ledger.approving import Approval
+from ledger.canonical import instant
+from ledger.organisation import OrganisationAt
+
+STEP_REMINDER = "step_reminder"
+PASSING_ON = "step_pass_on"
+APPROVAL_EXPIRY = "approval_expiry"
+
+CLOCK = "clock"
+"""The caller and actor of deadlines: nobody else may record them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """What falls due, about which subject (an approval), and when (UTC)."""
+
+    kind: str
+    subject: str
+    due: datetime
+
+
+def request_id(deadline: Deadline) -> str:
+    """Return the request id of a deadline: two clocks that raise it record one request."""
+    return f"deadline:{deadline.kind}:{deadline.subject}:{instant(deadline.due)}"
+
+
+def of_approval(approval: Approval, organisation: OrganisationAt) -> Deadline | None:
+    """Return what falls due next of something that awaits approval; None where nothing ever does.
+
+    It goes by the policy with which it was opened. What an import brought counts from the import's
+    closing on.
+    """
+    begun = datetime.min.replace(tzinfo=approval.opened.tzinfo)
+    if approval.import_id is not None:
+        opened = organisation.import_(approval.import_id)
+        if opened is None or opened.closed_at is None:
+            return None
+        begun = opened.closed_at
+    found = _approval_deadlines(approval, begun, organisation)
+    # Of two at one moment the one that is named first, which is the end.
+    return min(found, key=lambda each: each.due, default=None)
+
+
+def _approval_deadlines(
+    approval: Approval, begun: datetime, organisation: OrganisationAt
+) -> Iterator[Deadline]:
+    figures = organisation.policy_numbered(approval.policy).approval_deadlines
+    name, reminded = approval.approval, approval.reminded
+    since = max(approval.since, begun)
+    if figures.expire_days is not None:
+        ends = organisation.days_after(max(approval.opened, begun), figures.expire_days)
+        told = reminded or (since if approval.step.passed_on else None)
+        if told is not None:
+            ends = max(ends, organisation.days_after(told, figures.patience_days))
+        yield Deadline(APPROVAL_EXPIRY, name, ends)
+    if figures.remind_days is not None and reminded is None:
+        yield Deadline(STEP_REMINDER, name, organisation.days_after(since, figures.remind_days))
+    elif figures.pass_on_days is not None:
+        patience = organisation.days_after(reminded or since, figures.patience_days)
+        yield Deadline(PASSING_ON, name, patience)

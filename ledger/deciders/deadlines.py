@@ -1,0 +1,44 @@
+"""Deadlines that the clock says were reached: whether they were, and what follows. Part of
+version 1.
+"""
+
+from __future__ import annotations
+
+from ledger import approving, deadlines, reasons
+from ledger.approving import Approval
+from ledger.customer import Admitted
+from ledger.deadlines import Deadline
+from ledger.deciders.situations import Situation
+from ledger.events import decisions, requests
+
+Decisions = tuple[decisions.Decision, ...]
+
+
+def decide_deadline(situation: Situation, request: requests.DeadlineReached) -> Decisions:
+    """Let follow what the deadline brings, if just this is what falls due next, and is due.
+
+    Due is judged by the recorded time of the request. A clock that was told of an older state
+    raises what no longer holds: that is noted, and nothing else.
+    """
+    customer = situation.customer
+    approval = customer.approval if isinstance(customer, Admitted) else None
+    asked = Deadline(request.kind, request.subject, request.due)
+    if approval is None or asked != deadlines.of_approval(approval, situation.organisation):
+        return (decisions.Noted(situation.customer_id, reasons.DEADLINE_MOVED),)
+    if situation.request.recorded < request.due:
+        return (decisions.Noted(situation.customer_id, reasons.DEADLINE_AHEAD),)
+    return (_of_approval(situation, approval, request.kind),)
+
+
+def _of_approval(situation: Situation, approval: Approval, kind: str) -> decisions.Decision:
+    customer, organisation, day = situation.customer_id, situation.organisation, situation.day
+    if kind == deadlines.APPROVAL_EXPIRY:
+        return decisions.ApprovalClosed(customer, approval.approval, "expired")
+    if kind == deadlines.PASSING_ON:
+        further = approving.passed_further(approval, situation.effective, organisation, day)
+        if further is not None:
+            asked = approving.asked(further, organisation, day)
+            return decisions.StepPassedOn(customer, approval.approval, approval.current, asked)
+        # Nobody is further up: those who are asked hear of it once more.
+    asked = approving.asked(approval, organisation, day)
+    return decisions.StepReminded(customer, approval.approval, approval.current, asked)
