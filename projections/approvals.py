@@ -80,6 +80,8 @@ class Approvals:
             "ApprovalOpened.v1",
             "StepAnswered.v1",
             "StepOpened.v1",
+            "StepReminded.v1",
+            "StepPassedOn.v1",
             "ApprovalClosed.v1",
             "TransferRefused.v1",
         }
@@ -135,7 +137,13 @@ def _after(event: Event, states: dict[str, Approval | None], approval: str) -> d
             raise LookupError(f"{approval} was closed before it was opened")
         ended = {"outcome": data.outcome, "outcome_reason": data.reason, "closed": event.effective}
     else:
-        states[approval] = before = after(before, data, event.effective)
+        states[approval] = before = after(
+            before,
+            data,
+            event.effective,
+            policy=event.envelope["policy"],
+            import_id=event.import_id,
+        )
     state = orjson.loads(orjson.dumps(before))
     return {"state": state, "changed_position": event.position, **ended}
 
@@ -186,7 +194,7 @@ def _value(cause: Event) -> dict[str, Any]:
 
 # --- queries -----------------------------------------------------------------------------------
 
-Outcome = Literal["completed", "refused", "withdrawn", "void", "not_opened"]
+Outcome = Literal["completed", "refused", "withdrawn", "expired", "void", "not_opened"]
 PAGE = 200
 POSITION_MAX = 2**63 - 1
 
@@ -234,6 +242,13 @@ def approval_of(connection: Connection[Any], approval: str) -> ApprovalRow | Non
     """Return one approval, None where there is none of that id."""
     rows = connection.execute(f"{_SELECT} WHERE approval = %s".encode(), (approval,))
     return next(map(_row, rows), None)
+
+
+def approvals_named(connection: Connection[Any], ids: Sequence[str]) -> dict[str, ApprovalRow]:
+    """Return those of the approvals ``ids`` that there are, by id."""
+    statement = f"{_SELECT} WHERE approval = ANY(%b)".encode()
+    rows = connection.execute(statement, (text_array(sorted(ids)),))
+    return {row.approval: row for row in map(_row, rows)}
 
 
 def list_approvals(

@@ -6,6 +6,7 @@ from projections.approvals import Approvals
 from projections.base import Projection, Unsealer
 from projections.claims import Claims
 from projections.customers import Customers
+from projections.deadlines import Deadlines
 from projections.deals import Deals
 from projections.follow_ups import FollowUps
 from projections.holdings import Holdings
@@ -25,6 +26,7 @@ def all_projections(unsealer: Unsealer) -> tuple[Projection, ...]:
         FollowUps(unsealer),
         Deals(),
         Approvals(),
+        Deadlines(),
         Customers(unsealer),
         Timeline(unsealer),
         Ownership(),

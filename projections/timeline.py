@@ -224,6 +224,9 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "RequestUnparked.v1": lambda data: _Said(
         details={"request": data.request, "decider": data.decider}
     ),
+    "DeadlineReached.v1": lambda data: _Said(
+        code=data.kind, details={"subject": data.subject, "due": data.due}
+    ),
     "CustomerAdmitted.v1": lambda data: _Said(
         details=_known(territory=data.territory, parent=data.parent)
     ),
@@ -255,6 +258,12 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
         data.person, data.reason, details={"approval": data.approval}
     ),
     "StepOpened.v1": lambda data: _Said(
+        details=_known(approval=data.approval, step=data.step, asked=data.asked)
+    ),
+    "StepReminded.v1": lambda data: _Said(
+        details=_known(approval=data.approval, step=data.step, asked=data.asked)
+    ),
+    "StepPassedOn.v1": lambda data: _Said(
         details=_known(approval=data.approval, step=data.step, asked=data.asked)
     ),
     "OwnershipTransferred.v1": _transferred,
@@ -616,6 +625,7 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
         f"{_name(n, e.actor)} had the request at position {e.details['request']} decided"
         f" by version {e.details['decider']} of the decider."
     ),
+    "DeadlineReached": lambda e, n: f"A deadline was reached{_plainly(e.code)}.",
     "CustomerAdmitted": lambda e, n: f"The customer was admitted to the pool{_pool(e, n)}.",
     "RegistrationRefused": _say_refused_registration,
     "CustomerChanged": lambda e, n: (
@@ -646,6 +656,12 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
     ),
     "StepOpened": lambda e, n: (
         f"Step {e.details.get('step', 0) + 1} is to be answered now{_asked(e, n)}."
+    ),
+    "StepReminded": lambda e, n: (
+        f"Step {e.details.get('step', 0) + 1} has no answer yet and is reminded{_asked(e, n)}."
+    ),
+    "StepPassedOn": lambda e, n: (
+        f"Step {e.details.get('step', 0) + 1} still has no answer and is passed on{_asked(e, n)}."
     ),
     "OwnershipTransferred": lambda e, n: (
         f"{_name(n, e.person)} owns the customer, which was"

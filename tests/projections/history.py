@@ -156,7 +156,8 @@ class History:
         ordinal: int = 0,
     ) -> int:
         """Record a decision that is given; what was settled stays as it is."""
-        ruling = Ruling(request, ordinal, effective or self.now, 1, policy, guards or {})
+        under = self.event(request).import_id
+        ruling = Ruling(request, ordinal, effective or self.now, 1, policy, guards or {}, under)
         body = decision_body(catalogue(), ruling, data)
         return self._put(f"ownership-{data.customer}", data, body, request, ordinal).position
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from ledger import reasons
+from ledger import deadlines, reasons
 from ledger.events import requests
 from ledger.events.values import Money
 from projections.approvals import NOT_OPENED, approval_of, list_approvals
@@ -123,6 +123,36 @@ def test_how_else_it_may_end(models: Models, batch: int) -> None:
     assert (newest.approval, older) == ("trf_4", [])
     before = list_approvals(models.connection, receiver="per_b", before=newest.opened_position)
     assert [row.approval for row in before] == ["trf_3", "trf_2"]
+
+
+@BATCHES
+def test_one_that_nobody_answers_is_reminded_passed_on_and_expires(
+    models: Models, batch: int
+) -> None:
+    history = _history()
+    _ask(history)
+    for expected in (
+        "step_reminder",
+        "step_pass_on",
+        "step_reminder",
+        *["step_pass_on"] * 3,  # where nobody is further up
+        "approval_expiry",
+    ):
+        approval = history.settled.customers["cus_1"].approval  # type: ignore[union-attr]
+        assert approval is not None
+        found = deadlines.of_approval(approval, history.organisation.latest)
+        assert found is not None
+        assert found.kind == expected
+        history.now = found.due
+        asked = requests.DeadlineReached("cus_1", found.kind, found.subject, found.due)
+        history.ask(asked, actor=deadlines.CLOCK)
+        models.project(history, batch=batch)
+        row = approval_of(models.connection, "trf_1")
+        assert row is not None
+        settled = history.settled.customers["cus_1"].approval  # type: ignore[union-attr]
+        assert row.outcome == (None if settled else "expired")
+        assert row.state == (settled or approval)
+    assert list_approvals(models.connection, is_open=True) == []
 
 
 def test_the_timeline_tells_it(models: Models) -> None:
