@@ -1,4 +1,4 @@
-"""Running the consumers of one machine: enforcer and projector, each a thread that is looked after.
+"""Running the consumers of one machine: each is a thread that is looked after.
 
 A consumer that fails (a database that restarts, another process that took over) is started again
 after a pause that grows; nothing is lost, for each batch is one transaction.
@@ -18,10 +18,11 @@ import psycopg
 from psycopg import Connection
 
 from api.bootstrap import Ledger
-from consumers import enforcing, progress
+from consumers import clock, enforcing, progress
 from consumers.enforcer import CONSUMER
 from consumers.feed import StoreFeed
 from ledger.errors import LedgerError
+from ledger.recording import Recording
 from ledger.store.hints import LINGER_SECONDS, Waiter
 from ledger.store.reading import head
 from projections.runner import Runner, positions
@@ -124,12 +125,31 @@ def project(ledger: Ledger) -> Callable[[Service], None]:
     return work
 
 
+def keep_time(ledger: Ledger) -> Callable[[Service], None]:
+    """Return the work of a clock: it raises what falls due while it leads."""
+
+    def work(service: Service) -> None:
+        # A recording is used by one thread at a time, and this is one more.
+        recording = Recording(
+            ledger.committer, ledger.pool.connection, ledger.vault, ledger.catalogue
+        )
+        with ledger.dedicated("clock") as connection:
+            clock.keep_time(connection, recording, service.stop, service.wait)
+
+    return work
+
+
 @contextmanager
-def running(ledger: Ledger) -> Iterator[Service]:
-    """Run enforcer and projector beside the block, and stop them with it."""
+def running(ledger: Ledger, *, clock_too: bool = False) -> Iterator[Service]:
+    """Run enforcer and projector beside the block, and stop them with it.
+
+    The clock runs only where it is asked for: one command must not raise what others wait for.
+    """
     service = Service()
     service.start("enforcer", enforce(ledger))
     service.start("projector", project(ledger))
+    if clock_too:
+        service.start("clock", keep_time(ledger))
     try:
         yield service
     finally:

@@ -10,10 +10,10 @@ import typer
 
 from api.bootstrap import Ledger
 from api.cli import resolve
-from api.cli.approval_words import approver_words
+from api.cli.approval_words import approver_words, deadline_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
 from api.cli.write_commands import Check, answer, ask, check, money
-from ledger import approving, commands
+from ledger import approving, commands, deadlines
 from ledger.commands import Command, parse
 from projections.approvals import PAGE, POSITION_MAX, ApprovalRow, approval_of, list_approvals
 
@@ -147,11 +147,16 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
             if (reasons := _asked_as(row, person, names, day))
         ]
         if json:
-            print_json([{"approval": row, "asked_as": reasons} for row, reasons in found])
+            print_json(
+                [
+                    {"approval": row, "asked_as": reasons, "next": _next(row, names)}
+                    for row, reasons in found
+                ]
+            )
             return
         _print(
             f"awaits the approval of {names.person(person)}",
-            ("customer", "what", "asked by", "step", "as"),
+            ("customer", "what", "asked by", "step", "as", "until"),
             [
                 (
                     row.approval,
@@ -160,6 +165,7 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
                     names.person(row.requester),
                     _step(row),
                     ", ".join(reasons),
+                    _until(row, names),
                 )
                 for row, reasons in found
             ],
@@ -196,6 +202,16 @@ def _asked_as(row: ApprovalRow, person: str, names: resolve.Names, day: date) ->
         for number, entitled in approving.open_places(row.state, names.organisation, day)
         if entitled == person
     ]
+
+
+def _next(row: ApprovalRow, names: resolve.Names) -> deadlines.Deadline | None:
+    return None if row.state is None else deadlines.of_approval(row.state, names.organisation)
+
+
+def _until(row: ApprovalRow, names: resolve.Names) -> str:
+    """Return until when nothing happens without an answer, and what happens then."""
+    found = _next(row, names)
+    return f"{names.moment(found.due)}: {deadline_words(found.kind)}" if found else ""
 
 
 def _step(row: ApprovalRow) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.cli.resolve import Names
-from ledger import reasons
+from ledger import deadlines, reasons
 from ledger.events import decisions
 from ledger.events.values import Approver
 
@@ -21,6 +21,10 @@ def approval_words(data: Any, names: Names) -> str | None:
             return f"step {data.step + 1}: {names.person(data.person)} {answer}"
         case decisions.StepOpened():
             return f"step {data.step + 1} is next{_asking(data.asked, names)}"
+        case decisions.StepReminded():
+            return f"step {data.step + 1} is reminded{_asking(data.asked, names)}"
+        case decisions.StepPassedOn():
+            return f"step {data.step + 1} is passed on{_asking(data.asked, names)}"
         case decisions.OwnershipTransferred():
             customer, owner = names.customer(data.customer), names.person(data.owner)
             former = names.person(data.former_owner)
@@ -41,6 +45,15 @@ def _opened(data: decisions.ApprovalOpened, names: Names) -> str:
 
 def _asking(asked: Sequence[str], names: Names) -> str:
     return f"; asked: {', '.join(names.person(each) for each in asked)}" if asked else ""
+
+
+def deadline_words(kind: str) -> str:
+    """Return what happens at a deadline of this kind."""
+    return {
+        deadlines.STEP_REMINDER: "reminded",
+        deadlines.PASSING_ON: "passed on",
+        deadlines.APPROVAL_EXPIRY: "expires",
+    }.get(kind, kind)
 
 
 def approver_words(approver: Approver, names: Names) -> str:

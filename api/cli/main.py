@@ -11,6 +11,7 @@ import typer
 
 from api.cli import (
     approval_commands,
+    due_commands,
     four_eyes_commands,
     operations,
     organisation_commands,
@@ -51,6 +52,7 @@ def make_app() -> typer.Typer:
     app.command("refuse")(approval_commands.refuse)
     app.command("inbox")(approval_commands.inbox)
     app.command("transfers")(approval_commands.transfers)
+    app.command("due")(due_commands.due)
     app.command("follow-up")(write_commands.follow_up)
     app.command("deal")(write_commands.deal)
     app.add_typer(organisation_commands.people_app(), name="people")

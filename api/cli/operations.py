@@ -162,7 +162,7 @@ def run(
     began = time.monotonic()
     with open_ledger(load_settings()) as ledger:
         fresh = demo and _make_demo(ledger)
-        with running(ledger) as service:
+        with running(ledger, clock_too=True) as service:
             _wait_for_reflection(ledger, ended)
             if ended.is_set():
                 return

@@ -145,6 +145,8 @@ def sentence(event: Event, names: Names) -> str:
             return f"{actor} does not approve at {customer} ({data.reason_code})"
         case requests.RequestUnparked():
             return f"{actor} has the request at {data.request} decided by version {data.decider}"
+        case requests.DeadlineReached():
+            return f"the clock: {data.kind.replace('_', ' ')} at {customer}"
         case _:
             return _decision(event, names, customer)
 

@@ -1,0 +1,73 @@
+"""What falls due, on the command line; and that the clock runs where the ledger does."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.bootstrap import open_ledger
+from api.running import running
+from api.settings import load_settings
+from tests.api.cli.test_commands import BOSS, Shell
+from tests.api.cli.test_commands import guishu as guishu  # the fixture
+from tests.support.processes import wait_until
+
+LEADING = """
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE locktype = 'advisory' AND granted AND datname = current_database()
+  AND classid::bigint = hashtext('guishu clock')::bigint & 4294967295
+"""
+
+
+def _transfer(guishu: Shell) -> str:
+    guishu("people", "add", "王强", "--territory", "华东", *BOSS)
+    guishu("register", "恒信电子", "--territory", "华东", *BOSS)
+    guishu("claim", "恒信电子", "--as", "李娜")
+    made: str = guishu.json("transfer", "恒信电子", "王强", "--as", "李娜")["made"]
+    return made
+
+
+def test_what_is_due_says_when_what_and_who_is_awaited(guishu: Shell) -> None:
+    assert "due within 7 days: none" in guishu("due").out
+    transfer = _transfer(guishu)
+    said = guishu("due", "--ids").out
+    for word in ("恒信电子", "reminded", "李娜", "陈建国", transfer):
+        assert word in said
+    assert "due within 1 days: none" in guishu("due", "--days", "1").out
+    ((row),) = guishu.json("due", "--limit", "1")
+    assert (row["kind"], row["subject"], row["overdue"]) == ("step_reminder", transfer, False)
+    assert "--limit 2" in guishu("due", "--limit", "1").err
+
+
+def test_the_inbox_says_until_when(guishu: Shell) -> None:
+    transfer = _transfer(guishu)
+    assert "reminded" in guishu("inbox", *BOSS).out
+    (row,) = guishu.json("inbox", *BOSS)
+    assert (row["next"]["kind"], row["next"]["subject"]) == ("step_reminder", transfer)
+    guishu("withdraw", transfer, "--as", "李娜")
+    assert "due within 7 days: none" in guishu("due").out
+
+
+def test_figures_that_contradict_each_other_are_refused(
+    guishu: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    policy = tmp_path_factory.mktemp("policy") / "policy.toml"
+    policy.write_text(
+        "[approval_deadlines]\nremind_days = 3\npass_on_days = 2\n",
+        encoding="utf-8",
+    )
+    said = guishu("policy", "adopt", str(policy), *BOSS, status=1)
+    assert "pass_on_days must be more than remind_days" in said.err
+
+
+def test_the_clock_runs_beside_the_ledger_where_it_is_asked_for(guishu: Shell) -> None:
+    _transfer(guishu)
+    with open_ledger(load_settings()) as ledger, ledger.pool.connection() as connection:
+
+        def leads() -> bool:
+            return connection.execute(LEADING).fetchone() == (1,)
+
+        with running(ledger):
+            assert not leads()
+        with running(ledger, clock_too=True):
+            wait_until(leads)
+        wait_until(lambda: not leads())
