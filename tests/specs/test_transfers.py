@@ -554,3 +554,12 @@ def test_a_territory_without_a_head_is_judged_by_the_next_one_up() -> None:
     story = owned().given(facts.TerritoryDefined("ter_east", "华东", "ter_all"))
     story.when(transfer(), by="per_a")
     assert story.decided.asked == ("per_boss",)  # type: ignore[union-attr]
+
+
+def test_who_has_filled_a_step_does_not_accept_for_the_receiver_as_well() -> None:
+    story = agree(owned().when(transfer(), by="per_a"), "per_head")
+    story.given(
+        facts.PersonAway("per_b", *FOREVER), facts.DelegateNamed("per_b", "per_head", *FOREVER)
+    )
+    agree(story, "per_head").then(not_counted("per_head", reasons.ALREADY_ANSWERED))
+    assert owner_of(story) == "per_a"
