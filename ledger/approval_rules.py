@@ -1,4 +1,4 @@
-"""Approval rules: which steps a transfer or release needs, as data of a policy."""
+"""Approval rules: which steps a transfer, release or share needs, as data of a policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ APPROVERS_MAX = 20
 STEPS_MAX = 10
 DEADLINE_DAYS_MAX = 365
 
-Purpose = Literal["transfer", "release"]
+Purpose = Literal["transfer", "release", "collaboration"]
 
 
 class ApproverRule(BaseModel):
@@ -70,7 +70,11 @@ class AmountAtLeast(BaseModel):
 
 
 class ApprovalRule(BaseModel):
-    """Adds its steps where all that it names holds."""
+    """Adds its steps where all that it names holds.
+
+    The purpose ``collaboration`` is a share of the credit above the policy's; its receiver is who
+    collaborates.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -117,7 +121,8 @@ def default_rules() -> tuple[ApprovalRule, ...]:
 
     Inside one territory its head, across two the releasing head and then the receiving one; for
     key customers (of the grade ``key``) also the head above both, and the head before they are
-    released; and the receiver accepts.
+    released; and the receiver accepts. A collaborator gets more of the credit than the policy
+    allows by the head of the owner's territory.
     """
     key = (Condition(attribute="grade", operator="is", value="key"),)
     head = ApproverRule(kind="head")
@@ -130,6 +135,7 @@ def default_rules() -> tuple[ApprovalRule, ...]:
         ApprovalRule(conditions=key, steps=(_of(ApproverRule(kind="common_head")),)),
         ApprovalRule(steps=(_of(ApproverRule(kind="receiver")),)),
         ApprovalRule(purposes=("release",), conditions=key, steps=(_of(head),)),
+        ApprovalRule(purposes=("collaboration",), steps=(_of(head),)),
     )
 
 

@@ -1,4 +1,4 @@
-"""From the approval rules in force to the steps of one transfer or release. Pure."""
+"""From the approval rules in force to the steps of one cause. Pure."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from typing import Literal
 
 from ledger import reasons
 from ledger.events import decisions
@@ -19,6 +20,7 @@ from ledger.organisation import OrganisationAt
 
 TRANSFER = "transfer"
 RELEASE = "release"
+COLLABORATION = "collaboration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What waits for approval: ``purpose`` is ``transfer`` or ``release``.
+    """What waits for approval: ``purpose`` is ``transfer``, ``release`` or ``collaboration``.
 
-    ``owner`` owned the customer when it was opened; ``receiver`` would own it, None for a release.
-    ``steps`` are those with which it was opened; ``current`` counts those that are done. ``since``
-    is when the current step was opened, or passed on (UTC).
+    ``owner`` owned the customer when it was opened; ``receiver`` would own it, or collaborate; None
+    for a release. ``steps`` are those with which it was opened; ``current`` counts those that are
+    done. ``since`` is when the current step was opened, or passed on (UTC). ``collaborators`` says
+    what becomes of them by a transfer.
     """
 
     approval: str
@@ -74,6 +77,7 @@ class Approval:
     import_id: str | None = None
     # When those who may answer the current step now were reminded (UTC).
     reminded: datetime | None = None
+    collaborators: Literal["keep", "end"] | None = None
 
     @property
     def parties(self) -> tuple[str, ...]:
@@ -149,6 +153,7 @@ def after(
             decision.reason_code,
             policy=policy,
             import_id=import_id,
+            collaborators=decision.collaborators,
         )
     if approval is None:
         raise AssertionError("only what is open can be answered")

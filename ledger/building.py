@@ -85,8 +85,11 @@ def build_request(
                 command.reason_code,
                 _sealed(seal, command.customer, "reason", command.reason),
                 _money(command.value),
+                command.collaborators,
             )
             return Built((asked,), command.customer, transfer)
+        case commands.RequestCollaboration():
+            return _collaboration(command, made, seal)
         case _:
             return Built((_simple(command, seal),), command.customer)
 
@@ -118,6 +121,10 @@ def _simple(command: commands.CustomerCommand, seal: Seal) -> requests.Request:
         case commands.Refuse():
             return requests.ApprovalDenied(
                 customer, command.approval, command.reason_code, words("comment")
+            )
+        case commands.EndCollaboration():
+            return requests.CollaborationEndRequested(
+                customer, command.collaboration, command.reason_code, words("reason")
             )
         case commands.CorrectFollowUp():
             return requests.FollowUpCorrected(
@@ -153,6 +160,23 @@ def _simple(command: commands.CustomerCommand, seal: Seal) -> requests.Request:
             return requests.RequestUnparked(customer, command.request, command.decider)
         case _:
             raise AssertionError(f"{type(command).__name__} is built elsewhere")
+
+
+def _collaboration(command: commands.RequestCollaboration, made: Ids, seal: Seal) -> Built:
+    collaboration = made.make(ids.COLLABORATION)
+    asked = requests.CollaborationRequested(
+        command.customer,
+        collaboration,
+        command.person,
+        command.role,
+        command.reason_code,
+        _sealed(seal, command.customer, "reason", command.reason),
+        None if command.share is None else Decimal(f"{command.share:f}"),
+        command.from_day,
+        command.until_day,
+        command.site,
+    )
+    return Built((asked,), command.customer, collaboration)
 
 
 def _money(value: commands.MoneyIn | None) -> Money | None:

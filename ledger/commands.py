@@ -294,13 +294,17 @@ class AssignCustomer(Command):
 
 
 class RequestTransfer(Command):
-    """Ask that ``receiver`` becomes the owner; ``value`` is of the deal at stake."""
+    """Ask that ``receiver`` becomes the owner; ``value`` is of the deal at stake.
+
+    ``collaborators`` says whether they stay (as they do where nothing is said) or end with it.
+    """
 
     customer: Id
     receiver: Id
     reason_code: Code = "transfer"
     reason: Note | None = None
     value: MoneyIn | None = None
+    collaborators: Literal["keep", "end"] | None = None
 
 
 class WithdrawTransfer(Command):
@@ -327,6 +331,39 @@ class Refuse(Command):
     approval: Id
     reason_code: Code = "refused"
     comment: Note | None = None
+
+
+class RequestCollaboration(Command):
+    """Let ``person`` work on the customer beside its owner, or ask for it.
+
+    ``share`` is a percentage of the credit. It holds from ``from_day`` (by default at once) until
+    the day before ``until_day``.
+    """
+
+    customer: Id
+    person: Id
+    role: Code = "collaborator"
+    share: Annotated[Decimal, Field(gt=0, le=100, max_digits=5, decimal_places=2)] | None = None
+    from_day: date | None = None
+    until_day: date | None = None
+    site: Id | None = None
+    reason_code: Code = "collaboration"
+    reason: Note | None = None
+
+    @model_validator(mode="after")
+    def _lasts(self) -> RequestCollaboration:
+        if self.from_day and self.until_day and self.until_day <= self.from_day:
+            raise ValueError("the period ends before it begins")
+        return self
+
+
+class EndCollaboration(Command):
+    """End a collaboration."""
+
+    customer: Id
+    collaboration: Id
+    reason_code: Code = "ended"
+    reason: Note | None = None
 
 
 class LogFollowUp(Command):
@@ -425,6 +462,8 @@ CustomerCommand = (
     | WithdrawTransfer
     | Approve
     | Refuse
+    | RequestCollaboration
+    | EndCollaboration
     | LogFollowUp
     | RecordDeal
     | CorrectFollowUp

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from ledger.approving import Approval
+from ledger.collaborating import Collaboration
 from ledger.events.decisions import CustomerAdmitted, CustomerChanged
 from ledger.events.requests import CustomerChangeRequested, RegistrationRequested
 from ledger.events.values import Attribute
@@ -69,7 +70,8 @@ class Admitted:
     """The customer is in the ledger. ``effective`` is its last decision's effective time.
 
     Before ``known_from`` nobody knows whose it was. ``former`` holds ended ownerships, the last
-    first (see ``given_up``), and ``contacts`` the ids of those that the customer has now.
+    first (see ``given_up``), and ``contacts`` and ``sites`` the ids of those that the customer has
+    now.
     """
 
     effective: datetime
@@ -87,6 +89,8 @@ class Admitted:
     # What awaits approval, and the receivers of transfers that were refused to this owner.
     approval: Approval | None = None
     turned_down: tuple[str, ...] = ()
+    sites: frozenset[str] = frozenset()
+    collaborations: tuple[Collaboration, ...] = ()
 
     @property
     def owner(self) -> str | None:
@@ -128,6 +132,7 @@ def admitted(
         identifiers={each.system: each.key for each in decision.identifiers},
         parent=decision.parent,
         contacts=frozenset(each.contact for each in request.contacts),
+        sites=frozenset(each.site for each in request.sites),
     )
 
 
@@ -143,6 +148,7 @@ def changed(
     }
     identifiers = customer.identifiers | {each.system: each.key for each in request.identifiers}
     contacts = customer.contacts.union(each.contact for each in request.contacts)
+    sites = customer.sites.union(each.site for each in request.sites)
     return replace(
         customer,
         territory=None if "territory" in removed else request.territory or customer.territory,
@@ -155,6 +161,7 @@ def changed(
             if f"identifier:{system}" not in removed
         },
         contacts=frozenset(each for each in contacts if f"contact:{each}" not in removed),
+        sites=frozenset(each for each in sites if f"site:{each}" not in removed),
     )
 
 
@@ -202,6 +209,20 @@ def _remembered(former: Iterable[FormerOwner], lately: datetime) -> Iterator[For
             people.add(each.person)
         if is_last or each.ended > max(each.began, lately):
             yield each
+
+
+def open_approvals(customer: Admitted) -> Iterator[Approval]:
+    """Yield all that awaits approval: a transfer or release, and collaborations."""
+    if customer.approval is not None:
+        yield customer.approval
+    for each in customer.collaborations:
+        if each.approval is not None:
+            yield each.approval
+
+
+def open_approval(customer: Admitted, approval: str) -> Approval | None:
+    """Return what awaits approval under an id, None where nothing does."""
+    return next((each for each in open_approvals(customer) if each.approval == approval), None)
 
 
 def approval_closed(customer: Admitted, outcome: str, effective: datetime) -> Admitted:

@@ -8,7 +8,7 @@ each warning runs its full time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -53,6 +53,13 @@ def of_approval(approval: Approval, organisation: OrganisationAt) -> Deadline | 
     found = _approval_deadlines(approval, begun, organisation)
     # Of two at one moment the one that is named first, which is the end.
     return min(found, key=lambda each: each.due, default=None)
+
+
+def next_of(approvals: Iterable[Approval], organisation: OrganisationAt) -> Deadline | None:
+    """Return what falls due next of all that awaits approval at a customer."""
+    found = (of_approval(each, organisation) for each in approvals)
+    dated = (each for each in found if each is not None)
+    return min(dated, key=lambda each: (each.due, each.subject), default=None)
 
 
 def _approval_deadlines(

@@ -9,7 +9,7 @@ import uuid_utils
 
 CUSTOMER, PERSON, TERRITORY = "cus", "per", "ter"
 CONTACT, SITE, FOLLOW_UP, DEAL = "con", "sit", "fol", "dea"
-TRANSFER = "trf"
+TRANSFER, COLLABORATION = "trf", "col"
 PROPOSAL = "pro"
 IMPORT, KEY, REQUEST = "imp", "key", "req"
 

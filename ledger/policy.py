@@ -7,6 +7,7 @@ comes from stands beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from ledger.events.values import Attribute
 DAYS_MAX = 36_500
 # A quarter: for so long, and no longer, is it remembered whose a customer was at any moment.
 LATE_FOLLOW_UP_DAYS_MAX = 92
+COLLABORATORS_MAX = 50
 
 
 class TerritoryRule(BaseModel):
@@ -51,10 +53,19 @@ class Policy(BaseModel):
     # A follow-up entered at most so many days late is judged by who owned the customer when it
     # happened; one that is entered later, by who owns it now.
     late_follow_up_days: int = Field(default=7, ge=0, le=LATE_FOLLOW_UP_DAYS_MAX)
-    # Whose approval a transfer or release needs: the steps of all rules that match, in order.
+    # Whose approval a transfer, release or larger share needs: the steps of all rules that match,
+    # in order.
     approval_rules: tuple[ApprovalRule, ...] = Field(default_factory=default_rules, max_length=50)
     # When what awaits approval is reminded, passed on and given up.
     approval_deadlines: ApprovalDeadlines = ApprovalDeadlines()
+
+    # The percentage of the credit that a collaborator may have without anybody's approval: whoever
+    # is to have more than half of it had rather become the owner. None: any.
+    collaborator_share_max: Decimal | None = Field(
+        default=Decimal(50), ge=0, le=100, max_digits=5, decimal_places=2
+    )
+    # Who collaborates at one customer, or has asked to; all of them stand in its guard.
+    collaborators_max: int = Field(default=20, ge=0, le=COLLABORATORS_MAX)
 
     @cached_property
     def guarded_attributes(self) -> frozenset[str]:
@@ -91,5 +102,6 @@ def without_limits(policy: Policy) -> Policy:
             "claim_scope": "everywhere",
             "guarded_changes_by": "anyone",
             "approval_rules": (),
+            "collaborator_share_max": None,
         }
     )

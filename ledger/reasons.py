@@ -40,6 +40,15 @@ NOT_REQUESTER = "not_requester"
 STEP_REFUSED = "step_refused"
 DEADLINE_MOVED = "deadline_moved"
 DEADLINE_AHEAD = "deadline_ahead"
+NOT_OWNER_OR_HEAD = "not_owner_or_head"
+ALREADY_COLLABORATES = "already_collaborates"
+COLLABORATORS_LIMIT = "collaborators_limit"
+SHARES_EXCEEDED = "shares_exceeded"
+SHARE_NEEDS_APPROVAL = "share_needs_approval"
+SITE_UNKNOWN = "site_unknown"
+PERIOD_OVER = "period_over"
+UNKNOWN_COLLABORATION = "unknown_collaboration"
+COLLABORATION_ENDED = "collaboration_ended"
 
 SENTENCES: dict[str, str] = {
     OWNED_BY_ANOTHER: "The customer belongs to somebody else.",
@@ -80,5 +89,14 @@ SENTENCES: dict[str, str] = {
     STEP_REFUSED: "An approver did not agree.",
     DEADLINE_MOVED: "This is not, or no longer, what falls due next.",
     DEADLINE_AHEAD: "The deadline still lay ahead.",
+    NOT_OWNER_OR_HEAD: "Only the owner, or a head over the owner or the customer, may do this.",
+    ALREADY_COLLABORATES: "The person collaborates there already, or it awaits an answer.",
+    COLLABORATORS_LIMIT: "No more people may collaborate at the customer.",
+    SHARES_EXCEEDED: "More of the credit would be given away than there is.",
+    SHARE_NEEDS_APPROVAL: "The policy allows no share so large, and nobody to approve it.",
+    SITE_UNKNOWN: "The customer does not have this site.",
+    PERIOD_OVER: "The period is over before it begins.",
+    UNKNOWN_COLLABORATION: "There is no such collaboration at this customer.",
+    COLLABORATION_ENDED: "The collaboration has ended before.",
 }
 """What each code means, as one sentence for people."""

@@ -85,7 +85,7 @@ class Asked:
 class Recorded:
     """Where a request stands in the log.
 
-    ``customer`` is its customer, ``made`` the id of the follow-up, deal or transfer that it made;
+    ``customer`` is its customer, ``made`` the id of what it made, such as a follow-up;
     ``repeated`` says that it was recorded before and this is the first answer.
     """
 
@@ -283,6 +283,8 @@ class Recording:
                 return data.customer, data.deal
             case requests.TransferRequested():
                 return data.customer, data.transfer
+            case requests.CollaborationRequested():
+                return data.customer, data.collaboration
             case _:
                 return data.customer, None
 

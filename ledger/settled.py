@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from ledger import collaborating
 from ledger.approving import Step, after
 from ledger.customer import (
     Admitted,
@@ -170,6 +171,8 @@ class Settled:
                 | decisions.ApprovalClosed()
             ):
                 self._approve(cause, data, effective, organisation)
+            case decisions.CollaboratorAdded() | decisions.CollaborationsEnded():
+                self._collaborate(cause, data, effective)
             case _:
                 self._pass(customer, effective)
 
@@ -246,6 +249,11 @@ class Settled:
     ) -> None:
         customer = data.customer
         found = self._admitted(customer)
+        theirs = found.collaborations
+        if collaborating.is_about_one(theirs, data):
+            theirs = collaborating.answered(theirs, data, cause, effective, organisation)
+            self.customers[customer] = replace(found, collaborations=theirs, effective=effective)
+            return
         if isinstance(data, decisions.ApprovalClosed):
             self.customers[customer] = approval_closed(found, data.outcome, effective)
             return
@@ -257,6 +265,16 @@ class Settled:
             import_id=cause.import_id,
         )
         self.customers[customer] = replace(found, approval=approval, effective=effective)
+
+    def _collaborate(
+        self,
+        cause: Event,
+        data: decisions.CollaboratorAdded | decisions.CollaborationsEnded,
+        effective: datetime,
+    ) -> None:
+        found = self._admitted(data.customer)
+        theirs = collaborating.after(found.collaborations, data, effective, cause.recorded)
+        self.customers[data.customer] = replace(found, collaborations=theirs, effective=effective)
 
     def _note(self, customer: str, cause: Event, effective: datetime) -> None:
         data = cause.data

@@ -22,7 +22,8 @@ from projections.base import Change, Table
 from projections.batches import write
 from projections.facts import Facts
 
-# ``state`` is what the decider counts from. A row without ``due`` waits for something else.
+# ``state`` is what the decider counts from: all that awaits approval at the customer. A row without
+# ``due`` waits for something else.
 _TABLE = Table(
     "deadlines",
     """
@@ -50,7 +51,8 @@ ON CONFLICT (customer) DO UPDATE SET kind = excluded.kind, subject = excluded.su
     state = excluded.state
 """
 _DROP = "DELETE FROM deadlines WHERE customer = ANY(%b)"
-_APPROVAL: TypeAdapter[Approval] = TypeAdapter(Approval)
+_Approvals = dict[str, Approval]
+_APPROVALS: TypeAdapter[_Approvals] = TypeAdapter(_Approvals)
 _FACTS = frozenset(f"{each.__name__}.v1" for each in (facts.ImportClosed,))
 
 
@@ -80,19 +82,18 @@ class Deadlines:
         states = _load(connection, changes)
         for event, _ in changes:
             if event.name not in _FACTS:
-                states[event.data.customer] = _after(states.get(event.data.customer), event)
+                customer = event.data.customer
+                states[customer] = _after(states.get(customer, {}), event)
         rows = [
-            _row(customer, approval, organisation)
-            for customer, approval in states.items()
-            if approval is not None
+            _row(key, approvals, organisation) for key, approvals in states.items() if approvals
         ]
-        gone = [customer for customer, approval in states.items() if approval is None]
+        gone = [customer for customer, approvals in states.items() if not approvals]
         write(connection, _PUT, rows)
         if gone:
             connection.execute(_DROP, (text_array(gone),), binary=True)
 
 
-def _load(connection: Connection[Any], changes: Iterable[Change]) -> dict[str, Approval | None]:
+def _load(connection: Connection[Any], changes: Iterable[Change]) -> dict[str, _Approvals]:
     """Load what a batch touches: by its decisions, or by the imports that it closes."""
     named: set[str] = set()
     closed: set[str] = set()
@@ -106,31 +107,36 @@ def _load(connection: Connection[Any], changes: Iterable[Change]) -> dict[str, A
         rows += connection.execute(_LOAD, (text_array(sorted(named)),), binary=True).fetchall()
     for import_id in sorted(closed):
         rows += connection.execute(_OF_IMPORT, (import_id,), binary=True).fetchall()
-    return {customer: _APPROVAL.validate_python(state) for customer, state in rows}
+    return {customer: _APPROVALS.validate_python(state) for customer, state in rows}
 
 
-def _after(before: Approval | None, event: Event) -> Approval | None:
+def _after(before: _Approvals, event: Event) -> _Approvals:
+    name = event.data.approval
     if isinstance(event.data, decisions.ApprovalClosed):
-        return None
-    return after(
-        before,
+        return {key: each for key, each in before.items() if key != name}
+    approval = after(
+        before.get(name),
         event.data,
         event.effective,
         policy=event.envelope["policy"],
         import_id=event.import_id,
     )
+    return {**before, name: approval}
 
 
-def _row(customer: str, approval: Approval, organisation: OrganisationAt) -> dict[str, Any]:
-    found = deadlines.of_approval(approval, organisation)
+def _row(customer: str, approvals: _Approvals, organisation: OrganisationAt) -> dict[str, Any]:
+    found = deadlines.next_of(approvals.values(), organisation)
+    imports = (organisation.import_(each.import_id or "") for each in approvals.values())
+    # While one that was opened by an import waits for its closing.
+    waits_for = min((each.import_id for each in imports if each and not each.closed), default=None)
     return {
         "customer": customer,
         "kind": found and found.kind,
         "subject": found and found.subject,
         "due": found and found.due,
-        "owner": approval.owner,
-        "import_id": approval.import_id,
-        "state": orjson.loads(orjson.dumps(approval)),
+        "owner": next(iter(approvals.values())).owner,
+        "import_id": waits_for,
+        "state": orjson.loads(orjson.dumps(approvals)),
     }
 
 

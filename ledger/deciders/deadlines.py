@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ledger import approving, deadlines, reasons
 from ledger.approving import Approval
-from ledger.customer import Admitted
+from ledger.customer import Admitted, open_approval
 from ledger.deadlines import Deadline
 from ledger.deciders.situations import Situation
 from ledger.events import decisions, requests
@@ -21,7 +21,7 @@ def decide_deadline(situation: Situation, request: requests.DeadlineReached) -> 
     raises what no longer holds: that is noted, and nothing else.
     """
     customer = situation.customer
-    approval = customer.approval if isinstance(customer, Admitted) else None
+    approval = open_approval(customer, request.subject) if isinstance(customer, Admitted) else None
     asked = Deadline(request.kind, request.subject, request.due)
     if approval is None or asked != deadlines.of_approval(approval, situation.organisation):
         return (decisions.Noted(situation.customer_id, reasons.DEADLINE_MOVED),)

@@ -1,4 +1,4 @@
-"""Transfers, and releases that need approval: opened, answered, closed. Part of version 1.
+"""Transfers, and what else needs approval: opened, answered, closed. Part of version 1.
 
 An approval keeps the steps with which it was opened. Its last answer brings what it was for, or,
 where that is no longer possible, closes it as void.
@@ -6,10 +6,13 @@ where that is no longer possible, closes it as void.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ledger import approving, reasons
 from ledger.approval_steps import Cause, releasing_territory, steps_of
 from ledger.approving import Answer, Approval
-from ledger.customer import Admitted, Held
+from ledger.customer import Admitted, Held, open_approval
+from ledger.deciders import collaborating
 from ledger.deciders.situations import (
     Obstacle,
     Situation,
@@ -112,7 +115,8 @@ def _transfer(
         receiver.territory,
         request.value,
     )
-    return _approval(situation, cause, request.transfer, request.reason_code)
+    approval = _approval(situation, cause, request.transfer, request.reason_code)
+    return replace(approval, collaborators=request.collaborators)
 
 
 def _approval(situation: Situation, cause: Cause, approval: str, reason_code: str) -> Approval:
@@ -147,6 +151,7 @@ def _opened(
         approval.receiver,
         tuple(each.step for each in approval.steps),
         asked,
+        approval.collaborators,
     )
     return (opened, *(_completed(situation, customer, approval, guards) if is_done else ()))
 
@@ -225,8 +230,7 @@ def decide_withdrawal(situation: Situation, request: requests.TransferWithdrawn)
 
 def _open_approval(situation: Situation, approval_id: str) -> Approval | None:
     customer = situation.customer
-    found = customer.approval if isinstance(customer, Admitted) else None
-    return found if found is not None and found.approval == approval_id else None
+    return open_approval(customer, approval_id) if isinstance(customer, Admitted) else None
 
 
 def _not_counted(situation: Situation, approval_id: str, reason: str) -> Decisions:
@@ -240,6 +244,8 @@ def _not_counted(situation: Situation, approval_id: str, reason: str) -> Decisio
 def _completed(
     situation: Situation, customer: Admitted, approval: Approval, guards: dict[str, int]
 ) -> Decisions:
+    if approval.purpose == approving.COLLABORATION:
+        return collaborating.completed(situation, customer, approval)
     territory = territory_of(situation, customer)
     if approval.receiver is None:
         done: decisions.Decision = decisions.OwnershipReleased(

@@ -7,10 +7,12 @@ situation (settled state, request, facts) and returns what follows: one decision
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from ledger import reasons
+from ledger.collaborating import collaborates
 from ledger.customer import Admitted, Held, Refused
-from ledger.deciders import deadlines, transferring
+from ledger.deciders import collaborating, deadlines, transferring
 from ledger.deciders.drafts import Draft
 from ledger.deciders.situations import (
     Obstacle,
@@ -46,6 +48,7 @@ def decide(settled: Settled, request: Event, organisation: OrganisationAt) -> Dr
     guards: dict[str, int] = {"ownership": settled.version(situation.customer_id)}
     found = _switch(situation, guards)
     found += transferring.overtaken(situation, found)
+    found += collaborating.left_behind(situation, found)
     return Draft(found[0], situation.effective, organisation.policy.number, guards, more=found[1:])
 
 
@@ -64,6 +67,10 @@ def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Dec
             return transferring.decide_withdrawal(situation, data)
         case requests.DeadlineReached():
             return deadlines.decide_deadline(situation, data)
+        case requests.CollaborationRequested():
+            return collaborating.decide_collaboration(situation, data)
+        case requests.CollaborationEndRequested():
+            return collaborating.decide_end(situation, data)
         case _:
             return (_switch_single(situation, guards),)
 
@@ -353,6 +360,8 @@ def decide_follow_up(situation: Situation, request: requests.FollowUpLogged) -> 
     """Note a follow-up, whether it was the owner's, and whether its contact is the customer's."""
     customer = situation.customer
     noted = _note(situation, request.person, reasons.FOLLOW_UP_BY_NON_OWNER, owner_then(situation))
+    if noted.remark == reasons.FOLLOW_UP_BY_NON_OWNER and _collaborated(situation, request):
+        noted = replace(noted, remark=None)
     if noted.remark is None and request.contact is not None and isinstance(customer, Admitted):
         known = request.contact in customer.contacts
         return noted if known else replace(noted, remark=reasons.CONTACT_UNKNOWN)
@@ -384,21 +393,36 @@ def owner_now(situation: Situation) -> str | None:
 def owner_then(situation: Situation) -> str | None:
     """Return whose the customer was when a follow-up happened, where it may be entered so late.
 
-    Else, and where nobody knows whose it was then, the present owner is what counts. Imported rows
-    take effect when they happened, and never need this.
+    Else, and where nobody knows whose it was then, the present owner is what counts.
     """
-    customer, request = situation.customer, situation.request
-    happened, recorded = request.occurred, request.recorded
-    if (
-        not isinstance(customer, Admitted)
-        or situation.opened_import is not None
-        or happened >= recorded
-    ):
+    customer, happened = situation.customer, late_moment(situation)
+    if not isinstance(customer, Admitted) or happened is None or not customer.remembers(happened):
         return owner_now(situation)
+    return customer.owner_at(happened)
+
+
+def late_moment(situation: Situation) -> datetime | None:
+    """Return the moment by which a late follow-up is judged; None where this one counts.
+
+    Imported rows take effect when they happened, and never need it.
+    """
+    happened, recorded = situation.request.occurred, situation.request.recorded
+    if situation.opened_import is not None or happened >= recorded:
+        return None
     days = situation.policy.late_follow_up_days
-    if situation.organisation.days_after(happened, days) < recorded:
-        return customer.owner
-    return customer.owner_at(happened) if customer.remembers(happened) else customer.owner
+    in_time = situation.organisation.days_after(happened, days) >= recorded
+    return happened if in_time else None
+
+
+def _collaborated(situation: Situation, request: requests.FollowUpLogged) -> bool:
+    """Say whether it was a follow-up by somebody who collaborated when it happened."""
+    customer = situation.customer
+    return isinstance(customer, Admitted) and collaborates(
+        customer.collaborations,
+        request.person,
+        late_moment(situation) or situation.effective,
+        request.site,
+    )
 
 
 def decide_correction(

@@ -7,6 +7,7 @@ envelope (see ledger/envelope.py). Reason codes are listed in ledger/reasons.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from ledger.events.values import ApprovalStep, Identifier, Instant
@@ -151,10 +152,12 @@ class TransferRefused:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalOpened:
-    """A transfer or release (``purpose``) awaits approval by these steps, in their order.
+    """A transfer, release or collaboration (``purpose``) awaits approval by these steps, in order.
 
     ``asked`` may answer the first step, as the organisation stands at this moment. ``approval`` is
-    the transfer's id; that of a release is made of its request's position.
+    the id of the transfer or collaboration; that of a release is made of its request's position.
+    ``receiver`` would own the customer, or collaborate. ``collaborators`` is what a transfer's
+    request says becomes of them.
     """
 
     customer: str
@@ -166,6 +169,7 @@ class ApprovalOpened:
     receiver: str | None = None
     steps: tuple[ApprovalStep, ...] = ()
     asked: tuple[str, ...] = ()
+    collaborators: Literal["keep", "end"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,44 @@ class ApprovalClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class CollaboratorAdded:
+    """``person`` collaborates in ``[since, until)``, with ``site`` at that place only.
+
+    ``share`` is the percentage of the credit that was agreed on.
+    """
+
+    customer: str
+    collaboration: str
+    person: str
+    role: str
+    since: Instant
+    until: Instant | None = None
+    share: Decimal | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollaborationRefused:
+    """A collaboration does not begin, or does not end, for one reason."""
+
+    customer: str
+    collaboration: str
+    reason: str
+    person: str | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollaborationsEnded:
+    """These collaborations end; ``people`` are whose they were, in the same order."""
+
+    customer: str
+    collaborations: tuple[str, ...]
+    people: tuple[str, ...]
+    reason_code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """The request stands as a fact and nothing else follows.
 
@@ -299,6 +341,9 @@ Decision = (
     | StepOpened
     | OwnershipTransferred
     | ApprovalClosed
+    | CollaboratorAdded
+    | CollaborationRefused
+    | CollaborationsEnded
     | Noted
     | CorrectionRefused
     | StepReminded

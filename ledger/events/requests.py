@@ -7,6 +7,8 @@ envelope (see ledger/envelope.py); here is what was asked.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
 
 from ledger.events.values import (
     Attribute,
@@ -99,6 +101,7 @@ class TransferRequested:
     """Somebody asks that ``receiver`` becomes the owner (转移).
 
     ``value`` is that of the deal at stake, where there is one: rules may ask for it.
+    ``collaborators`` says what becomes of those who collaborate; they stay where nothing is said.
     """
 
     customer: str
@@ -107,6 +110,7 @@ class TransferRequested:
     reason_code: str
     reason: Sealed | None = None
     value: Money | None = None
+    collaborators: Literal["keep", "end"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,37 @@ class ApprovalDenied:
     approval: str
     reason_code: str
     comment: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollaborationRequested:
+    """Somebody asks that ``person`` works on the customer beside its owner (协作).
+
+    It holds from ``from_day`` until the day before ``until_day``, where these are given, and with
+    ``site`` for that place of the customer only. ``share`` is the percentage of the credit that was
+    agreed on. What the owner or a head asks for is settled at once; others await their answer.
+    """
+
+    customer: str
+    collaboration: str
+    person: str
+    role: str
+    reason_code: str
+    reason: Sealed | None = None
+    share: Decimal | None = None
+    from_day: Day | None = None
+    until_day: Day | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollaborationEndRequested:
+    """The owner, a head, or whoever collaborates asks that a collaboration ends."""
+
+    customer: str
+    collaboration: str
+    reason_code: str
+    reason: Sealed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +289,8 @@ Request = (
     | TransferWithdrawn
     | ApprovalGiven
     | ApprovalDenied
+    | CollaborationRequested
+    | CollaborationEndRequested
     | FollowUpLogged
     | DealRecorded
     | FollowUpCorrected

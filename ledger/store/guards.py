@@ -11,12 +11,14 @@ from psycopg import Connection
 from pydantic import TypeAdapter
 
 from ledger.approving import Approval
+from ledger.collaborating import Collaboration
 from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
 from ledger.settled import Act, Holdings, Key, Settled
 from ledger.store.arrays import bytea_array, int4_array, text_array
 
 _SEPARATOR = "\x1f"
 _APPROVAL = TypeAdapter(Approval)
+_COLLABORATIONS = TypeAdapter(tuple[Collaboration, ...])
 
 _READ = "SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)"
 # The keys come sorted, and each statement takes its rows in that order: no two transactions can
@@ -174,7 +176,7 @@ def _customer_json(customer: Customer) -> dict[str, Any]:
                 "held": held or None,
                 "former": [[each.person, each.began, each.ended] for each in customer.former],
                 "won_deals": customer.won_deals,
-                **_approvals_json(customer),
+                **_rare_json(customer),
                 "contacts": sorted(customer.contacts),
             }
 
@@ -205,16 +207,24 @@ def _customer(state: dict[str, Any] | None) -> Customer:
         frozenset(state["contacts"]),
         _APPROVAL.validate_python(state["approval"]) if "approval" in state else None,
         tuple(state.get("turned_down", ())),
+        frozenset(state.get("sites", ())),
+        _COLLABORATIONS.validate_python(state.get("collaborations", ())),
     )
 
 
-def _approvals_json(customer: Admitted) -> dict[str, Any]:
+def _rare_json(customer: Admitted) -> dict[str, Any]:
     """Return what most customers have none of, so that it takes no room in their rows."""
     found: dict[str, Any] = {}
     if customer.approval is not None:
         found["approval"] = customer.approval
     if customer.turned_down:
         found["turned_down"] = customer.turned_down
+    if customer.sites:
+        found["sites"] = sorted(customer.sites)
+    if customer.collaborations:
+        found["collaborations"] = _COLLABORATIONS.dump_python(
+            customer.collaborations, mode="json", exclude_defaults=True
+        )
     return found
 
 

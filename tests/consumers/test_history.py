@@ -56,6 +56,7 @@ class People(RuleBasedStateMachine):
         self.ledger.found(PEOPLE, Policy(holding_limit=3, daily_claim_limit=4))
         self.customers: list[str] = []
         self.acts: list[tuple[str, str]] = []
+        self.waiting: list[tuple[str, str]] = []
         self.left: set[str] = set()
 
     @initialize(people=st.lists(st.none() | people, min_size=2, max_size=4))
@@ -181,6 +182,57 @@ class People(RuleBasedStateMachine):
             if won is not None:
                 fields["outcome"] = "won" if won else "lost"
         self.ask(commands.parse(kind, fields), actor)
+
+    @precondition(lambda self: self.customers)
+    @rule(
+        which=st.integers(0, 99),
+        person=people,
+        share=st.none() | st.sampled_from(["20", "60"]),
+        until=st.none() | st.integers(0, 9),
+        actor=actors,
+    )
+    def collaborate(
+        self, which: int, person: str, share: str | None, until: int | None, actor: str
+    ) -> None:
+        fields: dict[str, object] = {
+            "customer": any_of(which, self.customers),
+            "person": person,
+            "share": share,
+            "until_day": until and datetime.now(UTC).date() + timedelta(days=until),
+        }
+        command = commands.parse(commands.RequestCollaboration, fields)
+        recorded = self.ledger.ask(command, actor)
+        self.waiting.append((recorded.customer, recorded.made or ""))
+
+    @precondition(lambda self: self.customers)
+    @rule(
+        which=st.integers(0, 99),
+        receiver=people,
+        collaborators=st.none() | st.sampled_from(["keep", "end"]),
+        actor=actors,
+    )
+    def transfer(self, which: int, receiver: str, collaborators: str | None, actor: str) -> None:
+        fields: dict[str, object] = {
+            "customer": any_of(which, self.customers),
+            "receiver": receiver,
+            "collaborators": collaborators,
+        }
+        recorded = self.ledger.ask(commands.parse(commands.RequestTransfer, fields), actor)
+        self.waiting.append((recorded.customer, recorded.made or ""))
+
+    @precondition(lambda self: self.waiting)
+    @rule(which=st.integers(0, 99), how=st.integers(0, 3), actor=actors)
+    def answer(self, which: int, how: int, actor: str) -> None:
+        customer, name = self.waiting[which % len(self.waiting)]
+        command: CustomerCommand
+        match how:
+            case 0:
+                command = commands.Refuse(customer=customer, approval=name)
+            case 1:
+                command = commands.EndCollaboration(customer=customer, collaboration=name)
+            case _:
+                command = commands.Approve(customer=customer, approval=name)
+        self.ask(command, actor)
 
     # --- the organisation ----------------------------------------------------------------------
 

@@ -211,8 +211,11 @@ def test_the_defaults() -> None:
             approval_rule("transfer", "any", ["common_head"], KEY),
             approval_rule("transfer", "any", ["receiver"]),
             approval_rule("release", "any", ["head"], KEY),
+            approval_rule("collaboration", "any", ["head"]),
         ],
         "approval_deadlines": {"remind_days": 2, "pass_on_days": 4, "expire_days": 14},
+        "collaborator_share_max": "50",
+        "collaborators_max": 20,
     }
 
 

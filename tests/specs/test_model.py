@@ -506,7 +506,8 @@ class LedgerMachine(RuleBasedStateMachine):
             organisation = self.story.organisation.at(request.position)
             draft = decider(1)(again, request, organisation)
             assert (draft.data, draft.effective) == (line.data, line.effective)
-            again.apply(request, draft.data, draft.effective, organisation)
+            for decision in draft.all:
+                again.apply(request, decision, draft.effective, organisation)
         assert again == self.settled
 
 
