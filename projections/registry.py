@@ -5,6 +5,7 @@ from __future__ import annotations
 from projections.approvals import Approvals
 from projections.base import Projection, Unsealer
 from projections.claims import Claims
+from projections.collaborators import Collaborators
 from projections.customers import Customers
 from projections.deadlines import Deadlines
 from projections.deals import Deals
@@ -29,6 +30,7 @@ def all_projections(unsealer: Unsealer) -> tuple[Projection, ...]:
         Deadlines(),
         Customers(unsealer),
         Timeline(unsealer),
+        Collaborators(),
         Ownership(),
         Intervals(),
         Claims(),

@@ -186,6 +186,30 @@ def _transfer_refused(data: decisions.TransferRefused) -> _Said:
     return _Said(data.receiver, data.reason, details=details)
 
 
+def _collaboration(data: requests.CollaborationRequested) -> _Said:
+    details = _known(
+        collaboration=data.collaboration,
+        role=data.role,
+        share=None if data.share is None else f"{data.share:f}",
+        from_day=data.from_day,
+        until_day=data.until_day,
+        site=data.site,
+    )
+    return _Said(data.person, data.reason_code, details=details, words=("reason",))
+
+
+def _collaborator(data: decisions.CollaboratorAdded) -> _Said:
+    details = _known(
+        collaboration=data.collaboration,
+        role=data.role,
+        share=None if data.share is None else f"{data.share:f}",
+        since=data.since,
+        until=data.until,
+        site=data.site,
+    )
+    return _Said(data.person, details=details)
+
+
 def _claim_refused(data: decisions.ClaimRefused) -> _Said:
     details = _known(owner=data.owner, retry_at=data.retry_at)
     return _Said(data.claimant, data.reason, details=details)
@@ -210,6 +234,10 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "ApprovalGiven.v1": lambda data: _Said(details={"approval": data.approval}, words=("comment",)),
     "ApprovalDenied.v1": lambda data: _Said(
         code=data.reason_code, details={"approval": data.approval}, words=("comment",)
+    ),
+    "CollaborationRequested.v1": _collaboration,
+    "CollaborationEndRequested.v1": lambda data: _Said(
+        code=data.reason_code, details={"collaboration": data.collaboration}, words=("reason",)
     ),
     "FollowUpLogged.v1": _follow_up,
     "DealRecorded.v1": _deal,
@@ -269,6 +297,16 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "OwnershipTransferred.v1": _transferred,
     "ApprovalClosed.v1": lambda data: _Said(
         code=data.reason, details={"approval": data.approval, "outcome": data.outcome}
+    ),
+    "CollaboratorAdded.v1": _collaborator,
+    "CollaborationRefused.v1": lambda data: _Said(
+        data.person,
+        data.reason,
+        details=_known(collaboration=data.collaboration, owner=data.owner),
+    ),
+    "CollaborationsEnded.v1": lambda data: _Said(
+        code=data.reason_code,
+        details=_known(collaborations=data.collaborations, people=data.people),
     ),
     "Noted.v1": lambda data: _Said(data.owner, data.remark),
     "CorrectionRefused.v1": lambda data: _Said(code=data.reason, details={"act": data.act}),
@@ -422,7 +460,8 @@ def ids_named(entries: Sequence[TimelineEntry]) -> set[str]:
     named = {each.actor for each in entries}
     for each in entries:
         named.update(filter(None, [each.person, *(each.details.get(key) for key in _NAMED)]))
-        named.update(each.details.get("asked", ()))
+        for several in ("asked", "people"):
+            named.update(each.details.get(several, ()))
     return named
 
 
@@ -591,6 +630,38 @@ def _say_closed(entry: TimelineEntry, names: _Names) -> str:
     return f"What awaited approval is {entry.details.get('outcome')}{why}"
 
 
+def _say_collaboration(entry: TimelineEntry, names: _Names) -> str:
+    same = entry.person == entry.actor
+    who = "" if same else f" that {_name(names, entry.person)} may"
+    days = "".join(
+        f" {word} {entry.details[key]}"
+        for word, key in (("from", "from_day"), ("until", "until_day"))
+        if key in entry.details
+    )
+    asked = f"{_name(names, entry.actor)} asked{who or ' to'} collaborate"
+    return f"{asked}{_terms(entry)}{days}{_plainly(entry.code)}."
+
+
+def _terms(entry: TimelineEntry) -> str:
+    details = entry.details
+    share = f" for {details['share']} % of the credit" if "share" in details else ""
+    site = f" at the site {details['site']}" if "site" in details else ""
+    return f" as {details.get('role', 'collaborator')}{site}{share}"
+
+
+def _say_collaborator(entry: TimelineEntry, names: _Names) -> str:
+    until = entry.details.get("until")
+    ends = f" until {until}" if until else ""
+    since = f" from {entry.details.get('since')}{ends}"
+    return f"{_name(names, entry.person)} collaborates{_terms(entry)}{since}."
+
+
+def _say_collaborations_ended(entry: TimelineEntry, names: _Names) -> str:
+    people = [_name(names, each) for each in entry.details.get("people", ())]
+    verb = "collaborates" if len(people) == 1 else "collaborate"
+    return f"{' and '.join(people)} no longer {verb}{_plainly(entry.code)}."
+
+
 def _say_grant(entry: TimelineEntry, names: _Names) -> str:
     waived = entry.details.get("limits_waived")
     but = f" Today's limits would have refused it: {', '.join(waived)}." if waived else ""
@@ -613,6 +684,10 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
     ),
     "ApprovalGiven": lambda e, n: f"{_name(n, e.actor)} approved.",
     "ApprovalDenied": lambda e, n: f"{_name(n, e.actor)} did not approve{_plainly(e.code)}.",
+    "CollaborationRequested": _say_collaboration,
+    "CollaborationEndRequested": lambda e, n: (
+        f"{_name(n, e.actor)} asked to end a collaboration{_plainly(e.code)}."
+    ),
     "FollowUpLogged": _say_follow_up,
     "DealRecorded": _say_deal,
     "FollowUpCorrected": _say_follow_up_correction,
@@ -668,6 +743,11 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
         f" {_name(n, e.details.get('former_owner'))}'s."
     ),
     "ApprovalClosed": _say_closed,
+    "CollaboratorAdded": _say_collaborator,
+    "CollaborationRefused": lambda e, n: (
+        f"What was asked about a collaboration was refused: {_because(e.code)}"
+    ),
+    "CollaborationsEnded": _say_collaborations_ended,
     "Noted": _say_noted,
     "CorrectionRefused": lambda e, n: f"The correction was refused: {_because(e.code)}",
     "RequestParked": lambda e, n: (
