@@ -37,6 +37,9 @@ def transfer(
         str | None, typer.Option(help="Of the deal at stake, such as '88000 CNY'.")
     ] = None,
     checking: Check = False,
+    collaborators: Annotated[
+        str | None, typer.Option(help="What becomes of them: keep (as without it) or end.")
+    ] = None,
     request_id: RequestId = None,
     json: Json = False,
 ) -> None:
@@ -51,6 +54,7 @@ def transfer(
             "reason_code": reason_code,
             "reason": reason,
             "value": money(value) if value else None,
+            "collaborators": collaborators,
         }
         if checking:
             check(ledger, *_parsed(ledger, commands.RequestTransfer, fields, as_), json=json)
@@ -125,11 +129,16 @@ def _named(ledger: Ledger, text: str) -> dict[str, str]:
         found = approval_of(connection, text)
         if found is None:
             customer = resolve.customer(ledger, text)
-            waiting = list_approvals(connection, customer=customer, is_open=True, limit=1)
+            waiting = list_approvals(connection, customer=customer, is_open=True)
             if not waiting:
                 raise resolve.NotFoundError(
                     f"Nothing at {text} awaits approval.",
                     way_out="guishu transfers lists what does.",
+                )
+            if len(waiting) > 1:
+                several = ", ".join(f"{each.approval} ({each.purpose})" for each in waiting)
+                raise resolve.NotFoundError(
+                    f"Several things at {text} await approval.", way_out=f"Name one of: {several}"
                 )
             (found,) = waiting
     return {"customer": found.customer, "approval": found.approval}
@@ -222,6 +231,8 @@ def _what(row: ApprovalRow, names: resolve.Names) -> str:
     owner = names.person(row.owner)
     if row.receiver is None:
         return f"{row.purpose} by {owner}"
+    if row.purpose == approving.COLLABORATION:
+        return f"{names.person(row.receiver)} beside {owner}"
     value = f", {row.value.amount:f} {row.value.currency}" if row.value else ""
     return f"{owner} → {names.person(row.receiver)}{value}"
 
@@ -236,7 +247,7 @@ def transfers(
     ids: Ids = False,
     json: Json = False,
 ) -> None:
-    """List transfers, and releases that need approval: what awaits whom, and how others ended."""
+    """List transfers, and what else needs approval: what awaits whom, and how others ended."""
     with opened() as ledger:
         names = resolve.Names(ledger)
         customer_id = resolve.customer(ledger, customer) if customer else None

@@ -311,7 +311,7 @@ def _local(entry: timeline.TimelineEntry, names: resolve.Names) -> timeline.Time
     """Return the entry with the moments of its sentence in the organisation's time zone."""
     moments = {
         key: names.moment(datetime.fromisoformat(entry.details[key]))
-        for key in ("retry_at", "at")
+        for key in ("retry_at", "at", "since", "until")
         if entry.details.get(key)
     }
     return replace(entry, details={**entry.details, **moments}) if moments else entry

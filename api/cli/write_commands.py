@@ -10,6 +10,7 @@ import typer
 from api.bootstrap import Ledger
 from api.cli import resolve
 from api.cli.approval_words import approval_words
+from api.cli.collaboration_words import collaboration_words
 from api.cli.context import (
     As,
     Json,
@@ -143,7 +144,8 @@ def is_refusal(data: decisions.Decision) -> bool:
         | decisions.ChangeRefused
         | decisions.CorrectionRefused
         | decisions.TransferRefused
-        | decisions.AnswerNotCounted,
+        | decisions.AnswerNotCounted
+        | decisions.CollaborationRefused,
     )
 
 
@@ -168,7 +170,8 @@ def words(data: decisions.Decision, names: resolve.Names) -> str:
             remark = f" ({reasons.SENTENCES[data.remark]})" if data.remark else ""
             return f"noted at {customer}{remark}"
         case _:
-            return approval_words(data, names) or _refusal(data, customer, names)
+            told = approval_words(data, names) or collaboration_words(data, names)
+            return told or _refusal(data, customer, names)
 
 
 def _refusal(data: Any, customer: str, names: resolve.Names) -> str:

@@ -12,6 +12,7 @@ from ledger import reasons
 from ledger.events import requests
 from ledger.events.values import Site
 from projections.collaborators import collaboration_of, list_collaborations
+from projections.deadlines import due
 from projections.timeline import history as timeline
 from projections.timeline import ids_named, sentence
 from tests.projections.history import History
@@ -121,6 +122,24 @@ def test_how_else_it_may_end(models: Models, batch: int) -> None:
         models.connection, person="per_b", before=newest.opened_position, status="withdrawn"
     )
     assert [row.collaboration for row in older] == ["col_2"]
+
+
+@BATCHES
+def test_of_several_things_that_await_an_answer_the_next_one_falls_due(
+    models: Models, batch: int
+) -> None:
+    history = _history()
+    _collaborate(history, "col_1", "per_b", "per_b")
+    asked = requests.TransferRequested("cus_1", "trf_1", "per_c", "better_placed")
+    history.later(hours=1).ask(asked, actor="per_a")
+    for name in ("col_1", "trf_1"):
+        models.project(history, batch=batch)
+        (row,) = due(models.connection, history.now + timedelta(days=99))
+        assert (row.customer, row.subject) == ("cus_1", name)
+        history.ask(requests.ApprovalGiven("cus_1", name), actor="per_head")
+    history.ask(requests.ApprovalGiven("cus_1", "trf_1"), actor="per_c")
+    models.project(history, batch=batch)
+    assert due(models.connection, history.now + timedelta(days=99)) == []
 
 
 def test_answers_to_other_things_are_none_of_its_business(models: Models) -> None:
