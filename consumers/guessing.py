@@ -28,6 +28,9 @@ def keys_named(request: Event, organisation: OrganisationAt) -> Iterator[Key]:
             yield ("holdings", data.assignee)
         case requests.TransferRequested():
             yield ("holdings", data.receiver)
+        case requests.RulingGiven():
+            if data.receiver is not None:
+                yield ("holdings", data.receiver)
         case requests.RegistrationRequested() | requests.CustomerChangeRequested():
             for identifier in data.identifiers:
                 yield ("identifier", identifier.system, identifier.key)

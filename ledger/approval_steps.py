@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from ledger.approval_rules import ApprovalRule, ApproverRule, Purpose, StepRule
+from ledger.approving import entitled, excluded
 from ledger.events.values import ApprovalStep, Approver, Attribute, Money
 from ledger.organisation import OrganisationAt, Person
 
@@ -93,3 +95,31 @@ def _territory(rule: ApproverRule, cause: Cause) -> str | None:
 def releasing_territory(owner: Person | None, customer_territory: str | None) -> str | None:
     """Return the territory that gives a customer up: the owner's, else the customer's."""
     return owner.territory if owner and owner.territory else customer_territory
+
+
+def left_by(
+    steps: Sequence[ApprovalStep],
+    ruler: str,
+    parties: Sequence[str],
+    organisation: OrganisationAt,
+    day: date,
+) -> tuple[ApprovalStep, ...]:
+    """Return the steps that a ruling leaves open: it counts for those that are the ruler's own.
+
+    The owner is a party of what was ruled on, and is not asked.
+    """
+    barred = excluded(parties, frozenset(), organisation, day)
+    left: list[ApprovalStep] = []
+    for step in steps:
+        others = tuple(
+            each
+            for each in step.approvers
+            if each.kind != "owner"
+            and (
+                each.kind == "receiver" or ruler not in entitled(each, 0, barred, organisation, day)
+            )
+        )
+        needed = step.needed - (len(step.approvers) - len(others))
+        if needed > 0:
+            left.append(ApprovalStep(others, needed))
+    return tuple(left)

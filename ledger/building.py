@@ -19,6 +19,7 @@ from ledger.events.values import (
     ForeignId,
     Identifier,
     Money,
+    Part,
     Sealed,
     Site,
     Text,
@@ -126,6 +127,16 @@ def _simple(command: commands.CustomerCommand, seal: Seal) -> requests.Request:
             return requests.CollaborationEndRequested(
                 customer, command.collaboration, command.reason_code, words("reason")
             )
+        case commands.Rule():
+            return requests.RulingGiven(
+                customer,
+                command.conflict,
+                command.ruling,
+                command.reason_code,
+                words("reason"),
+                command.receiver,
+                tuple(Part(each.person, _percent(each.share)) for each in command.parts),
+            )
         case commands.CorrectFollowUp():
             return requests.FollowUpCorrected(
                 customer,
@@ -171,12 +182,16 @@ def _collaboration(command: commands.RequestCollaboration, made: Ids, seal: Seal
         command.role,
         command.reason_code,
         _sealed(seal, command.customer, "reason", command.reason),
-        None if command.share is None else Decimal(f"{command.share:f}"),
+        _percent(command.share),
         command.from_day,
         command.until_day,
         command.site,
     )
     return Built((asked,), command.customer, collaboration)
+
+
+def _percent(share: Decimal | None) -> Decimal | None:
+    return None if share is None else Decimal(f"{share:f}")
 
 
 def _money(value: commands.MoneyIn | None) -> Money | None:

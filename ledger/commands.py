@@ -366,6 +366,35 @@ class EndCollaboration(Command):
     reason: Note | None = None
 
 
+class PartIn(Command):
+    """What a ruling gives one party: a percentage of the credit, if any."""
+
+    person: Id
+    share: Annotated[Decimal, Field(gt=0, le=100, max_digits=5, decimal_places=2)] | None = None
+
+
+class Rule(Command):
+    """Rule on a conflict: keep the owner, award it to a party, split it, allow it, dismiss it."""
+
+    customer: Id
+    conflict: Id
+    ruling: Literal["keep", "award", "split", "allow", "dismiss"]
+    receiver: Id | None = None
+    parts: Annotated[tuple[PartIn, ...], Field(max_length=20)] = ()
+    reason_code: Code = "ruled"
+    reason: Note | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Rule:
+        if (self.ruling == "award") != (self.receiver is not None):
+            raise ValueError("a receiver is named for the ruling award, and for no other")
+        if (self.ruling == "split") != bool(self.parts):
+            raise ValueError("parts are named for the ruling split, and for no other")
+        if len({each.person for each in self.parts}) != len(self.parts):
+            raise ValueError("a person is named twice")
+        return self
+
+
 class LogFollowUp(Command):
     """Record a follow-up: how, what was agreed, and when next."""
 
@@ -464,6 +493,7 @@ CustomerCommand = (
     | Refuse
     | RequestCollaboration
     | EndCollaboration
+    | Rule
     | LogFollowUp
     | RecordDeal
     | CorrectFollowUp

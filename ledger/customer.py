@@ -12,6 +12,7 @@ from itertools import islice
 
 from ledger.approving import Approval
 from ledger.collaborating import Collaboration
+from ledger.conflicts import Allowed, Conflict
 from ledger.events.decisions import CustomerAdmitted, CustomerChanged
 from ledger.events.requests import CustomerChangeRequested, RegistrationRequested
 from ledger.events.values import Attribute
@@ -91,6 +92,9 @@ class Admitted:
     turned_down: tuple[str, ...] = ()
     sites: frozenset[str] = frozenset()
     collaborations: tuple[Collaboration, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    # What rulings allow while this owner owns the customer.
+    allowed: tuple[Allowed, ...] = ()
 
     @property
     def owner(self) -> str | None:
@@ -191,6 +195,7 @@ def given_up(customer: Admitted, effective: datetime, recorded: datetime) -> Adm
     return replace(
         customer,
         tenure=Free(),
+        allowed=(),
         former=tuple(islice(former, FORMER_OWNERSHIPS_MAX)),
         effective=effective,
     )

@@ -22,6 +22,9 @@ DAYS_MAX = 36_500
 # A quarter: for so long, and no longer, is it remembered whose a customer was at any moment.
 LATE_FOLLOW_UP_DAYS_MAX = 92
 COLLABORATORS_MAX = 50
+CONFLICT_WINDOW_HOURS_MAX = 24 * 366
+
+ConflictKind = Literal["competing_claims", "follow_up", "deal"]
 
 
 class TerritoryRule(BaseModel):
@@ -66,6 +69,13 @@ class Policy(BaseModel):
     )
     # Who collaborates at one customer, or has asked to; all of them stand in its guard.
     collaborators_max: int = Field(default=20, ge=0, le=COLLABORATORS_MAX)
+
+    # What counts as a conflict (撞单). Another claim does within so many hours of the grant: later
+    # ones are no rivals, but late.
+    conflict_kinds: tuple[ConflictKind, ...] = ("competing_claims", "follow_up", "deal")
+    conflict_window_hours: int = Field(default=24, ge=0, le=CONFLICT_WINDOW_HOURS_MAX)
+    # An imported history would open one for each quarrel of the past.
+    conflicts_in_imports: bool = False
 
     @cached_property
     def guarded_attributes(self) -> frozenset[str]:

@@ -49,6 +49,10 @@ SITE_UNKNOWN = "site_unknown"
 PERIOD_OVER = "period_over"
 UNKNOWN_COLLABORATION = "unknown_collaboration"
 COLLABORATION_ENDED = "collaboration_ended"
+CONFLICT_CLOSED = "conflict_closed"
+NOT_A_PARTY = "not_a_party"
+RULED_ON = "ruled_on"
+COLLABORATES = "collaborates"
 
 SENTENCES: dict[str, str] = {
     OWNED_BY_ANOTHER: "The customer belongs to somebody else.",
@@ -80,7 +84,7 @@ SENTENCES: dict[str, str] = {
     PROTECTED: "The owner is protected against transfers that others ask for.",
     NO_APPROVER: "Nobody is entitled to approve it.",
     ALREADY_ANSWERED: "The person has answered before.",
-    OWN_CAUSE: "Nobody approves what they asked for or would receive.",
+    OWN_CAUSE: "Nobody judges a cause of their own.",
     NOT_YOUR_TURN: "The person is asked at a later step.",
     NOT_ASKED: "The person is not asked.",
     APPROVAL_CLOSED: "It no longer awaits approval.",
@@ -98,5 +102,9 @@ SENTENCES: dict[str, str] = {
     PERIOD_OVER: "The period is over before it begins.",
     UNKNOWN_COLLABORATION: "There is no such collaboration at this customer.",
     COLLABORATION_ENDED: "The collaboration has ended before.",
+    CONFLICT_CLOSED: "There is no such conflict at this customer, or it is closed.",
+    NOT_A_PARTY: "The person is no party of the conflict, or is its owner.",
+    RULED_ON: "A conflict at the customer was ruled on meanwhile.",
+    COLLABORATES: "The other parties collaborate by now.",
 }
 """What each code means, as one sentence for people."""

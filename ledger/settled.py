@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from ledger import collaborating
+from ledger import collaborating, conflicts
 from ledger.approving import Step, after
 from ledger.customer import (
     Admitted,
@@ -173,6 +173,12 @@ class Settled:
                 self._approve(cause, data, effective, organisation)
             case decisions.CollaboratorAdded() | decisions.CollaborationsEnded():
                 self._collaborate(cause, data, effective)
+            case (
+                decisions.ConflictOpened()
+                | decisions.ConflictEvidenceAdded()
+                | decisions.ConflictClosed()
+            ):
+                self._dispute(cause, data, effective)
             case _:
                 self._pass(customer, effective)
 
@@ -276,6 +282,23 @@ class Settled:
         theirs = collaborating.after(found.collaborations, data, effective, cause.recorded)
         self.customers[data.customer] = replace(found, collaborations=theirs, effective=effective)
 
+    def _dispute(
+        self,
+        cause: Event,
+        data: decisions.ConflictOpened | decisions.ConflictEvidenceAdded | decisions.ConflictClosed,
+        effective: datetime,
+    ) -> None:
+        found = self._admitted(data.customer)
+        allowed = found.allowed
+        if isinstance(data, decisions.ConflictClosed):
+            allowed = conflicts.allowed_after(allowed, found.conflicts, data)
+        self.customers[data.customer] = replace(
+            found,
+            conflicts=conflicts.after(found.conflicts, data, cause, effective),
+            allowed=allowed,
+            effective=effective,
+        )
+
     def _note(self, customer: str, cause: Event, effective: datetime) -> None:
         data = cause.data
         match data:
@@ -317,7 +340,16 @@ class Settled:
         after = replace(before, at=at or before.at, outcome=outcome or before.outcome)
         after = replace(after, stands=stands)
         self._put(act, after)
+        if not stands:
+            self._prove_less(after, act)
         self._count_won(after.customer, _counts(after) - _counts(before))
+
+    def _prove_less(self, act: Act, name: str) -> None:
+        found = self.customer(act.customer)
+        if isinstance(found, Admitted) and found.conflicts:
+            left = conflicts.without(found.conflicts, name)
+            self.customers[act.customer] = replace(found, conflicts=left)
+            self.touched.add(("customer", act.customer))
 
     def _put(self, act: str, value: Act) -> None:
         self.acts[act] = value

@@ -6,11 +6,12 @@ and a larger share than the policy allows the steps of its rules besides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
 from ledger import approving, reasons
-from ledger.approval_steps import Cause, releasing_territory, steps_of
+from ledger.approval_steps import Cause, left_by, releasing_territory, steps_of
 from ledger.approving import Approval
 from ledger.collaborating import (
     Collaboration,
@@ -29,7 +30,7 @@ from ledger.deciders.situations import (
     territory_of,
 )
 from ledger.events import decisions, requests
-from ledger.events.values import ApprovalStep, Approver
+from ledger.events.values import ApprovalStep, Approver, Part
 from ledger.organisation import Person
 
 Decisions = tuple[decisions.Decision, ...]
@@ -241,6 +242,53 @@ def _closed(
     situation: Situation, collaboration: str, outcome: str, reason: str | None = None
 ) -> decisions.ApprovalClosed:
     return decisions.ApprovalClosed(situation.customer_id, collaboration, outcome, reason)
+
+
+# --- by a ruling -------------------------------------------------------------------------------
+
+
+def by_ruling(situation: Situation, customer: Admitted, parts: Sequence[Part]) -> Decisions | str:
+    """Return what lets parties of a conflict collaborate, or why one of them cannot.
+
+    Whoever did before does so by the ruling's terms from now on. The ruling counts for the ruler's
+    own steps; a share that takes more than these is not had by it.
+    """
+    there = customer
+    brought: list[decisions.Decision] = []
+    for number, part in enumerate(parts):
+        person = situation.organisation.person(part.person)
+        if person is None:
+            raise AssertionError("parties of a conflict are known")
+        over = tuple(
+            each
+            for each in _of(part.person, standing(there.collaborations, situation.effective))
+            if each.site is None
+        )
+        left = tuple(each for each in there.collaborations if each not in over)
+        there = replace(there, collaborations=left)
+        name = f"col_{situation.request.position}_{number}"
+        new = Collaboration(name, part.person, "split", situation.effective, share=part.share)
+        problem = _door_problem(situation, there, person, new)
+        if problem is None and _takes_more(situation, there, person, new):
+            problem = reasons.SHARE_NEEDS_APPROVAL
+        if problem is not None:
+            return problem
+        brought += [_ended(situation, over, reasons.RULED_ON)] if over else []
+        brought.append(_added(situation, new))
+        there = replace(there, collaborations=(*there.collaborations, new))
+    return tuple(brought)
+
+
+def _takes_more(
+    situation: Situation, customer: Admitted, person: Person, new: Collaboration
+) -> bool:
+    """Say whether a share takes steps that are not the ruler's."""
+    if not _needs_approval(situation, customer, new):
+        return False
+    steps = _rule_steps(situation, customer, person)
+    parties = (customer.owner or "", person.person)
+    ruler, organisation = situation.request.actor, situation.organisation
+    return not steps or bool(left_by(steps, ruler, parties, organisation, situation.day))
 
 
 # --- ending ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ledger import approving, reasons
-from ledger.approval_steps import Cause, releasing_territory, steps_of
+from ledger.approval_steps import Cause, left_by, releasing_territory, steps_of
 from ledger.approving import Answer, Approval
 from ledger.customer import Admitted, Held, open_approval
 from ledger.deciders import collaborating
@@ -289,3 +289,55 @@ def overtaken(situation: Situation, found: Decisions) -> Decisions:
     if any(isinstance(each, decisions.ApprovalClosed) for each in found):
         return ()
     return (_closed(situation, approval, "void", reasons.OWNERSHIP_CHANGED),)
+
+
+# --- by a ruling -------------------------------------------------------------------------------
+
+
+def by_ruling(
+    situation: Situation,
+    customer: Admitted,
+    receiver_id: str,
+    reason_code: str,
+    guards: dict[str, int],
+) -> Decisions | str:
+    """Return what gives the customer to a party of a conflict, or why it cannot be.
+
+    The ruling counts for the ruler's own steps; the others still open. What awaited approval
+    before is void.
+    """
+    receiver = situation.organisation.person(receiver_id)
+    owner = customer.owner
+    if receiver is None or owner is None:
+        raise AssertionError("parties of a conflict are known, and one of them is the owner")
+    if customer.closed:
+        return reasons.CUSTOMER_CLOSED
+    obstacle = _receiver_obstacle(situation, receiver, guards)
+    if obstacle is not None:
+        return obstacle.reason
+    territory = territory_of(situation, customer)
+    releasing = releasing_territory(situation.organisation.person(owner), territory)
+    cause = Cause(
+        "transfer",
+        customer.attributes,
+        territory,
+        owner,
+        releasing,
+        receiver.person,
+        receiver.territory,
+    )
+    # A ruling has no id of its own; of one request there is one approval at most.
+    approval = _approval(situation, cause, f"apr_{situation.request.position}", reason_code)
+    steps = left_by(
+        [each.step for each in approval.steps],
+        situation.request.actor,
+        (owner, receiver.person),
+        situation.organisation,
+        situation.day,
+    )
+    approval = replace(approval, steps=approving.begun(steps))
+    if approving.lacks_an_approver(approval, situation.organisation, situation.day):
+        return reasons.NO_APPROVER
+    before = customer.approval
+    void = () if before is None else (_closed(situation, before, "void", reasons.RULED_ON),)
+    return (*void, *_opened(situation, customer, approval, guards))

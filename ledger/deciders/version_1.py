@@ -12,7 +12,7 @@ from datetime import datetime
 from ledger import reasons
 from ledger.collaborating import collaborates
 from ledger.customer import Admitted, Held, Refused
-from ledger.deciders import collaborating, deadlines, transferring
+from ledger.deciders import collaborating, conflicting, deadlines, transferring
 from ledger.deciders.drafts import Draft
 from ledger.deciders.situations import (
     Obstacle,
@@ -49,6 +49,8 @@ def decide(settled: Settled, request: Event, organisation: OrganisationAt) -> Dr
     found = _switch(situation, guards)
     found += transferring.overtaken(situation, found)
     found += collaborating.left_behind(situation, found)
+    found += conflicting.arising(situation, found)
+    found += conflicting.gone(situation, found)
     return Draft(found[0], situation.effective, organisation.policy.number, guards, more=found[1:])
 
 
@@ -71,6 +73,8 @@ def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Dec
             return collaborating.decide_collaboration(situation, data)
         case requests.CollaborationEndRequested():
             return collaborating.decide_end(situation, data)
+        case requests.RulingGiven():
+            return conflicting.decide_ruling(situation, data, guards)
         case _:
             return (_switch_single(situation, guards),)
 

@@ -289,6 +289,59 @@ class CollaborationsEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ConflictOpened:
+    """Two parties meet at the customer (撞单); ``parties`` begin with the owner.
+
+    ``kind`` is ``competing_claims``, ``follow_up`` or ``deal``; ``evidence`` are the positions of
+    the requests that prove it. ``asked`` may rule, as the organisation stands at this moment.
+    """
+
+    customer: str
+    conflict: str
+    kind: str
+    parties: tuple[str, ...]
+    evidence: tuple[int, ...]
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictEvidenceAdded:
+    """One more request proves an open conflict; ``parties`` are those who join it."""
+
+    customer: str
+    conflict: str
+    evidence: tuple[int, ...]
+    parties: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictClosed:
+    """A conflict was ruled on (``outcome`` is the ruling), or its cause is ``gone``.
+
+    ``reason_code`` is that of the ruling, or why the cause is gone. ``receiver`` is to whom the
+    customer was awarded; whether it is theirs, other decisions say.
+    """
+
+    customer: str
+    conflict: str
+    outcome: str
+    reason_code: str
+    ruled_by: str | None = None
+    receiver: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RulingRefused:
+    """A ruling does not hold, for one reason; ``person`` gave it."""
+
+    customer: str
+    conflict: str
+    person: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """The request stands as a fact and nothing else follows.
 
@@ -344,6 +397,10 @@ Decision = (
     | CollaboratorAdded
     | CollaborationRefused
     | CollaborationsEnded
+    | ConflictOpened
+    | ConflictEvidenceAdded
+    | ConflictClosed
+    | RulingRefused
     | Noted
     | CorrectionRefused
     | StepReminded

@@ -18,6 +18,7 @@ from ledger.events.values import (
     Identifier,
     Instant,
     Money,
+    Part,
     Sealed,
     Site,
     Text,
@@ -174,6 +175,23 @@ class CollaborationEndRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RulingGiven:
+    """Somebody rules on a conflict (裁决): ``keep``, ``award``, ``split``, ``allow``, ``dismiss``.
+
+    ``receiver`` is the party to whom the customer is awarded. ``parts`` are those who collaborate
+    with the owner from now on, where it is split.
+    """
+
+    customer: str
+    conflict: str
+    ruling: str
+    reason_code: str
+    reason: Sealed | None = None
+    receiver: str | None = None
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FollowUpLogged:
     """Somebody followed a customer up (跟进): how, what was agreed, and when next.
 
@@ -291,6 +309,7 @@ Request = (
     | ApprovalDenied
     | CollaborationRequested
     | CollaborationEndRequested
+    | RulingGiven
     | FollowUpLogged
     | DealRecorded
     | FollowUpCorrected

@@ -99,6 +99,14 @@ class ApprovalStep:
     needed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a ruling gives one party: to collaborate, with a percentage of the credit if any."""
+
+    person: str
+    share: Decimal | None = None
+
+
 Attribute = str | int | dict[str, str | list[str] | dict[str, str]]
 """A typed attribute of a customer: text as it is, an integer, or an object with one key that names
 the type: ``{"decimal": "1.5"}``, ``{"date": "2026-03-01"}``, ``{"set": ["a", "b"]}`` (sorted),

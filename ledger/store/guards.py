@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from ledger.approving import Approval
 from ledger.collaborating import Collaboration
+from ledger.conflicts import Allowed, Conflict
 from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
 from ledger.settled import Act, Holdings, Key, Settled
 from ledger.store.arrays import bytea_array, int4_array, text_array
@@ -19,6 +20,8 @@ from ledger.store.arrays import bytea_array, int4_array, text_array
 _SEPARATOR = "\x1f"
 _APPROVAL = TypeAdapter(Approval)
 _COLLABORATIONS = TypeAdapter(tuple[Collaboration, ...])
+_CONFLICTS = TypeAdapter(tuple[Conflict, ...])
+_ALLOWED = TypeAdapter(tuple[Allowed, ...])
 
 _READ = "SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)"
 # The keys come sorted, and each statement takes its rows in that order: no two transactions can
@@ -209,6 +212,8 @@ def _customer(state: dict[str, Any] | None) -> Customer:
         tuple(state.get("turned_down", ())),
         frozenset(state.get("sites", ())),
         _COLLABORATIONS.validate_python(state.get("collaborations", ())),
+        _CONFLICTS.validate_python(state.get("conflicts", ())),
+        _ALLOWED.validate_python(state.get("allowed", ())),
     )
 
 
@@ -225,6 +230,10 @@ def _rare_json(customer: Admitted) -> dict[str, Any]:
         found["collaborations"] = _COLLABORATIONS.dump_python(
             customer.collaborations, mode="json", exclude_defaults=True
         )
+    if customer.conflicts:
+        found["conflicts"] = customer.conflicts
+    if customer.allowed:
+        found["allowed"] = customer.allowed
     return found
 
 

@@ -71,6 +71,8 @@ def requests_of_every_kind(ledger: TestLedger) -> None:
     ask(commands.VoidDeal(customer=customer, deal=deal))
     ask(commands.AssignCustomer(customer=customer, assignee="per_5"))
     requests_about_transfers(ledger, customer)
+    requests_about_collaborators(ledger, customer)
+    requests_about_conflicts(ledger, customer)
     ask(commands.ReleaseCustomer(customer=double), "per_2")
     ask(commands.UnparkRequest(customer=customer, request=3, decider=1))
 
@@ -98,6 +100,26 @@ def requests_about_transfers(ledger: TestLedger, customer: str) -> None:
     approve(wanted, "per_7")
 
 
+def requests_about_collaborators(ledger: TestLedger, customer: str) -> None:
+    """Let somebody collaborate with per_7, who owns the customer, and no longer."""
+    asked = commands.RequestCollaboration(customer=customer, person="per_8")
+    added = ledger.ask(asked, "per_7").made
+    assert added is not None
+    end = commands.EndCollaboration(customer=customer, collaboration=added)
+    ledger.ask(end, "per_8")
+    ledger.ask(end, "per_8")
+
+
+def requests_about_conflicts(ledger: TestLedger, customer: str) -> None:
+    """Have per_9 follow up twice where per_7 owns, and somebody rule on it."""
+    call = commands.LogFollowUp(customer=customer, person="per_9")
+    first = ledger.ask(call, "per_9").positions[0]
+    ledger.ask(call, "per_9")
+    ruling = commands.Rule(customer=customer, conflict=f"cft_{first}", ruling="keep")
+    ledger.ask(ruling, "per_9")
+    ledger.ask(ruling)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 7, 500])
 def test_every_kind_of_request_gets_its_decision_once(ledger: TestLedger, batch: int) -> None:
     requests_of_every_kind(ledger)
@@ -115,10 +137,14 @@ def test_every_kind_of_request_gets_its_decision_once(ledger: TestLedger, batch:
             *["ClaimRefused.v1", "AssignmentRefused.v1", "OwnershipAssigned.v1"],
             *["OwnershipReleased.v1"] * 2,
             "CorrectionRefused.v1",
-            *["Noted.v1"] * 7,
+            *["Noted.v1"] * 9,
             *["ApprovalOpened.v1", "ApprovalClosed.v1"] * 3,
             *["StepOpened.v1", "StepAnswered.v1", "StepAnswered.v1"] * 2,
             *["TransferRefused.v1", "AnswerNotCounted.v1", "OwnershipTransferred.v1"],
+            *["CollaboratorAdded.v1", "CollaborationsEnded.v1", "CollaborationRefused.v1"],
+            # One of them by the claim of per_3, and gone with the release.
+            *["ConflictOpened.v1", "ConflictClosed.v1"] * 2,
+            *["ConflictEvidenceAdded.v1", "RulingRefused.v1"],
         ]
     )
 

@@ -234,6 +234,37 @@ class People(RuleBasedStateMachine):
                 command = commands.Approve(customer=customer, approval=name)
         self.ask(command, actor)
 
+    @rule(
+        which=st.integers(0, 99),
+        ruling=st.sampled_from(["keep", "award", "award", "split", "allow", "dismiss"]),
+        receiver=people,
+        share=st.none() | st.sampled_from(["20", "60"]),
+        actor=st.sampled_from([PEOPLE[0], ADMINISTRATOR, ADMINISTRATOR]),
+    )
+    def rule_on(
+        self, which: int, ruling: str, receiver: str, share: str | None, actor: str
+    ) -> None:
+        opened = [
+            event.data
+            for event in self.ledger.log()
+            if isinstance(event.data, decisions.ConflictOpened)
+        ]
+        if not opened:
+            return
+        about = opened[-1 - which % len(opened)]
+        fields: dict[str, object] = {
+            "customer": about.customer,
+            "conflict": about.conflict,
+            "ruling": ruling,
+        }
+        if ruling == "award":
+            fields["receiver"] = receiver
+        if ruling == "split":
+            fields["parts"] = [{"person": about.parties[1], "share": share}]
+        recorded = self.ledger.ask(commands.parse(commands.Rule, fields), actor)
+        # An award may await approval under the id that its position gives it.
+        self.waiting.append((recorded.customer, f"apr_{recorded.positions[0]}"))
+
     # --- the organisation ----------------------------------------------------------------------
 
     @rule(limit=st.none() | st.integers(0, 3), cooldown=st.integers(0, 2), scoped=st.booleans())

@@ -108,7 +108,7 @@ def test_the_version_that_was_named_decides_it_and_the_one_in_force_what_waited(
     new = NewEvent(f"customer-{parked.bad}", "RequestUnparked.v1", body)
     ledger.committer.append(Append((new,)))
     catch_up(ledger, versions=versions)
-    (first,), (behind,) = ledger.decisions(parked.first), ledger.decisions(parked.behind)
+    (first,), (behind, _) = ledger.decisions(parked.first), ledger.decisions(parked.behind)
     assert (first.data.owner, first.envelope["decider"]) == ("per_1", 2)
     assert (behind.data.reason, behind.envelope["decider"]) == ("owned_by_another", 1)
     check(ledger, {1: deciders()[1], 2: deciders()[1]})

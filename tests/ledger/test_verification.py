@@ -151,7 +151,7 @@ def test_an_untouched_log_is_good(history: TestLedger) -> None:
     told: list[int] = []
     report = verify_log(history.connection, history.catalogue, told.append)
     assert report.good
-    assert (report.events, report.decisions) == (len(history.log()), 6)
+    assert (report.events, report.decisions) == (len(history.log()), 8)
     assert (report.undecided, report.parked) == ([], {})
     assert told == [len(history.log())]
     assert "decided again, each the same" in "\n".join(report.lines())

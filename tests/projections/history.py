@@ -96,10 +96,15 @@ class History:
         return event.position
 
     def found(self, time_zone: str = "Asia/Shanghai", **rules: Any) -> History:
-        """Found the organisation, with an administrator and a policy of these rules."""
+        """Found the organisation, with an administrator and a policy of nothing but these rules."""
         self.fact(facts.OrganisationFounded("华东机电", time_zone))
         self.join("per_admin", roles=("admin", "manager"))
-        open_rules = {"holding_limit": None, "daily_claim_limit": None, "cooldown_days": 0}
+        open_rules: dict[str, Any] = {
+            "holding_limit": None,
+            "daily_claim_limit": None,
+            "cooldown_days": 0,
+            "conflict_kinds": [],
+        }
         self.fact(facts.PolicyAdopted(1, open_rules | rules))
         return self
 

@@ -31,7 +31,8 @@ RULES = [
 
 
 def policy(**rules: Any) -> Policy:
-    return Policy.model_validate({"territory_rules": RULES, **rules})
+    # What is decided beside it where two parties meet, test_conflicts.py tells.
+    return Policy.model_validate({"territory_rules": RULES, "conflict_kinds": [], **rules})
 
 
 def company(**rules: Any) -> Story:

@@ -20,7 +20,12 @@ from ledger.policy import Policy
 from ledger.what_if import Report, WhatIf
 from tests.projections.history import History
 
-OPEN: dict[str, Any] = {"holding_limit": None, "daily_claim_limit": None, "cooldown_days": 0}
+OPEN: dict[str, Any] = {
+    "holding_limit": None,
+    "daily_claim_limit": None,
+    "cooldown_days": 0,
+    "conflict_kinds": (),
+}
 
 
 def _history(**rules: Any) -> History:

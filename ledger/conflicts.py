@@ -1,0 +1,165 @@
+"""Conflicts 撞单: two parties on one customer, the requests that prove it, and who rules. Pure.
+
+At most one conflict of a kind is open at a customer; what proves it further is added to it. The
+head of the nearest common territory of its parties rules, or whoever stands in for that head:
+no party does, nor anybody who acts for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from itertools import islice
+
+from ledger.approving import entitled, excluded
+from ledger.envelope import Event
+from ledger.events import decisions, requests
+from ledger.events.values import Approver
+from ledger.organisation import OrganisationAt
+
+COMPETING_CLAIMS, FOLLOW_UP, DEAL = "competing_claims", "follow_up", "deal"
+ALLOW, GONE = "allow", "gone"
+# So many requests prove a conflict; whoever rules looks at no more.
+EVIDENCE_MAX = 20
+# So many rulings that allow something are remembered, the last ones, while one owns the customer.
+ALLOWED_MAX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A request that proves a conflict: its position, whose it was, the follow-up or deal in it."""
+
+    request: int
+    person: str
+    act: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An open conflict of a ``kind``; ``parties`` begin with the owner.
+
+    ``passed_on`` counts how often the ruling was passed on upwards.
+    """
+
+    conflict: str
+    kind: str
+    parties: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+    opened: datetime
+    passed_on: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A ruling that these parties may go on: of this kind there is no new conflict among them."""
+
+    kind: str
+    parties: tuple[str, ...]
+
+
+Conflicts = tuple[Conflict, ...]
+
+
+def of(conflicts: Conflicts, conflict: str) -> Conflict | None:
+    """Return an open conflict by its id."""
+    return next((each for each in conflicts if each.conflict == conflict), None)
+
+
+def of_kind(conflicts: Conflicts, kind: str) -> Conflict | None:
+    """Return the open conflict of a kind."""
+    return next((each for each in conflicts if each.kind == kind), None)
+
+
+def is_allowed(allowed: Iterable[Allowed], kind: str, owner: str, person: str) -> bool:
+    """Say whether a ruling lets these two go on."""
+    return any(each.kind == kind and {owner, person} <= set(each.parties) for each in allowed)
+
+
+def evidence_of(cause: Event) -> Evidence:
+    """Return what a claim, follow-up or deal proves."""
+    data = cause.data
+    match data:
+        case requests.ClaimFiled():
+            return Evidence(cause.position, data.claimant)
+        case requests.FollowUpLogged():
+            return Evidence(cause.position, data.person, data.follow_up)
+        case requests.DealRecorded():
+            return Evidence(cause.position, data.person, data.deal)
+        case _:
+            raise AssertionError(f"{cause.name} proves no conflict")
+
+
+# --- who rules ---------------------------------------------------------------------------------
+
+
+def barred(parties: tuple[str, ...], organisation: OrganisationAt, day: date) -> frozenset[str]:
+    """Return who must not rule: the parties, and whoever acts for them."""
+    return excluded(parties, frozenset(), organisation, day)
+
+
+def rulers(
+    parties: tuple[str, ...], passed_on: int, organisation: OrganisationAt, day: date
+) -> tuple[str, ...]:
+    """Return, sorted, who may rule among ``parties`` on ``day``."""
+    head = Approver("head", territory=common_territory(parties, organisation))
+    found = entitled(head, passed_on, barred(parties, organisation, day), organisation, day)
+    return tuple(sorted(found))
+
+
+def common_territory(parties: tuple[str, ...], organisation: OrganisationAt) -> str | None:
+    """Return the nearest territory above all parties who are at home in one; else None."""
+    people = [organisation.person(each) for each in parties]
+    homes = [each.territory for each in people if each and each.territory]
+    if not homes:
+        return None
+    common: str | None = homes[0]
+    for home in homes[1:]:
+        common = organisation.common(common, home)
+    return common
+
+
+# --- folding -----------------------------------------------------------------------------------
+
+
+def after(
+    before: Conflicts,
+    decision: decisions.ConflictOpened | decisions.ConflictEvidenceAdded | decisions.ConflictClosed,
+    cause: Event,
+    effective: datetime,
+) -> Conflicts:
+    """Fold a decision about a conflict, made for the request ``cause``."""
+    if isinstance(decision, decisions.ConflictOpened):
+        proof = (evidence_of(cause),)
+        new = Conflict(decision.conflict, decision.kind, decision.parties, proof, effective)
+        return (*before, new)
+    if isinstance(decision, decisions.ConflictClosed):
+        return tuple(each for each in before if each.conflict != decision.conflict)
+    return tuple(
+        replace(
+            each,
+            parties=(*each.parties, *decision.parties),
+            evidence=(*each.evidence, evidence_of(cause)),
+        )
+        if each.conflict == decision.conflict
+        else each
+        for each in before
+    )
+
+
+def allowed_after(
+    before: tuple[Allowed, ...], conflicts: Conflicts, decision: decisions.ConflictClosed
+) -> tuple[Allowed, ...]:
+    """Fold what a ruling allows; ``conflicts`` are those that were open before it."""
+    found = of(conflicts, decision.conflict)
+    if found is None or decision.outcome != ALLOW:
+        return before
+    return tuple(islice((Allowed(found.kind, found.parties), *before), ALLOWED_MAX))
+
+
+def without(conflicts: Conflicts, act: str) -> Conflicts:
+    """Return the conflicts as they are when a follow-up or deal no longer counts."""
+    return tuple(
+        replace(each, evidence=tuple(e for e in each.evidence if e.act != act))
+        for each in conflicts
+    )

@@ -1,0 +1,253 @@
+"""Conflicts 撞单: opened, proved further, ruled on, gone. Part of version 1.
+
+A conflict is opened beside what is decided anyway: that a claim is refused, or a follow-up noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from ledger import conflicts, reasons
+from ledger.collaborating import Collaboration, standing
+from ledger.conflicts import Conflict
+from ledger.customer import Admitted, Held
+from ledger.deciders import collaborating, transferring
+from ledger.deciders.situations import Situation, territory_of
+from ledger.events import decisions, requests
+
+Decisions = tuple[decisions.Decision, ...]
+
+
+# --- arising -----------------------------------------------------------------------------------
+
+
+def arising(situation: Situation, found: Decisions) -> Decisions:
+    """Return the conflict that a request opens or proves further, by what was decided on it."""
+    customer = situation.customer
+    if not isinstance(customer, Admitted) or not isinstance(customer.tenure, Held):
+        return ()
+    if situation.opened_import is not None and not situation.policy.conflicts_in_imports:
+        return ()
+    kind = _kind(situation, customer, customer.tenure, found[0])
+    if kind is None or kind not in situation.policy.conflict_kinds:
+        return ()
+    owner, person = customer.tenure.owner, conflicts.evidence_of(situation.request).person
+    if conflicts.is_allowed(customer.allowed, kind, owner, person) or _is_to_own(customer, person):
+        return ()
+    known = conflicts.of_kind(customer.conflicts, kind)
+    if known is not None:
+        return _proved_further(situation, known, person)
+    position, parties = situation.request.position, (owner, person)
+    opened = decisions.ConflictOpened(
+        situation.customer_id,
+        # Of one request there is one conflict at most.
+        f"cft_{position}",
+        kind,
+        parties,
+        (position,),
+        conflicts.rulers(parties, 0, situation.organisation, situation.day),
+    )
+    return (opened,)
+
+
+def _is_to_own(customer: Admitted, person: str) -> bool:
+    """Say whether somebody else has asked that this person becomes the owner."""
+    approval = customer.approval
+    return approval is not None and approval.receiver == person != approval.requester
+
+
+def _kind(
+    situation: Situation, customer: Admitted, tenure: Held, decided: decisions.Decision
+) -> str | None:
+    """Return what kind of conflict a decision shows, None where it shows none."""
+    match decided, situation.request.data:
+        case decisions.ClaimRefused(reason=reasons.OWNED_BY_ANOTHER, claimant=claimant), _:
+            rivals = _competes(situation, customer, tenure)
+            rivals = rivals and not _is_above(situation, customer, claimant)
+            return conflicts.COMPETING_CLAIMS if rivals else None
+        case (
+            decisions.Noted(remark=reasons.FOLLOW_UP_BY_NON_OWNER, owner=owner),
+            requests.FollowUpLogged() as follow_up,
+        ):
+            # One entered late, at a customer that has another owner by now, is about what is over.
+            is_theirs = owner == tenure.owner
+            rivals = is_theirs and _sells_against(situation, customer, follow_up.person)
+            return conflicts.FOLLOW_UP if rivals else None
+        case (
+            decisions.Noted(remark=reasons.DEAL_BY_NON_OWNER),
+            requests.DealRecorded() as deal,
+        ):
+            return None if _shares(situation, customer, deal.person) else conflicts.DEAL
+        case _:
+            return None
+
+
+def _competes(situation: Situation, customer: Admitted, tenure: Held) -> bool:
+    """Say whether a refused claim came so soon after the owner's that the two were rivals."""
+    if customer.former and customer.former[0].ended == tenure.since:
+        return False  # it was transferred: nobody claimed it
+    window = timedelta(hours=situation.policy.conflict_window_hours)
+    return situation.effective < tenure.since + window
+
+
+def _sells_against(situation: Situation, customer: Admitted, person: str) -> bool:
+    """Say whether somebody sells, and is no head above the owner or the customer.
+
+    Who sells has the role ``rep``, whatever other roles besides.
+    """
+    seller = situation.organisation.person(person)
+    sells = seller is not None and "rep" in seller.roles
+    return sells and not _is_above(situation, customer, person)
+
+
+def _is_above(situation: Situation, customer: Admitted, person: str) -> bool:
+    """Say whether somebody is a head above the owner or the customer, and so no rival."""
+    organisation = situation.organisation
+    owner = organisation.person(customer.owner or "")
+    homes = (owner.territory if owner else None, territory_of(situation, customer))
+    return any(organisation.heads(person, each) for each in homes)
+
+
+def _shares(situation: Situation, customer: Admitted, person: str) -> bool:
+    """Say whether a share of the credit was agreed on with somebody, who may well make deals."""
+    return any(
+        each.person == person and each.share is not None and each.stands_at(situation.effective)
+        for each in customer.collaborations
+    )
+
+
+def _proved_further(situation: Situation, known: Conflict, person: str) -> Decisions:
+    if len(known.evidence) >= conflicts.EVIDENCE_MAX:
+        return ()  # whoever rules has seen enough; what was decided besides is in the history
+    joining = () if person in known.parties else (person,)
+    parties = (*known.parties, *joining)
+    added = decisions.ConflictEvidenceAdded(
+        situation.customer_id,
+        known.conflict,
+        (situation.request.position,),
+        joining,
+        conflicts.rulers(parties, known.passed_on, situation.organisation, situation.day),
+    )
+    return (added,)
+
+
+# --- ruling ------------------------------------------------------------------------------------
+
+
+def decide_ruling(
+    situation: Situation, request: requests.RulingGiven, guards: dict[str, int]
+) -> Decisions:
+    """Close a conflict by a ruling and bring what it says, or refuse the ruling as a whole."""
+    customer, actor = situation.customer, situation.request.actor
+    known = (
+        conflicts.of(customer.conflicts, request.conflict)
+        if isinstance(customer, Admitted)
+        else None
+    )
+    if not isinstance(customer, Admitted) or known is None:
+        return _refused(situation, request, reasons.CONFLICT_CLOSED)
+    if situation.out_of_order:
+        return _refused(situation, request, reasons.HISTORY_OUT_OF_ORDER)
+    entitled = conflicts.rulers(
+        known.parties, known.passed_on, situation.organisation, situation.day
+    )
+    if actor not in entitled:
+        barred = conflicts.barred(known.parties, situation.organisation, situation.day)
+        reason = reasons.OWN_CAUSE if actor in barred else reasons.NOT_ASKED
+        return _refused(situation, request, reason)
+    brought = _brought(situation, customer, known, request, guards)
+    if isinstance(brought, str):
+        return _refused(situation, request, brought)
+    ruled = decisions.ConflictClosed(
+        situation.customer_id,
+        known.conflict,
+        request.ruling,
+        request.reason_code,
+        actor,
+        request.receiver,
+    )
+    return (ruled, *brought)
+
+
+def _refused(situation: Situation, request: requests.RulingGiven, reason: str) -> Decisions:
+    actor = situation.request.actor
+    return (decisions.RulingRefused(situation.customer_id, request.conflict, actor, reason),)
+
+
+def _brought(
+    situation: Situation,
+    customer: Admitted,
+    known: Conflict,
+    request: requests.RulingGiven,
+    guards: dict[str, int],
+) -> Decisions | str:
+    """Return what a ruling brings besides the end of the conflict, or why it cannot be."""
+    others = set(known.parties) - {customer.owner}
+    match request.ruling:
+        case "award":
+            if request.receiver not in others:
+                return reasons.NOT_A_PARTY
+            return transferring.by_ruling(
+                situation, customer, request.receiver or "", request.reason_code, guards
+            )
+        case "split":
+            if not {each.person for each in request.parts} <= others:
+                return reasons.NOT_A_PARTY
+            return collaborating.by_ruling(situation, customer, request.parts)
+        case _:
+            return ()
+
+
+# --- gone --------------------------------------------------------------------------------------
+
+
+def gone(situation: Situation, found: Decisions) -> Decisions:
+    """Return the closing of those conflicts whose cause ``found`` takes away."""
+    customer = situation.customer
+    if not isinstance(customer, Admitted):
+        return ()
+    ruled = {each.conflict for each in found if isinstance(each, decisions.ConflictClosed)}
+    return tuple(
+        decisions.ConflictClosed(situation.customer_id, each.conflict, conflicts.GONE, reason)
+        for each in customer.conflicts
+        if each.conflict not in ruled
+        for reason in _why_gone(situation, customer, each, found)
+    )
+
+
+def _why_gone(
+    situation: Situation, customer: Admitted, conflict: Conflict, found: Decisions
+) -> Iterator[str]:
+    """Yield the one reason why the cause of a conflict is gone, or none."""
+    data = situation.request.data
+    ends = decisions.OwnershipReleased | decisions.OwnershipTransferred
+    if any(isinstance(each, ends) for each in found):
+        yield reasons.OWNERSHIP_CHANGED
+    elif isinstance(data, requests.FollowUpVoided | requests.DealVoided):
+        act = data.follow_up if isinstance(data, requests.FollowUpVoided) else data.deal
+        if isinstance(found[0], decisions.Noted) and all(
+            each.act == act for each in conflict.evidence
+        ):
+            yield reasons.ACT_VOIDED
+    elif _agreed_on(customer, conflict, found):
+        yield reasons.COLLABORATES
+
+
+def _agreed_on(customer: Admitted, conflict: Conflict, found: Decisions) -> bool:
+    """Say whether all other parties of a conflict collaborate, the last of them by ``found``.
+
+    Who collaborates may follow up; a deal takes an agreed share of the credit. Who claims the
+    customer wants more than either.
+    """
+    new = [each for each in found if isinstance(each, decisions.CollaboratorAdded)]
+    if not new or conflict.kind == conflicts.COMPETING_CLAIMS:
+        return False
+    before = standing(customer.collaborations, new[0].since)
+    theirs: list[Collaboration | decisions.CollaboratorAdded] = [*new, *before]
+    agreed = {
+        each.person
+        for each in theirs
+        if each.site is None and (each.share is not None or conflict.kind == conflicts.FOLLOW_UP)
+    }
+    return agreed.issuperset(conflict.parties[1:])
