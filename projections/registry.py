@@ -6,6 +6,7 @@ from projections.approvals import Approvals
 from projections.base import Projection, Unsealer
 from projections.claims import Claims
 from projections.collaborators import Collaborators
+from projections.conflicts import Conflicts
 from projections.customers import Customers
 from projections.deadlines import Deadlines
 from projections.deals import Deals
@@ -31,6 +32,7 @@ def all_projections(unsealer: Unsealer) -> tuple[Projection, ...]:
         Customers(unsealer),
         Timeline(unsealer),
         Collaborators(),
+        Conflicts(),
         Ownership(),
         Intervals(),
         Claims(),

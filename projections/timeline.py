@@ -210,6 +210,34 @@ def _collaborator(data: decisions.CollaboratorAdded) -> _Said:
     return _Said(data.person, details=details)
 
 
+def _ruling(data: requests.RulingGiven) -> _Said:
+    details = _known(
+        conflict=data.conflict,
+        ruling=data.ruling,
+        parts=tuple((each.person, each.share and f"{each.share:f}") for each in data.parts),
+        people=tuple(each.person for each in data.parts),
+    )
+    return _Said(data.receiver, data.reason_code, details=details, words=("reason",))
+
+
+def _conflict(data: decisions.ConflictOpened) -> _Said:
+    details = _known(
+        conflict=data.conflict,
+        kind=data.kind,
+        people=data.parties,
+        evidence=data.evidence,
+        asked=data.asked,
+    )
+    return _Said(details=details)
+
+
+def _evidence(data: decisions.ConflictEvidenceAdded) -> _Said:
+    details = _known(
+        conflict=data.conflict, people=data.parties, evidence=data.evidence, asked=data.asked
+    )
+    return _Said(details=details)
+
+
 def _claim_refused(data: decisions.ClaimRefused) -> _Said:
     details = _known(owner=data.owner, retry_at=data.retry_at)
     return _Said(data.claimant, data.reason, details=details)
@@ -239,6 +267,7 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "CollaborationEndRequested.v1": lambda data: _Said(
         code=data.reason_code, details={"collaboration": data.collaboration}, words=("reason",)
     ),
+    "RulingGiven.v1": _ruling,
     "FollowUpLogged.v1": _follow_up,
     "DealRecorded.v1": _deal,
     "FollowUpCorrected.v1": _follow_up_correction,
@@ -307,6 +336,16 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "CollaborationsEnded.v1": lambda data: _Said(
         code=data.reason_code,
         details=_known(collaborations=data.collaborations, people=data.people),
+    ),
+    "ConflictOpened.v1": _conflict,
+    "ConflictEvidenceAdded.v1": _evidence,
+    "ConflictClosed.v1": lambda data: _Said(
+        data.receiver,
+        data.reason_code,
+        details=_known(conflict=data.conflict, outcome=data.outcome, ruled_by=data.ruled_by),
+    ),
+    "RulingRefused.v1": lambda data: _Said(
+        data.person, data.reason, details={"conflict": data.conflict}
     ),
     "Noted.v1": lambda data: _Said(data.owner, data.remark),
     "CorrectionRefused.v1": lambda data: _Said(code=data.reason, details={"act": data.act}),
@@ -441,14 +480,24 @@ def latest(
     return _entries(connection, _BACKWARDS, (customer, before, limit))
 
 
+def at_positions(
+    connection: Connection[Any], customer: str, positions: Sequence[int]
+) -> list[TimelineEntry]:
+    """Return those entries of a customer's history that stand at these positions, in order."""
+    statement = f"{_COLUMNS} WHERE customer = %s AND position = ANY(%s) ORDER BY position"
+    rows = connection.execute(statement.encode(), (customer, list(positions)), binary=True)
+    return list(map(_entry, rows))
+
+
 def _entries(
     connection: Connection[Any], statement: str, parameters: tuple[str, int, int]
 ) -> list[TimelineEntry]:
     rows = connection.execute(statement.encode(), parameters, binary=True)
-    return [
-        TimelineEntry(*[*row[:9], _money(row[9], row[10]), row[11] or {}, row[12] or {}])
-        for row in rows
-    ]
+    return list(map(_entry, rows))
+
+
+def _entry(row: Sequence[Any]) -> TimelineEntry:
+    return TimelineEntry(*[*row[:9], _money(row[9], row[10]), row[11] or {}, row[12] or {}])
 
 
 def _money(amount: Decimal | None, currency: str | None) -> Money | None:
@@ -466,7 +515,7 @@ def ids_named(entries: Sequence[TimelineEntry]) -> set[str]:
 
 
 _NAMED = (
-    *("owner", "former_owner", "assigned_by", "requester"),
+    *("owner", "former_owner", "assigned_by", "requester", "ruled_by"),
     *("parent", "territory", "existing", "duplicate"),
 )
 
@@ -662,6 +711,49 @@ def _say_collaborations_ended(entry: TimelineEntry, names: _Names) -> str:
     return f"{' and '.join(people)} no longer {verb}{_plainly(entry.code)}."
 
 
+_RULINGS = {
+    "keep": "the owner keeps the customer",
+    "split": "the owner shares the customer",
+    "allow": "the parties may go on",
+    "dismiss": "there is no conflict",
+}
+_KINDS = {
+    "competing_claims": "another claim so soon after the grant",
+    "follow_up": "a follow-up by somebody else",
+    "deal": "a deal by somebody else",
+}
+
+
+def _say_ruling(entry: TimelineEntry, names: _Names) -> str:
+    ruling = entry.details.get("ruling", "")
+    said = _RULINGS.get(ruling) or f"the customer goes to {_name(names, entry.person)}"
+    parts = [
+        _name(names, person) + (f" for {share} %" if share else "")
+        for person, share in entry.details.get("parts", ())
+    ]
+    whom = f" with {', '.join(parts)}" if parts else ""
+    return f"{_name(names, entry.actor)} ruled that {said}{whom}{_plainly(entry.code)}."
+
+
+def _say_conflict(entry: TimelineEntry, names: _Names) -> str:
+    people = [_name(names, each) for each in entry.details.get("people", ())]
+    kind = _KINDS.get(entry.details.get("kind", ""), "a conflict")
+    return f"A conflict of {' and '.join(people)}: {kind}{_asked(entry, names)}."
+
+
+def _say_evidence(entry: TimelineEntry, names: _Names) -> str:
+    people = [_name(names, each) for each in entry.details.get("people", ())]
+    joins = f", which {' and '.join(people)} joins" if people else ""
+    return f"One more proof of the conflict{joins}{_asked(entry, names)}."
+
+
+def _say_conflict_closed(entry: TimelineEntry, names: _Names) -> str:
+    if entry.details.get("outcome") == "gone":
+        return f"The conflict is gone: {_because(entry.code)}"
+    ruled_by = _name(names, entry.details.get("ruled_by"))
+    return f"The conflict was ruled on by {ruled_by}: {entry.details.get('outcome')}."
+
+
 def _say_grant(entry: TimelineEntry, names: _Names) -> str:
     waived = entry.details.get("limits_waived")
     but = f" Today's limits would have refused it: {', '.join(waived)}." if waived else ""
@@ -688,6 +780,7 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
     "CollaborationEndRequested": lambda e, n: (
         f"{_name(n, e.actor)} asked to end a collaboration{_plainly(e.code)}."
     ),
+    "RulingGiven": _say_ruling,
     "FollowUpLogged": _say_follow_up,
     "DealRecorded": _say_deal,
     "FollowUpCorrected": _say_follow_up_correction,
@@ -748,6 +841,12 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
         f"What was asked about a collaboration was refused: {_because(e.code)}"
     ),
     "CollaborationsEnded": _say_collaborations_ended,
+    "ConflictOpened": _say_conflict,
+    "ConflictEvidenceAdded": _say_evidence,
+    "ConflictClosed": _say_conflict_closed,
+    "RulingRefused": lambda e, n: (
+        f"The ruling of {_name(n, e.person)} does not hold: {_because(e.code)}"
+    ),
     "Noted": _say_noted,
     "CorrectionRefused": lambda e, n: f"The correction was refused: {_because(e.code)}",
     "RequestParked": lambda e, n: (
