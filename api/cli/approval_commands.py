@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from api.bootstrap import Ledger
-from api.cli import resolve
+from api.cli import conflict_commands, resolve
 from api.cli.approval_words import approver_words, deadline_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
 from api.cli.write_commands import Check, answer, ask, check, money
@@ -145,7 +145,7 @@ def _named(ledger: Ledger, text: str) -> dict[str, str]:
 
 
 def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
-    """List what awaits your approval, and as what you are asked (待办)."""
+    """List what awaits your approval or ruling, and as what you are asked (待办)."""
     with opened() as ledger:
         person = resolve.actor(ledger, as_)
         names = resolve.Names(ledger)
@@ -155,13 +155,13 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
             for row in _open(ledger)
             if (reasons := _asked_as(row, person, names, day))
         ]
+        disputes = conflict_commands.awaiting_ruling(ledger, person, names, day)
         if json:
-            print_json(
-                [
-                    {"approval": row, "asked_as": reasons, "next": _next(row, names)}
-                    for row, reasons in found
-                ]
-            )
+            approvals = [
+                {"approval": row, "asked_as": reasons, "next": _next(row, names)}
+                for row, reasons in found
+            ]
+            print_json([*approvals, *({"conflict": each} for each in disputes)])
             return
         _print(
             f"awaits the approval of {names.person(person)}",
@@ -180,6 +180,10 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
             ],
             ids=ids,
         )
+        if disputes:
+            conflict_commands.print_conflicts(
+                f"awaits the ruling of {names.person(person)}", disputes, names, day, ids=ids
+            )
 
 
 def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, ids: bool) -> None:

@@ -12,6 +12,7 @@ import typer
 from api.cli import (
     approval_commands,
     collaboration_commands,
+    conflict_commands,
     due_commands,
     four_eyes_commands,
     operations,
@@ -55,6 +56,8 @@ def make_app() -> typer.Typer:
     app.command("transfers")(approval_commands.transfers)
     app.command("due")(due_commands.due)
     app.add_typer(collaboration_commands.collaborate_app(), name="collaborate")
+    app.command("conflicts")(conflict_commands.conflicts)
+    app.command("rule")(conflict_commands.rule)
     app.command("follow-up")(write_commands.follow_up)
     app.command("deal")(write_commands.deal)
     app.add_typer(organisation_commands.people_app(), name="people")

@@ -10,6 +10,7 @@ from typing import Any
 from api.bootstrap import Ledger
 from api.cli.approval_words import approval_words
 from api.cli.collaboration_words import collaboration_words
+from api.cli.conflict_words import conflict_words
 from api.cli.context import console, print_table
 from api.cli.resolve import Names
 from ledger import reasons
@@ -148,6 +149,8 @@ def sentence(event: Event, names: Names) -> str:
             return f"{actor} asks that {names.person(data.person)} collaborates at {customer}"
         case requests.CollaborationEndRequested():
             return f"{actor} ends a collaboration at {customer} ({data.reason_code})"
+        case requests.RulingGiven():
+            return f"{actor} rules on a conflict at {customer}: {data.ruling}"
         case requests.RequestUnparked():
             return f"{actor} has the request at {data.request} decided by version {data.decider}"
         case requests.DeadlineReached():
@@ -174,6 +177,7 @@ def _decision(event: Event, names: Names, customer: str) -> str:
             return f"  parked: the request at {data.request} waits ({data.error})"
         case _:
             told = approval_words(data, names) or collaboration_words(data, names)
+            told = told or conflict_words(data, names)
             if told is not None:
                 return f"  {told}"
             reason = getattr(data, "reason", None)

@@ -11,6 +11,7 @@ from api.bootstrap import Ledger
 from api.cli import resolve
 from api.cli.approval_words import approval_words
 from api.cli.collaboration_words import collaboration_words
+from api.cli.conflict_words import conflict_words
 from api.cli.context import (
     As,
     Json,
@@ -145,7 +146,8 @@ def is_refusal(data: decisions.Decision) -> bool:
         | decisions.CorrectionRefused
         | decisions.TransferRefused
         | decisions.AnswerNotCounted
-        | decisions.CollaborationRefused,
+        | decisions.CollaborationRefused
+        | decisions.RulingRefused,
     )
 
 
@@ -171,7 +173,7 @@ def words(data: decisions.Decision, names: resolve.Names) -> str:
             return f"noted at {customer}{remark}"
         case _:
             told = approval_words(data, names) or collaboration_words(data, names)
-            return told or _refusal(data, customer, names)
+            return told or conflict_words(data, names) or _refusal(data, customer, names)
 
 
 def _refusal(data: Any, customer: str, names: resolve.Names) -> str:

@@ -111,7 +111,7 @@ def test_after_a_kill_the_next_start_just_works(terminal: Terminal) -> None:
     try:
         assert "in place" in terminal.shown()
         told = terminal.guishu("verify")
-        assert "11 read models are what the log makes of them" in told
+        assert "13 read models are what the log makes of them" in told
         assert "the enforcer's guards are what the log makes of them" in told
     finally:
         again.send_signal(signal.SIGINT)

@@ -1,0 +1,216 @@
+"""Commands about conflicts 撞单: see them with what proves them, and rule on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+
+import typer
+
+from api.bootstrap import Ledger
+from api.cli import resolve
+from api.cli.conflict_words import KINDS
+from api.cli.context import (
+    ID,
+    As,
+    Ids,
+    Json,
+    RequestId,
+    console,
+    notes,
+    opened,
+    print_json,
+    print_table,
+)
+from api.cli.write_commands import answer, ask
+from ledger import commands
+from ledger import conflicts as ruling
+from ledger.commands import InvalidRequestError, parse
+from projections import timeline
+from projections.conflicts import (
+    PAGE,
+    POSITION_MAX,
+    ConflictRow,
+    conflict_of,
+    list_conflicts,
+)
+
+# So many open conflicts are looked through for somebody's inbox at most.
+INBOX_MAX = 100_000
+
+
+def rule(
+    conflict: Annotated[str, typer.Argument(help="The conflict's id, or its customer.")],
+    what: Annotated[str, typer.Argument(help="keep, award, split, allow or dismiss.")],
+    as_: As = None,
+    to: Annotated[str | None, typer.Option(help="To whom it is awarded: a party.")] = None,
+    part: Annotated[
+        list[str],
+        typer.Option(help="Who shares it: PERSON, or PERSON=PERCENT of the credit; repeatable."),
+    ] = [],  # noqa: B006 - typer copies it
+    reason_code: Annotated[str | None, typer.Option(help="A word for programs.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, in your words; sealed.")] = None,
+    request_id: RequestId = None,
+    json: Json = False,
+) -> None:
+    """Rule on a conflict (裁决): as the head above its parties, or who stands in for that head."""
+    with opened() as ledger:
+        found = _named(ledger, conflict)
+        fields: dict[str, Any] = {
+            "customer": found.customer,
+            "conflict": found.conflict,
+            "ruling": what,
+            "receiver": resolve.person(ledger, to) if to else None,
+            "parts": [_part(ledger, each) for each in part] or None,
+            "reason_code": reason_code,
+            "reason": reason,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        command = parse(commands.Rule, given)
+        actor = resolve.actor(ledger, as_)
+        answer(ledger, *ask(ledger, command, actor, request_id), json=json)
+
+
+def _part(ledger: Ledger, text: str) -> dict[str, str]:
+    person, _, share = text.partition("=")
+    found = {"person": resolve.person(ledger, person)}
+    return {**found, "share": share.removesuffix("%").strip()} if share else found
+
+
+def _named(ledger: Ledger, text: str) -> ConflictRow:
+    """Return the conflict that is meant; raises NotFoundError, InvalidRequestError for several."""
+    with ledger.pool.connection() as connection:
+        found = conflict_of(connection, text)
+        if found is not None:
+            return found
+        customer = resolve.customer(ledger, text)
+        waiting = list_conflicts(connection, customer=customer, is_open=True)
+    if not waiting:
+        raise resolve.NotFoundError(
+            f"No conflict at {text} awaits a ruling.", way_out="guishu conflicts lists them."
+        )
+    if len(waiting) > 1:
+        several = ", ".join(f"{each.conflict} ({each.kind})" for each in waiting)
+        raise InvalidRequestError("conflict", f"several are open; name one of {several}")
+    return waiting[0]
+
+
+def conflicts(
+    customer: Annotated[str | None, typer.Option(help="Only those at this customer.")] = None,
+    party: Annotated[str | None, typer.Option(help="Only those with this person.")] = None,
+    kind: Annotated[str | None, typer.Option(help="competing_claims, follow_up or deal.")] = None,
+    open_: Annotated[
+        bool | None, typer.Option("--open/--ended", help="Those that await a ruling, or not.")
+    ] = None,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Tell the requests that prove each as well.")
+    ] = False,
+    before: Annotated[int | None, typer.Option(help="Only what was opened before it.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The last so many.")] = 50,
+    ids: Ids = False,
+    json: Json = False,
+) -> None:
+    """List conflicts (撞单): between whom, what proves them, who is to rule, or how they ended."""
+    with opened() as ledger:
+        names = resolve.Names(ledger)
+        filters = {
+            "customer": resolve.customer(ledger, customer) if customer else None,
+            "party": resolve.person(ledger, party) if party else None,
+            "kind": kind,
+        }
+        with ledger.pool.connection() as connection:
+            rows = list_conflicts(
+                connection,
+                **filters,
+                is_open=open_,
+                before=before or POSITION_MAX,
+                limit=limit,
+            )
+        day = names.organisation.day(datetime.now(UTC))
+        if json:
+            print_json(
+                [
+                    {"conflict": row, "asked": _asked(row, names, day)}
+                    | ({"evidence": _evidence(ledger, row)} if evidence else {})
+                    for row in rows
+                ]
+            )
+            return
+        print_conflicts("conflicts", rows, names, day, ids=ids)
+        if evidence:
+            for row in rows:
+                _tell_evidence(ledger, row, names)
+        if len(rows) == limit:
+            notes().print(f"older ones: --before {rows[-1].opened_position}", markup=False)
+
+
+def print_conflicts(
+    title: str, rows: Sequence[ConflictRow], names: resolve.Names, day: date, *, ids: bool
+) -> None:
+    """Print conflicts as a table; ``day`` is that on which somebody is asked."""
+    columns = ("customer", "what", "parties", "proofs", "opened", "outcome")
+    print_table(
+        title,
+        (ID, *columns) if ids else columns,
+        [
+            (
+                *((row.conflict,) if ids else ()),
+                names.customer(row.customer),
+                KINDS[row.kind],
+                ", ".join(names.person(each) for each in row.parties),
+                str(len(row.evidence)),
+                names.moment(row.opened),
+                _outcome(row, names, day),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _outcome(row: ConflictRow, names: resolve.Names, day: date) -> str:
+    if row.outcome is None:
+        asked = " or ".join(names.person(each) for each in _asked(row, names, day))
+        return f"awaits {asked or 'nobody'}"
+    to = f" to {names.person(row.receiver)}" if row.receiver else ""
+    by = f" by {names.person(row.ruled_by)}" if row.ruled_by else ""
+    return f"{row.outcome}{to}{by} ({row.reason_code})"
+
+
+def _asked(row: ConflictRow, names: resolve.Names, day: date) -> tuple[str, ...]:
+    if row.outcome is not None:
+        return ()
+    return ruling.rulers(row.parties, 0, names.organisation, day)
+
+
+def _evidence(ledger: Ledger, row: ConflictRow) -> list[timeline.TimelineEntry]:
+    with ledger.pool.connection() as connection:
+        return timeline.at_positions(connection, row.customer, row.evidence)
+
+
+def _tell_evidence(ledger: Ledger, row: ConflictRow, names: resolve.Names) -> None:
+    out = console()
+    out.print(f"{row.conflict}, {names.customer(row.customer)}:", markup=False, soft_wrap=True)
+    entries = _evidence(ledger, row)
+    known = names.of(timeline.ids_named(entries))
+    for each in entries:
+        told = timeline.sentence(each, known)
+        moment = names.moment(each.recorded)
+        out.print(f"{each.position:>7}  {moment}  {told}", markup=False, soft_wrap=True)
+
+
+def awaiting_ruling(
+    ledger: Ledger, person: str, names: resolve.Names, day: date
+) -> list[ConflictRow]:
+    """Return the open conflicts that somebody may rule on, the oldest first."""
+    found: list[ConflictRow] = []
+    before, seen = POSITION_MAX, 0
+    with ledger.pool.connection() as connection:
+        while seen < INBOX_MAX:
+            page = list_conflicts(connection, is_open=True, before=before)
+            found += [row for row in page if person in _asked(row, names, day)]
+            seen += len(page)
+            if len(page) < PAGE:
+                break
+            before = page[-1].opened_position
+    return found[::-1]
