@@ -152,19 +152,37 @@ def close_demo(recording: Recording, demo: Demo) -> None:
 def ask_for_transfers(recording: Recording, owned: Iterable[tuple[str, str]]) -> None:
     """Ask for some transfers that still wait for approval; ``owned`` are customers and owners."""
     for number, (customer, owner) in enumerate(owned):
-        colleagues = [
-            demo_id(ids.PERSON, name)
-            for team in _REPS.values()
-            if owner in {demo_id(ids.PERSON, name) for name in team}
-            for name in team
-            if demo_id(ids.PERSON, name) != owner
-        ]
-        for receiver in colleagues[:1]:
+        for receiver in _colleagues(owner)[:1]:
             transfer = commands.RequestTransfer(
                 customer=customer, receiver=receiver, reason_code="workload"
             )
             asked = Asked(transfer, _origin(f"waiting/{number}", owner), seed=f"demo/w/{number}")
             recording.record(asked)
+
+
+def work_beside_owners(recording: Recording, owned: Iterable[tuple[str, str]]) -> None:
+    """Let colleagues work at customers of others: conflicts, and one who asks to collaborate.
+
+    ``owned`` are customers and owners.
+    """
+    for number, (customer, owner) in enumerate(owned):
+        for person in _colleagues(owner)[:1]:
+            kinds: tuple[CustomerCommand, ...] = (
+                commands.LogFollowUp(customer=customer, person=person, note="老客户介绍的"),
+                commands.RecordDeal(customer=customer, person=person, outcome="won"),
+                commands.RequestCollaboration(
+                    customer=customer, person=person, role="presales", share=Decimal(20)
+                ),
+            )
+            work = kinds[number % len(kinds)]
+            asked = Asked(work, _origin(f"beside/{number}", person), seed=f"demo/b/{number}")
+            recording.record(asked)
+
+
+def _colleagues(owner: str) -> list[str]:
+    """Return the others of an owner's team."""
+    teams = ([demo_id(ids.PERSON, name) for name in team] for team in _REPS.values())
+    return [each for team in teams if owner in team for each in team if each != owner]
 
 
 def _origin(

@@ -34,7 +34,7 @@ from api.cli.context import (
 )
 from api.cli.organisation_commands import must_be_a_decider
 from api.database import open_database
-from api.demo import ask_for_transfers, close_demo, make_demo
+from api.demo import ask_for_transfers, close_demo, make_demo, work_beside_owners
 from api.imports.filing import Filed, Filing, Importer
 from api.imports.mapping import load_mapping
 from api.imports.planning import Plan, Progress, plan
@@ -146,6 +146,8 @@ def _found(ledger: Ledger, name: str, administrators: Sequence[str], time_zone: 
 
 # So many transfers of the demo still wait for approval.
 WAITING_TRANSFERS = 3
+# At so many others colleagues of the owner work as well.
+WORKED_BESIDE = 3
 
 
 def run(
@@ -186,8 +188,10 @@ def _make_demo(ledger: Ledger) -> bool:
     settle(ledger)
     close_demo(ledger.recording, made)
     with ledger.pool.connection() as connection:
-        owned = list_ownership(connection, free=False, limit=WAITING_TRANSFERS)
-    ask_for_transfers(ledger.recording, [(each.customer, each.owner or "") for each in owned])
+        listed = list_ownership(connection, free=False, limit=WAITING_TRANSFERS + WORKED_BESIDE)
+    owned = [(each.customer, each.owner or "") for each in listed]
+    ask_for_transfers(ledger.recording, owned[:WAITING_TRANSFERS])
+    work_beside_owners(ledger.recording, owned[WAITING_TRANSFERS:])
     settle(ledger)
     return True
 

@@ -93,6 +93,11 @@ def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> N
         assert f"{name} belongs to {person}" in terminal.guishu(*whois)
         wait_until(lambda: f"granted: {name} belongs to {person}" in terminal.shown())
 
+        kinds = {each["conflict"]["kind"] for each in terminal.json("conflicts", "--open")}
+        assert kinds == {"follow_up", "deal"}
+        (asked,) = terminal.json("collaborate", "list")
+        assert asked["status"] == "asked"
+
         refused = terminal.json("claim", name, "--as", "陈建国", status=3)
         assert refused["decisions"][0]["reason"] == "owned_by_another"
         told = terminal.json("history", name)["entries"]
@@ -111,7 +116,7 @@ def test_after_a_kill_the_next_start_just_works(terminal: Terminal) -> None:
     try:
         assert "in place" in terminal.shown()
         told = terminal.guishu("verify")
-        assert "13 read models are what the log makes of them" in told
+        assert "14 read models are what the log makes of them" in told
         assert "the enforcer's guards are what the log makes of them" in told
     finally:
         again.send_signal(signal.SIGINT)
@@ -149,7 +154,7 @@ def test_where_the_embedded_server_dies_it_is_said_how_to_go_on(terminal: Termin
     os.kill(int(server.read_text(encoding="ascii").splitlines()[0]), signal.SIGKILL)
     assert running.wait(60) == 1
     assert "Give the command again, which starts the embedded server" in terminal.shown()
-    assert "10 read models are what the log makes of them" in terminal.guishu("verify")
+    assert "14 read models are what the log makes of them" in terminal.guishu("verify")
 
 
 def test_an_empty_ledger_is_founded_and_used_without_a_server_running(
