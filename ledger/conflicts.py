@@ -36,18 +36,29 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
-    """An open conflict of a ``kind``; ``parties`` begin with the owner.
+class Waiting:
+    """How long a ruling has been awaited: ``since`` it was asked for, or passed on (UTC).
 
-    ``passed_on`` counts how often the ruling was passed on upwards.
+    ``policy`` (its number) and ``import_id`` are those of the opening. ``passed_on`` counts how
+    often it was passed on upwards; ``reminded`` is when those who may rule now were (UTC).
     """
+
+    since: datetime
+    policy: int
+    import_id: str | None = None
+    passed_on: int = 0
+    reminded: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An open conflict of a ``kind``; ``parties`` begin with the owner."""
 
     conflict: str
     kind: str
     parties: tuple[str, ...]
     evidence: tuple[Evidence, ...]
-    opened: datetime
-    passed_on: int = 0
+    waiting: Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,30 +132,51 @@ def common_territory(parties: tuple[str, ...], organisation: OrganisationAt) -> 
 
 # --- folding -----------------------------------------------------------------------------------
 
+Change = (
+    decisions.ConflictOpened
+    | decisions.ConflictEvidenceAdded
+    | decisions.RulingReminded
+    | decisions.RulingPassedOn
+    | decisions.ConflictClosed
+)
+"""The decisions that change what is open."""
+
+
+def waiting_after(
+    before: Waiting, decision: decisions.RulingReminded | decisions.RulingPassedOn, at: datetime
+) -> Waiting:
+    """Fold a reminder, or a passing on upwards, that holds ``at`` a moment (UTC)."""
+    if isinstance(decision, decisions.RulingReminded):
+        return replace(before, reminded=at)
+    return replace(before, since=at, passed_on=before.passed_on + 1, reminded=None)
+
 
 def after(
     before: Conflicts,
-    decision: decisions.ConflictOpened | decisions.ConflictEvidenceAdded | decisions.ConflictClosed,
+    decision: Change,
     cause: Event,
     effective: datetime,
+    organisation: OrganisationAt,
 ) -> Conflicts:
     """Fold a decision about a conflict, made for the request ``cause``."""
     if isinstance(decision, decisions.ConflictOpened):
+        waiting = Waiting(effective, organisation.policy.number, cause.import_id)
         proof = (evidence_of(cause),)
-        new = Conflict(decision.conflict, decision.kind, decision.parties, proof, effective)
+        new = Conflict(decision.conflict, decision.kind, decision.parties, proof, waiting)
         return (*before, new)
     if isinstance(decision, decisions.ConflictClosed):
         return tuple(each for each in before if each.conflict != decision.conflict)
-    return tuple(
-        replace(
+
+    def folded(each: Conflict) -> Conflict:
+        if not isinstance(decision, decisions.ConflictEvidenceAdded):
+            return replace(each, waiting=waiting_after(each.waiting, decision, effective))
+        return replace(
             each,
             parties=(*each.parties, *decision.parties),
             evidence=(*each.evidence, evidence_of(cause)),
         )
-        if each.conflict == decision.conflict
-        else each
-        for each in before
-    )
+
+    return tuple(folded(each) if each.conflict == decision.conflict else each for each in before)
 
 
 def allowed_after(

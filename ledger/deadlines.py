@@ -8,17 +8,20 @@ each warning runs its full time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from ledger.approving import Approval
 from ledger.canonical import instant
+from ledger.conflicts import Waiting
 from ledger.organisation import OrganisationAt
 
 STEP_REMINDER = "step_reminder"
 PASSING_ON = "step_pass_on"
 APPROVAL_EXPIRY = "approval_expiry"
+RULING_REMINDER = "ruling_reminder"
+RULING_PASSING_ON = "ruling_pass_on"
 
 CLOCK = "clock"
 """The caller and actor of deadlines: nobody else may record them."""
@@ -26,7 +29,7 @@ CLOCK = "clock"
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """What falls due, about which subject (an approval), and when (UTC)."""
+    """What falls due, about which subject (an approval or a conflict), and when (UTC)."""
 
     kind: str
     subject: str
@@ -44,22 +47,55 @@ def of_approval(approval: Approval, organisation: OrganisationAt) -> Deadline | 
     It goes by the policy with which it was opened. What an import brought counts from the import's
     closing on.
     """
-    begun = datetime.min.replace(tzinfo=approval.opened.tzinfo)
-    if approval.import_id is not None:
-        opened = organisation.import_(approval.import_id)
-        if opened is None or opened.closed_at is None:
-            return None
-        begun = opened.closed_at
+    begun = _counting_from(approval.import_id, approval.opened, organisation)
+    if begun is None:
+        return None
     found = _approval_deadlines(approval, begun, organisation)
     # Of two at one moment the one that is named first, which is the end.
     return min(found, key=lambda each: each.due, default=None)
 
 
-def next_of(approvals: Iterable[Approval], organisation: OrganisationAt) -> Deadline | None:
-    """Return what falls due next of all that awaits approval at a customer."""
-    found = (of_approval(each, organisation) for each in approvals)
+def of_ruling(conflict: str, waiting: Waiting, organisation: OrganisationAt) -> Deadline | None:
+    """Return what falls due next of a conflict that awaits a ruling; None where nothing ever does.
+
+    A ruling is reminded and passed on like a step of an approval, and never expires.
+    """
+    begun = _counting_from(waiting.import_id, waiting.since, organisation)
+    if begun is None:
+        return None
+    figures = organisation.policy_numbered(waiting.policy).approval_deadlines
+    since, reminded = max(waiting.since, begun), waiting.reminded
+    if figures.remind_days is not None and reminded is None:
+        due = organisation.days_after(since, figures.remind_days)
+        return Deadline(RULING_REMINDER, conflict, due)
+    if figures.pass_on_days is None:
+        return None
+    due = organisation.days_after(reminded or since, figures.patience_days)
+    return Deadline(RULING_PASSING_ON, conflict, due)
+
+
+def next_of(
+    approvals: Iterable[Approval],
+    rulings: Mapping[str, Waiting],
+    organisation: OrganisationAt,
+) -> Deadline | None:
+    """Return what falls due next of all that a customer's approvals and conflicts await."""
+    found = [
+        *(of_approval(each, organisation) for each in approvals),
+        *(of_ruling(name, waiting, organisation) for name, waiting in rulings.items()),
+    ]
     dated = (each for each in found if each is not None)
     return min(dated, key=lambda each: (each.due, each.subject), default=None)
+
+
+def _counting_from(
+    import_id: str | None, opened: datetime, organisation: OrganisationAt
+) -> datetime | None:
+    """Return from when on periods are counted; None while an import is open that brought it."""
+    if import_id is None:
+        return datetime.min.replace(tzinfo=opened.tzinfo)
+    found = organisation.import_(import_id)
+    return found.closed_at if found is not None else None
 
 
 def _approval_deadlines(

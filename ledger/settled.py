@@ -176,9 +176,11 @@ class Settled:
             case (
                 decisions.ConflictOpened()
                 | decisions.ConflictEvidenceAdded()
+                | decisions.RulingReminded()
+                | decisions.RulingPassedOn()
                 | decisions.ConflictClosed()
             ):
-                self._dispute(cause, data, effective)
+                self._dispute(cause, data, effective, organisation)
             case _:
                 self._pass(customer, effective)
 
@@ -285,8 +287,9 @@ class Settled:
     def _dispute(
         self,
         cause: Event,
-        data: decisions.ConflictOpened | decisions.ConflictEvidenceAdded | decisions.ConflictClosed,
+        data: conflicts.Change,
         effective: datetime,
+        organisation: OrganisationAt,
     ) -> None:
         found = self._admitted(data.customer)
         allowed = found.allowed
@@ -294,7 +297,7 @@ class Settled:
             allowed = conflicts.allowed_after(allowed, found.conflicts, data)
         self.customers[data.customer] = replace(
             found,
-            conflicts=conflicts.after(found.conflicts, data, cause, effective),
+            conflicts=conflicts.after(found.conflicts, data, cause, effective, organisation),
             allowed=allowed,
             effective=effective,
         )

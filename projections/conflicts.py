@@ -11,6 +11,7 @@ from psycopg import Connection
 
 from ledger.envelope import Event
 from ledger.events import decisions
+from ledger.store.arrays import text_array
 from projections.base import Change, Table
 from projections.batches import write
 
@@ -23,6 +24,7 @@ _TABLE = Table(
     owner            text COLLATE "C" NOT NULL,
     parties          text[] COLLATE "C" NOT NULL,
     evidence         bigint[] NOT NULL,
+    passed_on        integer NOT NULL,
     opened           timestamptz NOT NULL,
     outcome          text COLLATE "C",
     reason_code      text COLLATE "C",
@@ -39,20 +41,22 @@ _TABLE = Table(
     ),
 )
 _OPEN = """
-INSERT INTO conflicts (conflict, customer, kind, owner, parties, evidence, opened, outcome,
-    reason_code, ruled_by, receiver, closed, opened_position, changed_position)
+INSERT INTO conflicts (conflict, customer, kind, owner, parties, evidence, passed_on, opened,
+    outcome, reason_code, ruled_by, receiver, closed, opened_position, changed_position)
 SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(conflict text, customer text, kind text,
-    owner text, parties text[], evidence bigint[], opened timestamptz, outcome text,
+    owner text, parties text[], evidence bigint[], passed_on integer, opened timestamptz,
+    outcome text,
     reason_code text, ruled_by text, receiver text, closed timestamptz, opened_position bigint,
     changed_position bigint)
 """
 _CHANGE = """
 UPDATE conflicts c SET parties = c.parties || r.parties, evidence = c.evidence || r.evidence,
-    outcome = r.outcome, reason_code = r.reason_code, ruled_by = r.ruled_by,
-    receiver = r.receiver, closed = r.closed, changed_position = r.changed_position
+    passed_on = c.passed_on + r.passed_on, outcome = r.outcome, reason_code = r.reason_code,
+    ruled_by = r.ruled_by, receiver = r.receiver, closed = r.closed,
+    changed_position = r.changed_position
 FROM jsonb_to_recordset(%s::jsonb) AS r(conflict text, parties text[], evidence bigint[],
-    outcome text, reason_code text, ruled_by text, receiver text, closed timestamptz,
-    changed_position bigint)
+    passed_on integer, outcome text, reason_code text, ruled_by text, receiver text,
+    closed timestamptz, changed_position bigint)
 WHERE c.conflict = r.conflict AND c.outcome IS NULL
 """
 
@@ -63,7 +67,14 @@ class Conflicts:
     name = "conflicts"
     version = 1
     tables: Sequence[Table] = (_TABLE,)
-    handles = frozenset({"ConflictOpened.v1", "ConflictEvidenceAdded.v1", "ConflictClosed.v1"})
+    handles = frozenset(
+        {
+            "ConflictOpened.v1",
+            "ConflictEvidenceAdded.v1",
+            "RulingPassedOn.v1",
+            "ConflictClosed.v1",
+        }
+    )
     needs_cause: frozenset[str] = frozenset()
 
     def apply(self, connection: Connection[Any], changes: Sequence[Change]) -> None:
@@ -79,6 +90,8 @@ class Conflicts:
                 row = known or changed.setdefault(data.conflict, _nothing_new(data.conflict))
                 if isinstance(data, decisions.ConflictClosed):
                     row |= _closed(event, data)
+                elif isinstance(data, decisions.RulingPassedOn):
+                    row["passed_on"] += 1
                 else:
                     row["parties"].extend(data.parties)
                     row["evidence"].extend(data.evidence)
@@ -88,7 +101,7 @@ class Conflicts:
 
 
 def _nothing_new(conflict: str) -> dict[str, Any]:
-    return {"conflict": conflict, "parties": [], "evidence": []}
+    return {"conflict": conflict, "parties": [], "evidence": [], "passed_on": 0}
 
 
 def _opened(event: Event, data: decisions.ConflictOpened) -> dict[str, Any]:
@@ -99,6 +112,7 @@ def _opened(event: Event, data: decisions.ConflictOpened) -> dict[str, Any]:
         "owner": data.parties[0],
         "parties": list(data.parties),
         "evidence": list(data.evidence),
+        "passed_on": 0,
         "opened": event.effective,
         "opened_position": event.position,
     }
@@ -124,8 +138,9 @@ POSITION_MAX = 2**63 - 1
 class ConflictRow:
     """A conflict. Times are UTC.
 
-    ``parties`` begin with the owner; ``evidence`` are positions of requests. ``outcome`` is None
-    while it is open, then the ruling (by ``ruled_by``, for ``reason_code``), or ``gone``.
+    ``parties`` begin with the owner; ``evidence`` are positions of requests; ``passed_on`` counts
+    how often the ruling was passed on upwards. ``outcome`` is None while it is open, then the
+    ruling (by ``ruled_by``, for ``reason_code``), or ``gone``.
     """
 
     conflict: str
@@ -134,6 +149,7 @@ class ConflictRow:
     owner: str
     parties: tuple[str, ...]
     evidence: tuple[int, ...]
+    passed_on: int
     opened: datetime
     outcome: str | None
     reason_code: str | None
@@ -145,8 +161,8 @@ class ConflictRow:
 
 
 _SELECT = """
-SELECT conflict, customer, kind, owner, parties, evidence, opened, outcome, reason_code, ruled_by,
-    receiver, closed, opened_position, changed_position
+SELECT conflict, customer, kind, owner, parties, evidence, passed_on, opened, outcome, reason_code,
+    ruled_by, receiver, closed, opened_position, changed_position
 FROM projections.conflicts
 """
 _CONDITIONS: Mapping[str, str] = {
@@ -160,6 +176,13 @@ def conflict_of(connection: Connection[Any], conflict: str) -> ConflictRow | Non
     """Return one conflict, None where there is none of that id."""
     rows = connection.execute(f"{_SELECT} WHERE conflict = %s".encode(), (conflict,))
     return next(map(_row, rows), None)
+
+
+def conflicts_named(connection: Connection[Any], ids: Sequence[str]) -> dict[str, ConflictRow]:
+    """Return those of the conflicts ``ids`` that there are, by id."""
+    statement = f"{_SELECT} WHERE conflict = ANY(%b)".encode()
+    rows = connection.execute(statement, (text_array(sorted(ids)),))
+    return {row.conflict: row for row in map(_row, rows)}
 
 
 def list_conflicts(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from psycopg import Connection
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from ledger import deadlines
 from ledger.approving import Approval, after
+from ledger.conflicts import Waiting, waiting_after
 from ledger.envelope import Event
 from ledger.events import decisions
 from ledger.events import organisation as facts
@@ -22,8 +23,10 @@ from projections.base import Change, Table
 from projections.batches import write
 from projections.facts import Facts
 
-# ``state`` is what the decider counts from: all that awaits approval at the customer. A row without
-# ``due`` waits for something else.
+T = TypeVar("T")
+
+# ``state`` is what the decider counts from: all that awaits an approval or ruling at the customer.
+# A row without ``due`` waits for something else.
 _TABLE = Table(
     "deadlines",
     """
@@ -51,8 +54,37 @@ ON CONFLICT (customer) DO UPDATE SET kind = excluded.kind, subject = excluded.su
     state = excluded.state
 """
 _DROP = "DELETE FROM deadlines WHERE customer = ANY(%b)"
-_Approvals = dict[str, Approval]
-_APPROVALS: TypeAdapter[_Approvals] = TypeAdapter(_Approvals)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dispute:
+    owner: str
+    waiting: Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What is open at a customer, by id: approvals, and conflicts that await a ruling."""
+
+    approvals: dict[str, Approval] = field(default_factory=dict)
+    disputes: dict[str, _Dispute] = field(default_factory=dict)
+
+    @property
+    def owner(self) -> str | None:
+        """Who owns the customer; None where nothing is open."""
+        owners = [each.owner for each in self.approvals.values()]
+        owners += [each.owner for each in self.disputes.values()]
+        return owners[0] if owners else None
+
+    @property
+    def imports(self) -> set[str]:
+        """The imports that something of it belongs to."""
+        found = {each.import_id for each in self.approvals.values()}
+        found |= {each.waiting.import_id for each in self.disputes.values()}
+        return {each for each in found if each is not None}
+
+
+_OPEN: TypeAdapter[_Open] = TypeAdapter(_Open)
 _FACTS = frozenset(f"{each.__name__}.v1" for each in (facts.ImportClosed,))
 
 
@@ -69,6 +101,10 @@ class Deadlines:
         "StepReminded.v1",
         "StepPassedOn.v1",
         "ApprovalClosed.v1",
+        "ConflictOpened.v1",
+        "RulingReminded.v1",
+        "RulingPassedOn.v1",
+        "ConflictClosed.v1",
     }
     needs_cause: frozenset[str] = frozenset()
 
@@ -83,17 +119,15 @@ class Deadlines:
         for event, _ in changes:
             if event.name not in _FACTS:
                 customer = event.data.customer
-                states[customer] = _after(states.get(customer, {}), event)
-        rows = [
-            _row(key, approvals, organisation) for key, approvals in states.items() if approvals
-        ]
-        gone = [customer for customer, approvals in states.items() if not approvals]
+                states[customer] = _after(states.get(customer, _Open()), event)
+        rows = [_row(key, each, organisation) for key, each in states.items() if each.owner]
+        gone = [customer for customer, each in states.items() if not each.owner]
         write(connection, _PUT, rows)
         if gone:
             connection.execute(_DROP, (text_array(gone),), binary=True)
 
 
-def _load(connection: Connection[Any], changes: Iterable[Change]) -> dict[str, _Approvals]:
+def _load(connection: Connection[Any], changes: Iterable[Change]) -> dict[str, _Open]:
     """Load what a batch touches: by its decisions, or by the imports that it closes."""
     named: set[str] = set()
     closed: set[str] = set()
@@ -107,26 +141,44 @@ def _load(connection: Connection[Any], changes: Iterable[Change]) -> dict[str, _
         rows += connection.execute(_LOAD, (text_array(sorted(named)),), binary=True).fetchall()
     for import_id in sorted(closed):
         rows += connection.execute(_OF_IMPORT, (import_id,), binary=True).fetchall()
-    return {customer: _APPROVALS.validate_python(state) for customer, state in rows}
+    return {customer: _OPEN.validate_python(state) for customer, state in rows}
 
 
-def _after(before: _Approvals, event: Event) -> _Approvals:
-    name = event.data.approval
-    if isinstance(event.data, decisions.ApprovalClosed):
-        return {key: each for key, each in before.items() if key != name}
-    approval = after(
-        before.get(name),
-        event.data,
-        event.effective,
-        policy=event.envelope["policy"],
-        import_id=event.import_id,
-    )
-    return {**before, name: approval}
+def _after(before: _Open, event: Event) -> _Open:
+    data = event.data
+    match data:
+        case decisions.ConflictOpened():
+            waiting = Waiting(event.effective, event.envelope["policy"], event.import_id)
+            new = {data.conflict: _Dispute(data.parties[0], waiting)}
+            return replace(before, disputes={**before.disputes, **new})
+        case decisions.RulingReminded() | decisions.RulingPassedOn():
+            known = before.disputes[data.conflict]
+            waiting = waiting_after(known.waiting, data, event.effective)
+            new = {data.conflict: replace(known, waiting=waiting)}
+            return replace(before, disputes={**before.disputes, **new})
+        case decisions.ConflictClosed():
+            return replace(before, disputes=_without(before.disputes, data.conflict))
+        case decisions.ApprovalClosed():
+            return replace(before, approvals=_without(before.approvals, data.approval))
+        case _:
+            approval = after(
+                before.approvals.get(data.approval),
+                data,
+                event.effective,
+                policy=event.envelope["policy"],
+                import_id=event.import_id,
+            )
+            return replace(before, approvals={**before.approvals, data.approval: approval})
 
 
-def _row(customer: str, approvals: _Approvals, organisation: OrganisationAt) -> dict[str, Any]:
-    found = deadlines.next_of(approvals.values(), organisation)
-    imports = (organisation.import_(each.import_id or "") for each in approvals.values())
+def _without(given: dict[str, T], name: str) -> dict[str, T]:
+    return {key: each for key, each in given.items() if key != name}
+
+
+def _row(customer: str, state: _Open, organisation: OrganisationAt) -> dict[str, Any]:
+    rulings = {name: each.waiting for name, each in state.disputes.items()}
+    found = deadlines.next_of(state.approvals.values(), rulings, organisation)
+    imports = (organisation.import_(each) for each in state.imports)
     # While one that was opened by an import waits for its closing.
     waits_for = min((each.import_id for each in imports if each and not each.closed), default=None)
     return {
@@ -134,9 +186,9 @@ def _row(customer: str, approvals: _Approvals, organisation: OrganisationAt) -> 
         "kind": found and found.kind,
         "subject": found and found.subject,
         "due": found and found.due,
-        "owner": next(iter(approvals.values())).owner,
+        "owner": state.owner,
         "import_id": waits_for,
-        "state": orjson.loads(orjson.dumps(approvals)),
+        "state": orjson.loads(orjson.dumps(state)),
     }
 
 

@@ -344,6 +344,12 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
         data.reason_code,
         details=_known(conflict=data.conflict, outcome=data.outcome, ruled_by=data.ruled_by),
     ),
+    "RulingReminded.v1": lambda data: _Said(
+        details=_known(conflict=data.conflict, asked=data.asked)
+    ),
+    "RulingPassedOn.v1": lambda data: _Said(
+        details=_known(conflict=data.conflict, asked=data.asked)
+    ),
     "RulingRefused.v1": lambda data: _Said(
         data.person, data.reason, details={"conflict": data.conflict}
     ),
@@ -844,6 +850,12 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
     "ConflictOpened": _say_conflict,
     "ConflictEvidenceAdded": _say_evidence,
     "ConflictClosed": _say_conflict_closed,
+    "RulingReminded": lambda e, n: (
+        f"The conflict has no ruling yet, of which is reminded{_asked(e, n)}."
+    ),
+    "RulingPassedOn": lambda e, n: (
+        f"The conflict still has no ruling and is passed on{_asked(e, n)}."
+    ),
     "RulingRefused": lambda e, n: (
         f"The ruling of {_name(n, e.person)} does not hold: {_because(e.code)}"
     ),

@@ -53,6 +53,8 @@ def deadline_words(kind: str) -> str:
         deadlines.STEP_REMINDER: "reminded",
         deadlines.PASSING_ON: "passed on",
         deadlines.APPROVAL_EXPIRY: "expires",
+        deadlines.RULING_REMINDER: "ruling reminded",
+        deadlines.RULING_PASSING_ON: "ruling passed on",
     }.get(kind, kind)
 
 

@@ -131,7 +131,7 @@ def conflicts(
         if json:
             print_json(
                 [
-                    {"conflict": row, "asked": _asked(row, names, day)}
+                    {"conflict": row, "asked": asked_to_rule(row, names, day)}
                     | ({"evidence": _evidence(ledger, row)} if evidence else {})
                     for row in rows
                 ]
@@ -170,17 +170,18 @@ def print_conflicts(
 
 def _outcome(row: ConflictRow, names: resolve.Names, day: date) -> str:
     if row.outcome is None:
-        asked = " or ".join(names.person(each) for each in _asked(row, names, day))
+        asked = " or ".join(names.person(each) for each in asked_to_rule(row, names, day))
         return f"awaits {asked or 'nobody'}"
     to = f" to {names.person(row.receiver)}" if row.receiver else ""
     by = f" by {names.person(row.ruled_by)}" if row.ruled_by else ""
     return f"{row.outcome}{to}{by} ({row.reason_code})"
 
 
-def _asked(row: ConflictRow, names: resolve.Names, day: date) -> tuple[str, ...]:
+def asked_to_rule(row: ConflictRow, names: resolve.Names, day: date) -> tuple[str, ...]:
+    """Return who may rule on ``day``; nobody where it is closed."""
     if row.outcome is not None:
         return ()
-    return ruling.rulers(row.parties, 0, names.organisation, day)
+    return ruling.rulers(row.parties, row.passed_on, names.organisation, day)
 
 
 def _evidence(ledger: Ledger, row: ConflictRow) -> list[timeline.TimelineEntry]:
@@ -208,7 +209,7 @@ def awaiting_ruling(
     with ledger.pool.connection() as connection:
         while seen < INBOX_MAX:
             page = list_conflicts(connection, is_open=True, before=before)
-            found += [row for row in page if person in _asked(row, names, day)]
+            found += [row for row in page if person in asked_to_rule(row, names, day)]
             seen += len(page)
             if len(page) < PAGE:
                 break

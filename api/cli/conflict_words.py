@@ -23,6 +23,12 @@ def conflict_words(data: Any, names: Names) -> str | None:
             return f"a conflict of {people}: {KINDS[data.kind]}{_asking(data.asked, names)}"
         case decisions.ConflictEvidenceAdded():
             return f"one more proof of {data.conflict}{_asking(data.asked, names)}"
+        case decisions.RulingReminded():
+            return (
+                f"the conflict has no ruling yet, of which is reminded{_asking(data.asked, names)}"
+            )
+        case decisions.RulingPassedOn():
+            return f"the conflict has no ruling and is passed on{_asking(data.asked, names)}"
         case decisions.ConflictClosed(outcome=conflicts.GONE):
             return f"the conflict is gone: {reasons.SENTENCES[data.reason_code]}"
         case decisions.ConflictClosed():

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from api.cli import resolve
+from api.cli import conflict_commands, resolve
 from api.cli.approval_words import deadline_words
 from api.cli.context import ID, Ids, Json, notes, opened, print_json, print_table
 from consumers.clock import database_now
 from ledger import approving
 from projections import deadlines
 from projections.approvals import ApprovalRow, approvals_named
+from projections.conflicts import ConflictRow, conflicts_named
 from projections.deadlines import DueRow
 
 
@@ -30,6 +31,7 @@ def due(
             now = database_now(connection)
             rows = deadlines.due(connection, now + timedelta(days=days), limit=limit)
             approvals = approvals_named(connection, [row.subject for row in rows])
+            disputes = conflicts_named(connection, [row.subject for row in rows])
         if json:
             print_json([{**_as_json(row), "overdue": row.due <= now} for row in rows])
             return
@@ -41,7 +43,7 @@ def due(
                 names.customer(row.customer),
                 deadline_words(row.kind),
                 names.person(row.owner),
-                _awaited(approvals.get(row.subject), names, now),
+                _awaited(approvals.get(row.subject) or disputes.get(row.subject), names, now),
             )
             for row in rows
         ]
@@ -64,9 +66,12 @@ def _as_json(row: DueRow) -> dict[str, object]:
     }
 
 
-def _awaited(approval: ApprovalRow | None, names: resolve.Names, now: datetime) -> str:
-    if approval is None or approval.state is None:
-        return ""
+def _awaited(subject: ApprovalRow | ConflictRow | None, names: resolve.Names, now: datetime) -> str:
     day = names.organisation.day(now)
-    asked = approving.asked(approval.state, names.organisation, day)
+    if isinstance(subject, ConflictRow):
+        asked = conflict_commands.asked_to_rule(subject, names, day)
+    elif subject is None or subject.state is None:
+        return ""
+    else:
+        asked = approving.asked(subject.state, names.organisation, day)
     return " or ".join(names.person(each) for each in asked)

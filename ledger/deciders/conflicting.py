@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from ledger import conflicts, reasons
+from ledger import conflicts, deadlines, reasons
 from ledger.collaborating import Collaboration, standing
 from ledger.conflicts import Conflict
 from ledger.customer import Admitted, Held
@@ -127,9 +127,25 @@ def _proved_further(situation: Situation, known: Conflict, person: str) -> Decis
         known.conflict,
         (situation.request.position,),
         joining,
-        conflicts.rulers(parties, known.passed_on, situation.organisation, situation.day),
+        conflicts.rulers(parties, known.waiting.passed_on, situation.organisation, situation.day),
     )
     return (added,)
+
+
+# --- waiting -----------------------------------------------------------------------------------
+
+
+def waited_in_vain(situation: Situation, known: Conflict, kind: str) -> decisions.Decision:
+    """Return what follows where nobody has ruled in time: a reminder, or that others are asked."""
+    organisation, day = situation.organisation, situation.day
+    passed_on = known.waiting.passed_on
+    asked = conflicts.rulers(known.parties, passed_on, organisation, day)
+    if kind == deadlines.RULING_PASSING_ON:
+        further = conflicts.rulers(known.parties, passed_on + 1, organisation, day)
+        if further not in ((), asked):
+            return decisions.RulingPassedOn(situation.customer_id, known.conflict, further)
+        # Nobody is further up: those who are asked hear of it once more.
+    return decisions.RulingReminded(situation.customer_id, known.conflict, asked)
 
 
 # --- ruling ------------------------------------------------------------------------------------
@@ -150,7 +166,7 @@ def decide_ruling(
     if situation.out_of_order:
         return _refused(situation, request, reasons.HISTORY_OUT_OF_ORDER)
     entitled = conflicts.rulers(
-        known.parties, known.passed_on, situation.organisation, situation.day
+        known.parties, known.waiting.passed_on, situation.organisation, situation.day
     )
     if actor not in entitled:
         barred = conflicts.barred(known.parties, situation.organisation, situation.day)

@@ -4,10 +4,11 @@ version 1.
 
 from __future__ import annotations
 
-from ledger import approving, deadlines, reasons
+from ledger import approving, conflicts, deadlines, reasons
 from ledger.approving import Approval
 from ledger.customer import Admitted, open_approval
 from ledger.deadlines import Deadline
+from ledger.deciders import conflicting
 from ledger.deciders.situations import Situation
 from ledger.events import decisions, requests
 
@@ -21,13 +22,24 @@ def decide_deadline(situation: Situation, request: requests.DeadlineReached) -> 
     raises what no longer holds: that is noted, and nothing else.
     """
     customer = situation.customer
-    approval = open_approval(customer, request.subject) if isinstance(customer, Admitted) else None
-    asked = Deadline(request.kind, request.subject, request.due)
-    if approval is None or asked != deadlines.of_approval(approval, situation.organisation):
+    approval, conflict = None, None
+    if isinstance(customer, Admitted):
+        approval = open_approval(customer, request.subject)
+        conflict = conflicts.of(customer.conflicts, request.subject)
+    due: Deadline | None = None
+    if approval is not None:
+        due = deadlines.of_approval(approval, situation.organisation)
+    elif conflict is not None:
+        due = deadlines.of_ruling(conflict.conflict, conflict.waiting, situation.organisation)
+    if due is None or due != Deadline(request.kind, request.subject, request.due):
         return (decisions.Noted(situation.customer_id, reasons.DEADLINE_MOVED),)
     if situation.request.recorded < request.due:
         return (decisions.Noted(situation.customer_id, reasons.DEADLINE_AHEAD),)
-    return (_of_approval(situation, approval, request.kind),)
+    if approval is not None:
+        return (_of_approval(situation, approval, request.kind),)
+    if conflict is None:
+        raise AssertionError("what falls due is about an approval or a conflict")
+    return (conflicting.waited_in_vain(situation, conflict, request.kind),)
 
 
 def _of_approval(situation: Situation, approval: Approval, kind: str) -> decisions.Decision:

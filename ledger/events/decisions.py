@@ -332,6 +332,24 @@ class ConflictClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class RulingReminded:
+    """Nobody has ruled on a conflict in time: ``asked``, who may, are reminded."""
+
+    customer: str
+    conflict: str
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RulingPassedOn:
+    """Nor has anybody after the reminder: ``asked``, the next ones up, may rule instead."""
+
+    customer: str
+    conflict: str
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RulingRefused:
     """A ruling does not hold, for one reason; ``person`` gave it."""
 
@@ -400,6 +418,8 @@ Decision = (
     | ConflictOpened
     | ConflictEvidenceAdded
     | ConflictClosed
+    | RulingReminded
+    | RulingPassedOn
     | RulingRefused
     | Noted
     | CorrectionRefused

@@ -275,7 +275,7 @@ class DealVoided:
 class DeadlineReached:
     """The clock says that something fell due. ``kind`` is one of ledger/deadlines.py.
 
-    ``subject`` is what it is about: an approval. ``due`` is when it fell due (UTC).
+    ``subject`` is what it is about: an approval or a conflict. ``due`` is when it fell due (UTC).
     """
 
     customer: str

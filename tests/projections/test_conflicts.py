@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
 from ledger import reasons
+from ledger.deadlines import CLOCK
 from ledger.events import requests
 from ledger.events.values import Part
-from projections.conflicts import conflict_of, list_conflicts
+from projections.conflicts import conflict_of, conflicts_named, list_conflicts
+from projections.deadlines import due
 from projections.timeline import at_positions, ids_named, sentence
 from projections.timeline import history as timeline
 from tests.projections.history import History
@@ -114,6 +117,33 @@ def test_one_whose_cause_is_gone(models: Models, batch: int) -> None:
         ("competing_claims", "gone", reasons.OWNERSHIP_CHANGED, None),
     ]
     assert conflict_of(models.connection, "cft_0") is None
+
+
+@BATCHES
+def test_what_falls_due_next_and_to_whom_it_was_passed_on(models: Models, batch: int) -> None:
+    history = _history()
+    history.follow_up("cus_1", "per_b")
+    conflict = _last(history)
+    history.deal("cus_1", "per_b")
+    for passed_on, kind in ((0, "ruling_reminder"), (0, "ruling_pass_on"), (1, "ruling_reminder")):
+        models.project(history, batch=batch)
+        row = conflict_of(models.connection, conflict)
+        assert row is not None
+        assert row.passed_on == passed_on
+        (first,) = due(models.connection, history.now + timedelta(days=99))
+        assert (first.customer, first.kind, first.owner) == ("cus_1", kind, "per_a")
+        for subject in (conflict, _last(history)):
+            history.now = max(history.now, first.due)
+            reached = requests.DeadlineReached("cus_1", kind, subject, first.due)
+            history.ask(reached, actor=CLOCK)
+    for subject in (conflict, _last(history)):
+        _rule(history, subject, "keep", "per_boss")
+    models.project(history, batch=batch)
+    assert due(models.connection, history.now + timedelta(days=99)) == []
+    told = [sentence(each, {}) for each in timeline(models.connection, "cus_1")]
+    assert "The conflict has no ruling yet, of which is reminded; asked: per_head." in told
+    assert "The conflict still has no ruling and is passed on; asked: per_boss." in told
+    assert conflicts_named(models.connection, [conflict, "cft_0"]).keys() == {conflict}
 
 
 def test_the_timeline_tells_it(models: Models) -> None:

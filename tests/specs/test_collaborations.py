@@ -217,7 +217,7 @@ def test_an_ask_that_nobody_answers_is_reminded_and_expires_like_any_other() -> 
 
 def reach(story: Story, subject: str, kind: str) -> None:
     """Let the clock raise what falls due next at the customer, which must be this."""
-    found = deadlines.next_of(open_approvals(customer_of(story)), story.organisation.latest)
+    found = deadlines.next_of(open_approvals(customer_of(story)), {}, story.organisation.latest)
     assert found is not None
     assert (found.subject, found.kind) == (subject, kind)
     story.now = max(story.now, found.due)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from ledger import reasons
+from ledger import deadlines, reasons
 from ledger.conflicts import ALLOWED_MAX, EVIDENCE_MAX, common_territory
 from ledger.customer import Admitted
 from ledger.events import decisions as d
@@ -300,6 +300,78 @@ def test_a_ruling_of_an_import_is_no_older_than_what_was_decided() -> None:
     story.given(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", {}))
     story.when(ruling(conflict, "keep"), by="per_head", on=START, under="imp_1")
     story.then(refused(conflict, reasons.HISTORY_OUT_OF_ORDER))
+
+
+# --- waiting -----------------------------------------------------------------------------------
+
+
+def reach(story: Story) -> Story:
+    """Let the clock raise what falls due next of the conflict that is open."""
+    found = next_due(story)
+    assert found is not None
+    story.now = max(story.now, found.due)
+    request = r.DeadlineReached("cus_1", found.kind, found.subject, found.due)
+    return story.when(request, by=deadlines.CLOCK)
+
+
+def next_due(story: Story) -> deadlines.Deadline | None:
+    (conflict,) = customer_of(story).conflicts
+    return deadlines.of_ruling(conflict.conflict, conflict.waiting, story.organisation.latest)
+
+
+def days_since(story: Story, moment: datetime) -> int:
+    return (story.now - moment).days
+
+
+def test_a_ruling_is_reminded_and_passed_on_upwards_like_a_step() -> None:
+    story, conflict = followed_up()
+    opened_at = story.now
+    reach(story).then(d.RulingReminded("cus_1", conflict, ("per_head",)))
+    assert days_since(story, opened_at) == 2
+    reach(story).then(d.RulingPassedOn("cus_1", conflict, ("per_boss",)))
+    assert days_since(story, opened_at) == 4
+    story.when(ruling(conflict, "keep"), by="per_head")
+    story.then(refused(conflict, reasons.NOT_ASKED))
+    # What proves it further is for whoever is asked by now.
+    story.when(follow_up("per_b", "fol_2"), by="per_b")
+    story.then(NON_OWNER, more(story, conflict, asked="per_boss"))
+    reach(story).then(d.RulingReminded("cus_1", conflict, ("per_boss",)))
+    reach(story).then(d.RulingPassedOn("cus_1", conflict, ("per_admin",)))
+    for _ in range(2):  # nobody is further up
+        reach(story).then(d.RulingReminded("cus_1", conflict, ("per_admin",)))
+    story.when(ruling(conflict, "keep"), by="per_admin")
+    story.then(closed(conflict, "keep", "per_admin"))
+
+
+def test_what_a_policy_leaves_out_never_falls_due() -> None:
+    figures = {"remind_days": 1, "pass_on_days": None, "expire_days": 3}
+    story, conflict = followed_up(approval_deadlines=figures)
+    reach(story).then(d.RulingReminded("cus_1", conflict, ("per_head",)))
+    assert next_due(story) is None
+    figures = {"remind_days": None, "pass_on_days": 3, "expire_days": None}
+    story, conflict = followed_up(approval_deadlines=figures)
+    reach(story).then(d.RulingPassedOn("cus_1", conflict, ("per_boss",)))
+
+
+def test_what_an_import_opened_is_awaited_from_its_closing_on() -> None:
+    story = disputed()
+    rules = story.organisation.latest.policy.policy.as_rules() | {"conflicts_in_imports": True}
+    story.given(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", rules))
+    story.when(follow_up("per_b"), by="per_b", on=story.now, under="imp_1")
+    assert next_due(story) is None
+    story.later(days=9).given(facts.ImportClosed("imp_1"))
+    found = next_due(story)
+    assert found is not None
+    assert found.due == story.now + timedelta(days=2)
+
+
+def test_a_deadline_of_what_was_ruled_on_brings_nothing() -> None:
+    story, conflict = followed_up()
+    found = next_due(story)
+    assert found is not None
+    story.when(ruling(conflict, "keep"), by="per_head").later(days=2)
+    late = r.DeadlineReached("cus_1", found.kind, found.subject, found.due)
+    story.when(late, by=deadlines.CLOCK).then(d.Noted("cus_1", reasons.DEADLINE_MOVED))
 
 
 # --- rulings -----------------------------------------------------------------------------------

@@ -36,6 +36,11 @@ def test_a_conflict_from_the_follow_up_to_the_new_owner(ours: Shell) -> None:
     (row,) = ours.json("conflicts", "--open", "--evidence")
     assert [each["event"] for each in row["evidence"]] == ["FollowUpLogged"] * 2
 
+    soon = ours("due", "--ids").out
+    assert "ruling reminded" in soon
+    assert "林晓燕" in soon
+    assert conflict in soon
+
     early = ours("rule", conflict, "award", "--to", "王强", *OWNER, status=3)
     assert "refused: own_cause. Nobody judges a cause of their own." in early.out
     ruled = ours("rule", "恒信电子", "award", "--to", "王强", "--reason", "先联系", *HEAD)
