@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from ledger.collecting import uncollected
 from ledger.deciding import apply_parking, request_stream
 from ledger.envelope import Event, StoredEvent, decode
 from ledger.errors import LedgerError
@@ -117,11 +118,21 @@ def fold_log(
     """
     take_all = taking or folding.take_all
     while folding.position < upto:
-        stored = read_after(connection, folding.position, PAGE_EVENTS, upto)
-        if not stored:
-            raise AssertionError(f"nothing stands behind position {folding.position}")
-        events = [each for each in map(folding.read, stored) if each is not None]
-        causes = [event.causation for event in events if event.causation is not None]
-        take_all(events, read_requests(connection, folding.catalogue, causes, events))
-        folding.position = stored[-1].position
+        with uncollected():
+            _fold_page(connection, folding, upto, take_all)
         told(folding.position)
+
+
+def _fold_page(
+    connection: Connection[Any],
+    folding: Folding,
+    upto: int,
+    take_all: Callable[[Iterable[Event], Mapping[int, Event]], None],
+) -> None:
+    stored = read_after(connection, folding.position, PAGE_EVENTS, upto)
+    if not stored:
+        raise AssertionError(f"nothing stands behind position {folding.position}")
+    events = [each for each in map(folding.read, stored) if each is not None]
+    causes = [event.causation for event in events if event.causation is not None]
+    take_all(events, read_requests(connection, folding.catalogue, causes, events))
+    folding.position = stored[-1].position

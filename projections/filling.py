@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from psycopg import Connection, sql
 
+from ledger.collecting import uncollected
 from ledger.envelope import StoredRow
 from ledger.events.catalogue import Catalogue
 from projections import schema
@@ -29,7 +30,6 @@ from projections.applying import (
     park_unreadable,
 )
 from projections.base import Projection, Table
-from projections.collecting import uncollected
 
 BATCH_EVENTS = 10_000
 # Connections that write, beside the one that reads.

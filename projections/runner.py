@@ -17,6 +17,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from ledger.collecting import uncollected
 from ledger.errors import LedgerError
 from ledger.events.catalogue import Catalogue
 from ledger.store import arrays
@@ -34,7 +35,6 @@ from projections.applying import (
     park_unreadable,
 )
 from projections.base import LIVE, Projection
-from projections.collecting import uncollected
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from projections.collecting import uncollected
+from ledger.collecting import uncollected
 
 
 @pytest.fixture(autouse=True)
