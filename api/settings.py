@@ -31,6 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from rapidfuzz import fuzz, process
 
 from ledger.errors import LedgerError
 
@@ -38,6 +39,11 @@ MASK = "********"
 MASTER_KEY_BYTES = 32
 DEFAULT_FILE = "guishu.toml"
 HOW_TO_MAKE_A_KEY = "openssl rand -base64 32"
+
+_PREFIX = "GUISHU_"
+_FILE_VARIABLE = "GUISHU_SETTINGS"
+_URL_VARIABLE = "DATABASE_URL"
+_LIKENESS_MIN = 50
 
 
 class SettingsError(LedgerError):
@@ -76,7 +82,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
-        env_prefix="GUISHU_",
+        env_prefix=_PREFIX,
         env_ignore_empty=True,
         populate_by_name=True,
         hide_input_in_errors=True,
@@ -84,7 +90,7 @@ class Settings(BaseSettings):
 
     database_url: ConnectionUrl | None = Field(
         default=None,
-        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        validation_alias=AliasChoices(_URL_VARIABLE, "database_url"),
         description="A PostgreSQL 15 or newer to use instead of the embedded server, as "
         "postgresql://user:password@host:5432/database. The user must be a member of the role "
         "guishu_app, as which the service acts; who migrates becomes one.",
@@ -157,7 +163,7 @@ def settings_file() -> Path | None:
     Raises:
         SettingsError: ``GUISHU_SETTINGS`` names a file that is not there.
     """
-    named = os.environ.get("GUISHU_SETTINGS")
+    named = os.environ.get(_FILE_VARIABLE)
     if named:
         if not Path(named).is_file():
             raise SettingsError(
@@ -175,6 +181,7 @@ def load_settings() -> Settings:
         SettingsError: the file is missing, unreadable or no TOML, or settings are unknown,
             malformed or contradictory; the sentence names all of them and quotes no value.
     """
+    _check_environment()
     try:
         return Settings()
     except ValidationError as error:
@@ -189,6 +196,45 @@ def load_settings() -> Settings:
             f"{settings_file()} cannot be read: {error}",
             way_out="Make it a readable TOML file in UTF-8.",
         ) from None
+
+
+def _check_environment() -> None:
+    """Raise SettingsError for variables of guishu that nobody reads, or whose bytes are no text."""
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known = known - {_PREFIX + _URL_VARIABLE} | {_FILE_VARIABLE, _URL_VARIABLE}
+    faults = []
+    for name, value in sorted(os.environ.items()):
+        # As pydantic-settings reads them: in capitals or not.
+        variable = name.upper()
+        if variable not in known and variable.startswith(_PREFIX):
+            faults.append(_unknown_variable(name, known))
+        elif variable in known and not _is_utf8(value):
+            faults.append(f"{name} holds bytes that are not UTF-8")
+    if faults:
+        raise SettingsError(
+            f"the environment cannot be used: {'; '.join(faults)}",
+            way_out="Correct or unset them; `guishu settings` lists what can be set.",
+        )
+
+
+def _unknown_variable(name: str, known: set[str]) -> str:
+    near: str | None = name.upper().removeprefix(_PREFIX)
+    if near not in known:
+        found = process.extractOne(
+            name.upper(), sorted(known), scorer=fuzz.ratio, score_cutoff=_LIKENESS_MIN
+        )
+        near = found[0] if found else None
+    printable = name.encode("ascii", "backslashreplace").decode()
+    return f"{printable} is unknown" + (f"; did you mean {near}?" if near else "")
+
+
+def _is_utf8(text: str) -> bool:
+    # Bytes of the environment that are no UTF-8 reach a program as lone surrogates.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def masked(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -114,7 +114,14 @@ def moment(text: str | None, zone: ZoneInfo, field: str) -> datetime | None:
         raise InvalidRequestError(
             field, f"{text!r} is no date or time such as 2026-03-01 or 2026-03-01T09:30"
         ) from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
+    placed = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
+    try:
+        placed.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequestError(
+            field, f"{text!r} lies before the year 1 of UTC, or behind its last"
+        ) from None
+    return placed
 
 
 def typed(text: str, field: str) -> str:
@@ -154,7 +161,10 @@ def numbers(given: Iterable[str], field: str) -> list[dict[str, str]]:
 
 def shown(at: datetime | None, zone: ZoneInfo) -> str:
     """Return a moment as people read it, in the organisation's time zone."""
-    return "" if at is None else at.astimezone(zone).strftime("%Y-%m-%d %H:%M")
+    if at is None:
+        return ""
+    # Not strftime: it leaves the noughts off early years on some systems.
+    return at.astimezone(zone).replace(tzinfo=None).isoformat(" ", "minutes")
 
 
 def as_json(value: Any) -> Any:

@@ -191,3 +191,28 @@ def test_settings_cannot_be_changed_and_each_is_documented() -> None:
     with pytest.raises(ValidationError):
         settings.lock_timeout_seconds = 1
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_an_unknown_variable_of_the_environment_suggests_the_near_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was passed over in silence, while the same mistake in the file was an error."""
+    monkeypatch.setenv("GUISHU_DATA_DIRECTROY", "elsewhere")
+    monkeypatch.setenv("guishu_xyzzy", "1")
+    monkeypatch.setenv("GUISHU_DATABASE_URL", URL)
+    with pytest.raises(SettingsError) as raised:
+        load_settings()
+    said = str(raised.value)
+    assert "GUISHU_DATA_DIRECTROY is unknown; did you mean GUISHU_DATA_DIRECTORY?" in said
+    assert "guishu_xyzzy is unknown" in said
+    assert "GUISHU_DATABASE_URL is unknown; did you mean DATABASE_URL?" in said
+    assert "hunter2" not in said
+
+
+def test_bytes_of_the_environment_that_are_no_text_are_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A folder whose name is no UTF-8 ended every command in a traceback."""
+    monkeypatch.setenv("GUISHU_DATA_DIRECTORY", os.fsdecode(b"data-\xb9\xe9"))
+    with pytest.raises(SettingsError, match="GUISHU_DATA_DIRECTORY holds bytes that are not UTF-8"):
+        load_settings()

@@ -349,6 +349,16 @@ def test_who_owned_it_as_the_ledger_knew_it(guishu: Shell) -> None:
     assert "was not in the ledger" in said
 
 
+def test_years_before_1000_are_written_with_four_digits(guishu: Shell) -> None:
+    """They were shown as 1-01-01, which is no date that anybody could type again."""
+    guishu("register", "恒信", *BOSS)
+    said = guishu("whois", "恒信", "--as-of", "0002-01-01").out
+    assert said.startswith("On 0002-01-01 00:00 恒信 was not in the ledger")
+    # Eight hours before it, in UTC, no calendar of this program has a year.
+    first = guishu("whois", "恒信", "--as-of", "0001-01-01", "--json", status=1).err
+    assert "lies before the year 1" in first
+
+
 def test_a_duplicate_says_of_which_customer(guishu: Shell) -> None:
     """For a refused registration it said that nobody could own it, and not why."""
     code = ("--identifier", "uscc=91350100M000100Y43")
