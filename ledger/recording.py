@@ -32,7 +32,7 @@ from ledger.organisation import Organisation, OrganisationAt
 from ledger.organisation_checks import check_facts
 from ledger.policy import without_limits
 from ledger.sealing import Vault
-from ledger.store.appending import Append, Appended, NewEvent, RequestKey
+from ledger.store.appending import Append, Appended, NewEvent, RequestKey, check_append
 from ledger.store.arrays import text_array
 from ledger.store.reading import read_at, read_stream
 
@@ -165,7 +165,21 @@ class Recording:
 
         One may name a customer that another of the same call registers, or registered before it.
         """
-        organisation = self.organisation()
+        built, appends = self._prepare(asked, self.organisation())
+        return self._answer(asked, built, self._appender.append_many(appends))
+
+    def refusals(self, asked: Sequence[Asked], opening: str) -> list[LedgerError | None]:
+        """Return for each request the error for which ``record_many`` would not record it.
+
+        Nothing is recorded. ``opening`` is the import that will be opened for those that are left.
+        """
+        built, _ = self._prepare(asked, self.organisation(), opening)
+        return [each if isinstance(each, LedgerError) else None for each in built]
+
+    def _prepare(
+        self, asked: Sequence[Asked], organisation: OrganisationAt, opening: str | None = None
+    ) -> tuple[list[building.Built | LedgerError], list[Append]]:
+        """Check requests, and build the appends of those in whose way nothing stands."""
         kinds = self._kinds(asked)
         built: list[building.Built | LedgerError] = []
         made = [building.Ids(each.seed) for each in asked]
@@ -173,7 +187,7 @@ class Recording:
         for each, its_ids in zip(asked, made, strict=True):
             learning = _Sealing(self._vault, each.origin, subjects=subjects)
             try:
-                self._check(each, organisation, kinds)
+                self._check(each, organisation, kinds, opening)
                 found = self._build(each, its_ids, learning, kinds)
                 if isinstance(each.command, commands.RegisterCustomer):
                     kinds[found.customer] = each.command.kind
@@ -191,10 +205,12 @@ class Recording:
                 built[number] = done = (
                     self._build(each, made[number], sealing, kinds) if subjects else done
                 )
-                appends.append(self._append_of(each, done))
+                append = self._append_of(each, done)
+                check_append(append)
+                appends.append(append)
             except LedgerError as error:
                 built[number] = error
-        return self._answer(asked, built, self._appender.append_many(appends))
+        return built, appends
 
     def rehearse(self, asked: Asked) -> building.Built:
         """Check and build one request as ``record`` does, and record nothing.
@@ -307,7 +323,13 @@ class Recording:
             for stream, body in rows
         }
 
-    def _check(self, asked: Asked, organisation: OrganisationAt, kinds: dict[str, str]) -> None:
+    def _check(
+        self,
+        asked: Asked,
+        organisation: OrganisationAt,
+        kinds: dict[str, str],
+        opening: str | None,
+    ) -> None:
         """Raise what stands in the way of recording at all."""
         command, origin = asked.command, asked.origin
         _check_origin(origin, self._now())
@@ -330,7 +352,7 @@ class Recording:
             customer = getattr(command, name, None)
             if customer is not None and customer not in kinds:
                 raise UnknownIdError("customer", customer)
-        if origin.import_id is not None:
+        if origin.import_id is not None and origin.import_id != opening:
             opened = organisation.import_(origin.import_id)
             # Of what was recorded before the import was closed, the first answer is still due.
             if opened is None or (opened.closed and not self._is_known(origin)):

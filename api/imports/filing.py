@@ -21,7 +21,6 @@ from api.imports.actions import Action
 from api.imports.naming import RowNames
 from api.imports.planning import Plan
 from api.imports.refusals import column_of, concerns_row, reason_in_words
-from api.imports.rejects import append_reject
 from ledger import commands, ids
 from ledger import organisation_commands as facts
 from ledger.commands import CheckDigitError
@@ -51,7 +50,10 @@ class ImportChangedError(LedgerError):
 
 @dataclass(slots=True)
 class Filed:
-    """What filing a plan has brought. ``import_ids`` are all imports under the mapping's name."""
+    """What filing a plan has brought. ``import_ids`` are all imports under the mapping's name.
+
+    ``recorded`` and ``known`` count actions by kind, ``refused`` rows by the code of the error.
+    """
 
     import_ids: tuple[str, ...] = ()
     recorded: Counter[str] = field(default_factory=Counter)
@@ -136,26 +138,27 @@ class Filing:
         self._filed.import_ids = tuple(each.import_id for each in mine)
         self._opened = next((each.import_id for each in mine if not each.closed), None)
 
-    def _open(self) -> str:
-        """Return the open import; made at the first row that was not filed before."""
-        if self._opened is None:
-            number = len(self._filed.import_ids) + 1
-            plan_name = self._plan.name
-            import_id = ids.derived_id(ids.IMPORT, plan_name, str(number))
-            fields = {
-                "import_id": import_id,
-                "name": plan_name,
-                "time_zone": self._plan.mapping.constants.time_zone,
-                "policy": self._policy,
-                "cut_over": self._plan.cut_over,
-            }
-            command = commands.parse(facts.OpenImport, fields)
-            if self._recording.organisation().four_eyes:
-                raise ProposedError(self._proposal(command), "The import")
-            self._fact(command, f"import/{plan_name}/open/{import_id}")
-            self._opened = import_id
-            self._filed.import_ids = (*self._filed.import_ids, import_id)
-        return self._opened
+    def _next_import(self) -> str:
+        number = len(self._filed.import_ids) + 1
+        return ids.derived_id(ids.IMPORT, self._plan.name, str(number))
+
+    def _open(self, import_id: str) -> None:
+        """Open the import at the first row that was not filed before."""
+        if self._opened is not None:
+            return
+        fields = {
+            "import_id": import_id,
+            "name": self._plan.name,
+            "time_zone": self._plan.mapping.constants.time_zone,
+            "policy": self._policy,
+            "cut_over": self._plan.cut_over,
+        }
+        command = commands.parse(facts.OpenImport, fields)
+        if self._recording.organisation().four_eyes:
+            raise ProposedError(self._proposal(command), "The import")
+        self._fact(command, f"import/{self._plan.name}/open/{import_id}")
+        self._opened = import_id
+        self._filed.import_ids = (*self._filed.import_ids, import_id)
 
     def _proposal(self, command: facts.OpenImport) -> str:
         """Return the open proposal to open the import, made where there is none."""
@@ -303,9 +306,30 @@ class Filing:
                 self._filed.known[action.kind] += 1
             else:
                 self._refuse(action, _changed(action))
+        import_id = self._opened or self._next_import()
+        fresh = [(action, _within(each, import_id)) for action, each in fresh]
+        if self._opened is None:
+            # Only for something that is really recorded: a second import of rows that the door
+            # refuses changes nothing.
+            fresh = self._admissible(fresh, import_id)
         if fresh:
-            import_id = self._open()
-            self._record([(action, _within(each, import_id)) for action, each in fresh])
+            self._open(import_id)
+            self._record(fresh)
+
+    def _admissible(
+        self, fresh: Sequence[tuple[Action, Asked]], import_id: str
+    ) -> list[tuple[Action, Asked]]:
+        """Leave out what the door would refuse, and list it."""
+        left: list[tuple[Action, Asked]] = []
+        refusals = self._recording.refusals([each for _, each in fresh], import_id)
+        for (action, each), error in zip(fresh, refusals, strict=True):
+            if error is None:
+                left.append((action, each))
+            elif concerns_row(error):
+                self._refuse(action, error)
+            else:
+                raise error
+        return left
 
     def _record(self, fresh: Sequence[tuple[Action, Asked]]) -> None:
         for busy in self._tries():
@@ -446,15 +470,11 @@ class Filing:
         return commands.parse(commands.RegisterCustomer, {**fields, "overrides": ("check_digit",)})
 
     def _refuse(self, action: Action, error: LedgerError) -> None:
-        self._filed.refused[error.code] += 1
-        append_reject(
-            self._plan.rejects_path,
-            action.file,
-            action.row,
-            column_of(self._files[action.file], action, error),
-            error.code,
-            reason_in_words(error),
-        )
+        """List the row of an action; a row stands in the list once, with the first reason."""
+        column = column_of(self._files[action.file], action, error)
+        listed = (action.file, action.row, column, error.code, reason_in_words(error))
+        if self._plan.reject(*listed):
+            self._filed.refused[error.code] += 1
 
 
 def _attribute(given: actions.Attribute) -> Any:

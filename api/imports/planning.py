@@ -16,14 +16,20 @@ from typing import Literal, Self, TypeAlias
 
 from api.imports.actions import ACTION_KINDS, Action
 from api.imports.emitting import read_actions
-from api.imports.errors import FileUnreadableError, WorkspaceUnusableError
+from api.imports.errors import (
+    FileUnreadableError,
+    MappingInvalidError,
+    MappingProblem,
+    WorkspaceUnusableError,
+)
 from api.imports.interpreting import FileInterpreter
 from api.imports.mapping import FileRows, Mapping
 from api.imports.reading import Row, read_rows
-from api.imports.rejects import RowRejectedError, write_rejects
+from api.imports.rejects import RowRejectedError, append_reject, write_rejects
 from api.imports.resolving import order, resolve
 from api.imports.staging import Staging, source_of, split_source
 from api.imports.values import from_microseconds
+from ledger.commands import InvalidRequestError, occurred_within
 
 REJECTS_FILE = "rejects.csv"
 STAGING_FILE = "staging.sqlite3"
@@ -110,6 +116,14 @@ class Plan:
         """
         yield from read_actions(self._staging.connection, self._labels, start)
 
+    def reject(self, file: str, row: int, column: str, code: str, words: str) -> bool:
+        """List a row that was refused when it was filed; say whether it was not listed before."""
+        source = source_of(self._labels.index(file), row)
+        if not self._staging.reject(source, code, column, words):
+            return False
+        append_reject(self.rejects_path, file, row, column, code, words)
+        return True
+
     def _count_actions(self) -> dict[str, int]:
         counted = dict(
             self._staging.connection.execute(
@@ -151,9 +165,11 @@ def plan(
     plan owns: close it. ``now`` is the present in UTC, by which dates are in the future. Memory
     does not grow with the number of rows. ``progress`` is called about every 1,000 rows.
 
-    Raises a FileRefusedError for a file that cannot be used as a whole, and
-    WorkspaceUnusableError where ``workspace`` cannot be written; no plan is left behind then.
+    Raises MappingInvalidError where the cut-over is no time at which anything can have held, a
+    FileRefusedError for a file that cannot be used as a whole, and WorkspaceUnusableError where
+    ``workspace`` cannot be written; no plan is left behind then.
     """
+    _check_cut_over(mapping, now)
     # By name, so that the order in the mapping means nothing.
     files = sorted(mapping.files, key=lambda file: file.label)
     try:
@@ -170,6 +186,16 @@ def plan(
             f"The folder {workspace} cannot be used for temporary files: {error}.",
             way_out="Free some space there, or name another folder.",
         ) from error
+
+
+def _check_cut_over(mapping: Mapping, now: datetime) -> None:
+    """Raise what the ledger would say when the import is opened, before anything is filed."""
+    try:
+        occurred_within(mapping.constants.cut_over_instant(), now, field="")
+    except InvalidRequestError as error:
+        sentence = f"{mapping.constants.cut_over} cannot be the cut-over: {error}."
+        problem = MappingProblem("[constants]", "cut_over", sentence)
+        raise MappingInvalidError([problem], source=mapping.name) from None
 
 
 class _Planner:

@@ -274,12 +274,16 @@ class Staging:
                 ),
             )
 
-    def reject(self, source: int, reason: RejectReason, column: str, value: str) -> None:
-        """List a row that cannot be used; the first reason stands."""
-        self.connection.execute(
+    def reject(self, source: int, reason: str, column: str, value: str) -> bool:
+        """List a row that cannot be used; the first reason stands. Say whether this is the first.
+
+        ``reason`` is a RejectReason, or the code of an error of the ledger's door.
+        """
+        cursor = self.connection.execute(
             "INSERT OR IGNORE INTO reject VALUES (?, ?, ?, ?)",
-            (source, shown_text(column), reason.value, shown_text(value)),
+            (source, shown_text(column), str(reason), shown_text(value)),
         )
+        return cursor.rowcount == 1
 
     def rejects(self) -> Iterator[tuple[int, str, str, str]]:
         """Yield (source, column, reason, value) in the order of files and rows."""

@@ -535,6 +535,26 @@ def test_where_rejects_cannot_be_written_nothing_is_filed(guishu: Shell, folder:
     assert guishu("events", "--limit", "1000").out == before
 
 
+@pytest.mark.parametrize("more", [(), ("--check",)])
+def test_a_cut_over_to_come_is_said_before_anything_is_founded(
+    database: DatabaseUrls,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+) -> None:
+    """A check found nothing wrong, and the import had founded a ledger and added people to it."""
+    monkeypatch.chdir(folder)
+    mapping = folder / "list.toml"
+    text = mapping.read_text(encoding="utf-8").replace("2024-01-01", days_ahead(40))
+    mapping.write_text(text, encoding="utf-8")
+    guishu = Shell(monkeypatch, capsys, database.owner_url)
+    said = guishu("import", str(mapping), str(folder / "files"), *more, status=1).err
+    assert "mapping_invalid: The mapping list cannot be used" in said
+    assert f"{days_ahead(40)} cannot be the cut-over: the time lies in the future" in said
+    assert guishu("events").out == ""
+
+
 # --- doctor -------------------------------------------------------------------------------------
 
 

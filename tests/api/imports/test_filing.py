@@ -428,20 +428,92 @@ def test_what_refers_to_a_refused_row_is_listed_with_it(ledger: TestLedger, tmp_
         filed, _ = file(ledger, made)
         listed = rejected(made)
         text = made.rejects_path.read_text(encoding="utf-8-sig")
-    # Both the follow-up and the deal of a visit.
-    visits = [
-        ["visits.csv", "2", "customer", "unknown_id"],
-        ["visits.csv", "3", "agent", "unknown_id"],
-    ]
+    # Both the follow-up and the deal of a visit were refused.
     assert listed == [
         ["people.csv", "3", "email", "invalid_request"],
         ["customers.csv", "2", "remark", "invalid_request"],
         ["customers.csv", "3", "group", "unknown_id"],
-        *visits,
-        *visits,
+        ["visits.csv", "2", "customer", "unknown_id"],
+        ["visits.csv", "3", "agent", "unknown_id"],
     ]
+    assert filed.refused == {"invalid_request": 2, "unknown_id": 3}
     assert "The row that names this customer first could not be used." in text
     assert filed.recorded["log_follow_up"] == filed.recorded["record_deal"] == 1
+
+
+LIST = """
+name = "list"
+[constants]
+time_zone = "Asia/Shanghai"
+cut_over = 2024-01-01
+[unknown]
+people = "create"
+[[files]]
+file = "list.csv"
+key = "name"
+[files.customer]
+name = "name"
+attributes = { remark = "remark" }
+[files.owner]
+customer = "name"
+owner = "owner"
+"""
+
+
+def test_a_row_stands_among_the_rejects_once_with_the_first_reason(
+    ledger: TestLedger, tmp_path: Path
+) -> None:
+    """A refused registration also refused the claim of its row, which then stood there twice."""
+    files = {"list.csv": f"name,remark,owner\n恒信,,张伟\n锐思,{LONGER},张伟\n"}
+    with planned_text(LIST, files, tmp_path) as made:
+        filed, _ = file(ledger, made)
+        assert rejected(made) == [["list.csv", "3", "remark", "invalid_request"]]
+    assert filed.refused == {"invalid_request": 1}
+
+
+def test_importing_again_changes_nothing_where_the_door_refuses_rows(
+    ledger: TestLedger, tmp_path: Path
+) -> None:
+    """Each time an empty import was opened and closed for the rows that were refused again."""
+    files = {"list.csv": f"name,remark,owner\n恒信,,张伟\n锐思,{LONGER},张伟\n"}
+    with planned_text(LIST, files, tmp_path) as made:
+        file(ledger, made)
+    before = head(ledger.connection)
+    with planned_text(LIST, files, tmp_path) as made:
+        filed, brought = file(ledger, made)
+        assert rejected(made) == [["list.csv", "3", "remark", "invalid_request"]]
+    assert head(ledger.connection) == before
+    assert len(filed.import_ids) == 1
+    assert brought.total.granted == 1
+
+
+def test_nothing_is_opened_for_an_entry_that_would_be_too_large(
+    ledger: TestLedger, tmp_path: Path
+) -> None:
+    """The size was seen by the committer only, when the import was open."""
+    contacts = "".join(
+        f"恒信,{number},{number:03}{'名' * 297},{'邮' * 100}\n" for number in range(45)
+    )
+    mapping = (
+        LIST.split("[[files]]", maxsplit=1)[0]
+        + """
+[[files]]
+file = "contacts.csv"
+key = "id"
+[files.customer]
+name = "name"
+[[files.customer.contacts]]
+name = "contact"
+email = "email"
+"""
+    )
+    with planned_text(
+        mapping, {"contacts.csv": f"name,id,contact,email\n{contacts}"}, tmp_path
+    ) as made:
+        before = head(ledger.connection)
+        filed, _ = file(ledger, made)
+    assert filed.refused == {"entry_too_large": 1}
+    assert head(ledger.connection) == before
 
 
 def test_a_territory_that_the_door_refuses_does_not_end_the_import(
