@@ -328,7 +328,7 @@ class Recording:
         asked: Asked,
         organisation: OrganisationAt,
         kinds: dict[str, str],
-        opening: str | None,
+        opening: str | None = None,
     ) -> None:
         """Raise what stands in the way of recording at all."""
         command, origin = asked.command, asked.origin

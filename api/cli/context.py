@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -170,7 +170,8 @@ def shown(at: datetime | None, zone: ZoneInfo) -> str:
 def as_json(value: Any) -> Any:
     """Return what JSON can hold: instants in UTC, decimals as text, sets as sorted lists."""
     if is_dataclass(value) and not isinstance(value, type):
-        return as_json(asdict(value))
+        # Not asdict: of a Counter it makes one of the pairs of what was counted and how often.
+        return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, dict):
         return {str(key): as_json(inner) for key, inner in value.items()}
     if isinstance(value, set | frozenset):

@@ -36,7 +36,9 @@ from api.cli.organisation_commands import must_be_a_decider
 from api.database import open_database
 from api.demo import ask_for_transfers, close_demo, make_demo, work_beside_owners
 from api.imports.filing import Filed, Filing, Importer
-from api.imports.mapping import load_mapping
+from api.imports.finding import LedgerDirectory
+from api.imports.mapping import Mapping, load_mapping
+from api.imports.naming import RowNames
 from api.imports.planning import Plan, Progress, plan
 from api.imports.rejects import copy_rejects, shown_text
 from api.imports.report import Outcome, Report, report
@@ -307,11 +309,18 @@ def import_(
 ) -> None:
     """Import files by a mapping, with the historical actor and time."""
     read_mapping = load_mapping(mapping)
+    now = datetime.now(UTC)
     with opened() as ledger, tempfile.TemporaryDirectory(prefix="guishu-import-") as workspace:
+        directory = _directory(ledger, read_mapping, now)
         with (
             _reading() as told,
             plan(
-                read_mapping, folder, Path(workspace), now=datetime.now(UTC), progress=told
+                read_mapping,
+                folder,
+                Path(workspace),
+                now=now,
+                progress=told,
+                directory=directory,
             ) as planned,
         ):
             if not json:
@@ -331,6 +340,22 @@ def import_(
                 )
             copy_rejects(planned.rejects_path, rejects)
         _show_import(ledger, planned, filed, brought, rejects, json=json)
+
+
+def _directory(ledger: Ledger, mapping: Mapping, now: datetime) -> LedgerDirectory | None:
+    """Return what knows whom the ledger holds, None where it is empty."""
+    organisation = ledger.recording.organisation()
+    if organisation.name is None:
+        return None
+    # The names of people and customers stand in the read models only.
+    settle(ledger)
+    return LedgerDirectory(
+        organisation,
+        ledger.pool.connection,
+        RowNames(mapping.name, ledger.vault.request_digest),
+        mapping.id_system,
+        now,
+    )
 
 
 def _file(ledger: Ledger, planned: Plan, as_: str | None) -> Filed:
@@ -403,14 +428,36 @@ def _show_plan(planned: Plan) -> None:
 
 def _show_check(planned: Plan, rejects: Path, *, json: bool) -> None:
     if json:
-        print_json({"rows": planned.rows, "rejects": planned.rejects, "actions": planned.counts})
+        print_json(
+            {
+                "rows": planned.rows,
+                "rejects": planned.rejects,
+                "actions": planned.counts,
+                "found_in_the_ledger": planned.found,
+            }
+        )
         return
     print_table(
         "what would be filed",
-        ("what", "in the files"),
-        [(kind.replace("_", " "), f"{count:,}") for kind, count in planned.counts.items() if count],
+        ("what", "in the files", *_found_column(planned)),
+        [
+            (kind.replace("_", " "), f"{count:,}", *_found_in_ledger(planned, kind))
+            for kind, count in planned.counts.items()
+            if count or kind in planned.found
+        ],
     )
     _show_rejects(planned.rejects, rejects)
+
+
+def _found_column(planned: Plan) -> tuple[str, ...]:
+    """Return the title for those of whom the files speak and whom others had brought, if any."""
+    return ("found in the ledger",) if planned.found else ()
+
+
+def _found_in_ledger(planned: Plan, kind: str) -> tuple[str, ...]:
+    if not planned.found:
+        return ()
+    return (f"{planned.found[kind]:,}" if kind in planned.found else "",)
 
 
 def _show_rejects(left_out: dict[str, int], rejects: Path) -> None:
@@ -438,6 +485,7 @@ def _show_import(
                 "rejects": planned.rejects,
                 "recorded": dict(filed.recorded),
                 "recorded_before": dict(filed.known),
+                "found_in_the_ledger": planned.found,
                 "refused_at_the_door": dict(filed.refused),
                 "check_digit_warnings": filed.check_digit_warnings,
                 "report": brought,
@@ -446,14 +494,15 @@ def _show_import(
         return
     print_table(
         "what was filed",
-        ("what", "in the files", "recorded now", "recorded before"),
+        ("what", "in the files", "recorded now", "recorded before", *_found_column(planned)),
         [
             (
                 kind.replace("_", " "),
                 *(f"{each:,}" for each in (count, filed.recorded[kind], filed.known[kind])),
+                *_found_in_ledger(planned, kind),
             )
             for kind, count in planned.counts.items()
-            if count
+            if count or kind in planned.found
         ],
     )
     names = resolve.Names(ledger)

@@ -1,9 +1,11 @@
 """What an import asks the ledger to do: plain values, one a request, in the order of filing.
 
 People, customers and territories are named by references: opaque strings that are unique within
-one import (``name:`` or ``id:`` and the normalised key by which the files speak of them). A
-reference that an action uses was introduced by an earlier ``AddPerson``, ``RegisterCustomer`` or
-``DefineTerritory`` of the same plan.
+one import (``name:`` or ``id:`` and the normalised key by which the files speak of them, or
+``ledger:`` and the id of somebody whom the ledger held before). A reference that an action uses
+was introduced by an earlier ``AddPerson``, ``RegisterCustomer`` or ``DefineTerritory`` of the same
+plan, or is one of the ledger's. ``AddPerson`` and ``DefineTerritory`` of the ledger's add nobody:
+they say who manages what.
 """
 
 from __future__ import annotations

@@ -42,8 +42,9 @@ PAGE_ROWS = 1_000
 ROLE_OF_REPS = "rep"
 
 _FACTS = """
-SELECT f.ordinal, e.no, e.role, e.ref, e.name, e.source, e.opening, p.ref,
-       d.source, d.key, t.ref, d.payload
+SELECT f.ordinal, e.no, e.role, coalesce('ledger:' || e.known, e.ref), e.name, e.source,
+       e.opening, coalesce('ledger:' || p.known, p.ref),
+       d.source, d.key, coalesce('ledger:' || t.known, t.ref), d.payload
   FROM fact f
   JOIN entity e ON e.no = f.entity
   LEFT JOIN entity p ON p.no = e.parent
@@ -55,12 +56,14 @@ SELECT f.ordinal, e.no, e.role, e.ref, e.name, e.source, e.opening, p.ref,
 """
 
 _MANAGED = """
-SELECT t.ref, g.head FROM management g JOIN entity t ON t.no = g.territory
+SELECT coalesce('ledger:' || t.known, t.ref), g.head
+  FROM management g JOIN entity t ON t.no = g.territory
  WHERE g.person = ? ORDER BY t.source, t.no
 """
 
 _TIMELINE = """
-SELECT l.ordinal, l.at, l.source, l.kind, l.key, p.ref, c.ref, l.payload
+SELECT l.ordinal, l.at, l.source, l.kind, l.key, coalesce('ledger:' || p.known, p.ref),
+       coalesce('ledger:' || c.known, c.ref), l.payload
   FROM timeline l JOIN entity p ON p.no = l.person JOIN entity c ON c.no = l.customer
  WHERE l.ordinal > ? AND l.ordinal <= ?
  ORDER BY l.ordinal

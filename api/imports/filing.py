@@ -18,7 +18,7 @@ from typing import Any
 
 from api.imports import actions
 from api.imports.actions import Action
-from api.imports.naming import RowNames
+from api.imports.naming import RowNames, is_in_ledger
 from api.imports.planning import Plan
 from api.imports.refusals import column_of, concerns_row, reason_in_words
 from ledger import commands, ids
@@ -199,14 +199,16 @@ class Filing:
         for action in self._plan.actions():
             if isinstance(action, actions.DefineTerritory):
                 territories[self._names.territory(action.territory)] = action
-                self._define_territory(action)
+                if not is_in_ledger(action.territory):
+                    self._define_territory(action)
             elif isinstance(action, actions.AddPerson):
                 person = self._names.person(action.person)
                 for territory in action.manages:
                     managers.setdefault(self._names.territory(territory), []).append(person)
                 for territory in action.heads:
                     heads[self._names.territory(territory)] = person
-                self._add_person(action)
+                if not is_in_ledger(action.person):
+                    self._add_person(action)
             else:
                 break
         self._name_managers(territories, heads, managers)
@@ -246,18 +248,20 @@ class Filing:
         if self._recording.organisation().person(person) is not None:
             self._filed.known[action.kind] += 1
             return
-        foreign = action.foreign_id
         fields: dict[str, Any] = {
             "person": person,
             "name": action.name,
             "territory": self._names.territory(action.territory) if action.territory else None,
             "roles": action.roles or ("rep",),
-            "foreign_ids": [{"system": self._plan.name, "value": foreign}] if foreign else (),
+            "foreign_ids": self._foreign_ids(action.foreign_id),
             "phone": action.phone,
             "email": action.email,
         }
         if self._fact_of_row(action, facts.AddPerson, fields):
             self._filed.recorded[action.kind] += 1
+
+    def _foreign_ids(self, value: str | None) -> list[dict[str, str]]:
+        return [{"system": self._plan.mapping.id_system, "value": value}] if value else []
 
     def _name_managers(
         self,
@@ -283,6 +287,10 @@ class Filing:
                 "head": head,
                 "managers": people,
             }
+            if found.foreign_ids:
+                fields["foreign_ids"] = [
+                    {"system": each.system, "value": each.value} for each in found.foreign_ids
+                ]
             self._fact_of_row(action, facts.DefineTerritory, fields, "/managers")
 
     # --- customers and acts --------------------------------------------------------------------
@@ -445,14 +453,13 @@ class Filing:
         return commands.parse(commands.LogFollowUp, fields), person
 
     def _register(self, action: actions.RegisterCustomer) -> commands.RegisterCustomer:
-        foreign = action.foreign_id
         fields: dict[str, Any] = {
             "name": action.name,
             "kind": action.customer_kind,
             "identifiers": [
                 {"system": system, "value": value} for system, value in action.identifiers
             ],
-            "foreign_ids": [{"system": self._plan.name, "value": foreign}] if foreign else (),
+            "foreign_ids": self._foreign_ids(action.foreign_id),
             "parent": self._names.customer(action.parent) if action.parent else None,
             "territory": self._names.territory(action.territory) if action.territory else None,
             "attributes": {each.name: _attribute(each) for each in action.attributes},

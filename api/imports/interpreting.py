@@ -54,6 +54,7 @@ from api.imports.values import (
     currency_code,
     folded,
     from_microseconds,
+    id_key,
     match_key,
     microseconds,
 )
@@ -457,7 +458,7 @@ class FileInterpreter:
     def _identity(self, id_column: str | None, name: str, texts: dict[str, str]) -> str:
         if id_column is None:
             return f"name:{self._match_key(name)}"
-        text = _id_key(texts[id_column])
+        text = id_key(texts[id_column])
         if not text:
             raise RowRejectedError(RejectReason.KEY_MISSING, id_column)
         if len(text) > NAME_CHARACTERS_MAX:
@@ -490,7 +491,7 @@ class FileInterpreter:
         if column is None or not texts[column]:
             return None
         if spoken == "id":
-            text = _id_key(texts[column])
+            text = id_key(texts[column])
             if len(text) > NAME_CHARACTERS_MAX:
                 raise RowRejectedError(RejectReason.NAME_TOO_LONG, column, text)
             return Mention(role, "id", text, text)
@@ -606,10 +607,6 @@ def _typed_number(cell: Cell, text: str) -> Decimal | None:
 
 def _optional(column: str | None, texts: dict[str, str]) -> str | None:
     return (texts[column] or None) if column is not None else None
-
-
-def _id_key(text: str) -> str:
-    return folded(unicodedata.normalize("NFKC", text))
 
 
 def _identifier(text: str) -> str:

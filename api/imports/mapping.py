@@ -399,7 +399,7 @@ def _check_formats(formats: Sequence[str], two_digit_years_from: int | None) -> 
 
 
 class Unknown(_Table):
-    """``[unknown]``: what happens when a row refers to somebody whom no file lists.
+    """``[unknown]``: what happens when a row refers to somebody whom neither file nor ledger holds.
 
     Created is only who is named: an id alone gives nobody a name, so such a row is rejected.
     """
@@ -537,20 +537,28 @@ class Mapping(_Table):
     ``name`` is stable for ever: the ids of requests derive from it and from each row's key, so
     that an import under the same name files nothing twice. ``claim_ends`` says when an agent's
     claim on a customer ends: never, or when the last of the agent's open opportunities closes.
+    ``system`` names the system whose ids the files hold, so that several mappings of files of one
+    system know each other's people and customers by them; without it the ids are the mapping's own.
     """
 
     name: str
+    system: str | None = None
     claim_ends: Literal["never", "last_open_opportunity"] = "never"
     constants: Constants
     unknown: Unknown = Unknown()
     files: list[FileRows] = Field(min_length=1)
 
-    @field_validator("name")
+    @field_validator("name", "system")
     @classmethod
-    def _stable_name(cls, name: str) -> str:
-        if not _MAPPING_NAME.fullmatch(name):
+    def _stable_name(cls, name: str | None) -> str | None:
+        if name is not None and not _MAPPING_NAME.fullmatch(name):
             raise _fault(f"{name!r}: a name is a-z, 0-9 and -, such as crm-2024.")
         return name
+
+    @property
+    def id_system(self) -> str:
+        """The system of the foreign ids in the files."""
+        return self.system or self.name
 
     @model_validator(mode="after")
     def _holds_together(self) -> Mapping:

@@ -18,6 +18,17 @@ KeyedDigest = Callable[[bytes], bytes]
 (``ledger.sealing.Vault.request_digest``)."""
 
 _DIGEST_CHARACTERS = 32
+_IN_LEDGER = "ledger:"
+
+
+def in_ledger(ledger_id: str) -> str:
+    """Return the reference of somebody whom the ledger held before, by the id there."""
+    return _IN_LEDGER + ledger_id
+
+
+def is_in_ledger(reference: str) -> bool:
+    """Say whether a reference means somebody whom the ledger held before."""
+    return reference.startswith(_IN_LEDGER)
 
 
 class RowNames:
@@ -46,6 +57,8 @@ class RowNames:
 
     def customer(self, reference: str) -> str:
         """Return the id of a customer of the plan."""
+        if is_in_ledger(reference):
+            return reference.removeprefix(_IN_LEDGER)
         return building.Ids(self.customer_seed(reference)).make(ids.CUSTOMER)
 
     def customer_seed(self, reference: str) -> str:
@@ -53,6 +66,8 @@ class RowNames:
         return f"{self._mapping}/{self._digest_of(ids.CUSTOMER, reference)}"
 
     def _id(self, prefix: str, reference: str) -> str:
+        if is_in_ledger(reference):
+            return reference.removeprefix(_IN_LEDGER)
         return ids.derived_id(prefix, self._mapping, self._digest_of(prefix, reference))
 
     def _digest_of(self, kind: str, text: str) -> str:

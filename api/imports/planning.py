@@ -22,6 +22,7 @@ from api.imports.errors import (
     MappingProblem,
     WorkspaceUnusableError,
 )
+from api.imports.finding import Directory
 from api.imports.interpreting import FileInterpreter
 from api.imports.mapping import FileRows, Mapping
 from api.imports.reading import Row, read_rows
@@ -35,6 +36,20 @@ REJECTS_FILE = "rejects.csv"
 STAGING_FILE = "staging.sqlite3"
 
 _PROGRESS_ROWS = 1_000
+
+_COUNT_ACTIONS = """
+SELECT role, count(*) FROM entity WHERE known IS NULL GROUP BY role
+UNION ALL SELECT kind, count(*) FROM timeline GROUP BY kind
+"""
+_COUNT_FOUND = """
+SELECT role, count(DISTINCT known) FROM entity WHERE known IS NOT NULL GROUP BY role
+"""
+# Which action makes somebody of that role.
+_KINDS = {
+    "territory": "define_territory",
+    "person": "add_person",
+    "customer": "register_customer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +77,8 @@ class FileSummary:
 class Plan:
     """What an import would file. It holds a temporary file until it is closed.
 
-    ``counts`` are the actions by kind (all of ``ACTION_KINDS``), ``rejects`` the rejected rows by
+    ``counts`` are the actions by kind (all of ``ACTION_KINDS``), ``found`` by the same kinds those
+    whom the ledger holds already and this mapping did not make, ``rejects`` the rejected rows by
     reason code; ``rejects_path`` lists them for people. ``earliest`` and ``latest`` are the times
     (UTC) of the first and last act, None where nothing has a date. ``cut_over`` (UTC) is when the
     opening balance holds.
@@ -79,6 +95,7 @@ class Plan:
         self._staging = staging
         self._labels = [file.file for file in files]
         self.counts = self._count_actions()
+        self.found = self._count(_COUNT_FOUND)
         self.rejects = self._count_rejects()
         self.earliest, self.latest = self._span()
 
@@ -125,15 +142,11 @@ class Plan:
         return True
 
     def _count_actions(self) -> dict[str, int]:
-        counted = dict(
-            self._staging.connection.execute(
-                "SELECT CASE role WHEN 'territory' THEN 'define_territory'"
-                " WHEN 'person' THEN 'add_person' ELSE 'register_customer' END, count(*)"
-                " FROM entity GROUP BY role"
-                " UNION ALL SELECT kind, count(*) FROM timeline GROUP BY kind"
-            )
-        )
-        return {kind: counted.get(kind, 0) for kind in ACTION_KINDS}
+        return dict.fromkeys(ACTION_KINDS, 0) | self._count(_COUNT_ACTIONS)
+
+    def _count(self, query: str) -> dict[str, int]:
+        counted = self._staging.connection.execute(query)
+        return {_KINDS.get(kind, kind): count for kind, count in counted}
 
     def _count_rejects(self) -> dict[str, int]:
         return dict(
@@ -158,12 +171,14 @@ def plan(
     *,
     now: datetime,
     progress: ReportProgress | None = None,
+    directory: Directory | None = None,
 ) -> Plan:
     """Read all files of ``mapping`` in ``folder``, list rejects, and return what would be filed.
 
     ``workspace`` is a folder for the list of rejects and for a temporary file, which the returned
     plan owns: close it. ``now`` is the present in UTC, by which dates are in the future. Memory
     does not grow with the number of rows. ``progress`` is called about every 1,000 rows.
+    ``directory`` knows whom the ledger holds already; None stands for an empty ledger.
 
     Raises MappingInvalidError where the cut-over is no time at which anything can have held, a
     FileRefusedError for a file that cannot be used as a whole, and WorkspaceUnusableError where
@@ -176,7 +191,8 @@ def plan(
         workspace.mkdir(parents=True, exist_ok=True)
         staging = Staging(workspace / STAGING_FILE)
         try:
-            planner = _Planner(mapping, files, staging, now, progress or (lambda _: None))
+            told = progress or (lambda _: None)
+            planner = _Planner(mapping, files, staging, now, told, directory)
             return planner.plan(folder, workspace / REJECTS_FILE)
         except BaseException:
             staging.close()
@@ -206,18 +222,20 @@ class _Planner:
         staging: Staging,
         now: datetime,
         progress: ReportProgress,
+        directory: Directory | None,
     ) -> None:
         self._mapping = mapping
         self._files = files
         self._staging = staging
         self._future_limit = now + timedelta(days=mapping.constants.future_tolerance_days)
         self._progress = progress
+        self._directory = directory
         self._rows = 0
 
     def plan(self, folder: Path, rejects_path: Path) -> Plan:
         rows = [self._stage_file(number, folder) for number in range(len(self._files))]
         self._progress(Progress("resolving", "", 0, self._rows))
-        resolve(self._staging, self._mapping, self._files)
+        resolve(self._staging, self._mapping, self._files, self._directory)
         self._progress(Progress("ordering", "", 0, self._rows))
         order(self._staging, self._mapping)
         self._staging.connection.execute("COMMIT")

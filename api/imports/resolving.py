@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from api.imports.finding import Directory, Found, Wanted
 from api.imports.mapping import (
     ClaimRow,
     DealRow,
@@ -21,9 +22,21 @@ from api.imports.mapping import (
     Mapping,
     OpportunityRow,
 )
+from api.imports.naming import in_ledger
 from api.imports.rejects import RejectReason
 from api.imports.staging import PHASE_OPENING, Role, Staging, split_source
-from api.imports.values import match_key, microseconds
+from api.imports.values import id_key, match_key, microseconds
+
+PAGE_ROWS = 1_000
+
+_ROLES: tuple[Role, ...] = ("territory", "person", "customer")
+# The reason and the way out must fit behind it, into what a list shows of a value.
+_SHOWN_OF_NAME_MAX = 60
+_WAYS_OUT = {
+    "territory": "give all but one another name",
+    "person": "name the person by an id, of the files' system or the ledger's own",
+    "customer": "name the customer by an id, of the files' system or the ledger's own",
+}
 
 _PURGES = (
     "DELETE FROM act WHERE source IN (SELECT source FROM reject)",
@@ -34,7 +47,52 @@ _PURGES = (
 
 _PRUNE_ENTITIES = """
 DELETE FROM entity
- WHERE NOT EXISTS (SELECT 1 FROM definition WHERE definition.entity = entity.no)
+ WHERE NOT created
+   AND NOT EXISTS (SELECT 1 FROM definition WHERE definition.entity = entity.no)
+"""
+
+_DEFINED = """
+SELECT e.no, e.role, e.ref, d.payload
+  FROM (SELECT no, role, ref FROM entity WHERE no > ? ORDER BY no LIMIT ?) e
+  JOIN definition d ON d.entity = e.no
+ ORDER BY e.no, d.source
+"""
+_LINK = "UPDATE entity SET known = ?, matched_by = ?, holders = ? WHERE no = ?"
+# Two ids in the files, one name in the ledger: nobody can tell which of the two it is.
+_SHARED_NAMESAKES = """
+UPDATE entity SET holders = holders + 1
+ WHERE matched_by = 'name' AND ref LIKE 'id:%' AND known IS NOT NULL
+   AND EXISTS (SELECT 1 FROM entity o
+                WHERE o.role = entity.role AND o.known = entity.known AND o.no <> entity.no
+                  AND o.ref LIKE 'id:%')
+"""
+_AMBIGUOUS = """
+SELECT d.source, e.role, e.matched_by, d.payload
+  FROM entity e JOIN definition d ON d.entity = e.no WHERE e.holders > 1
+"""
+
+# Whom the ledger holds is looked up where no file lists them.
+_NOT_LOOKED_UP = """
+SELECT no, role, spoken, key, text, introduces FROM mention
+ WHERE no > ? AND candidates = 0 AND holders IS NULL ORDER BY no LIMIT ?
+"""
+_ADD_KNOWN = """
+INSERT OR IGNORE INTO entity (role, ref, name_key, source, created, name, known)
+VALUES (?, ?, '', 0, 1, ?, ?)
+"""
+_SETTLE_KNOWN = """
+UPDATE mention
+   SET entity = (SELECT min(e.no) FROM entity e
+                  WHERE e.role = mention.role AND e.known = mention.known)
+ WHERE candidates = 0 AND known IS NOT NULL
+"""
+# Several entities of the files may be one in the ledger.
+_SETTLE_SAME = """
+UPDATE mention
+   SET entity = (SELECT min(o.no) FROM entity e JOIN entity o
+                     ON o.role = e.role AND o.known = e.known
+                  WHERE e.no = mention.entity)
+ WHERE entity IN (SELECT no FROM entity WHERE known IS NOT NULL)
 """
 
 # A name means whoever has it, if only one has; an id is the identity itself.
@@ -55,7 +113,8 @@ UPDATE mention
 _SETTLE_USABLE = """
 UPDATE mention
    SET usable = candidates = 1
-             OR candidates = 0 AND spoken = 'name'
+             OR candidates = 0 AND coalesce(holders, 0) = 1
+             OR candidates = 0 AND coalesce(holders, 0) = 0 AND spoken = 'name'
                 AND (introduces OR role IN (SELECT value FROM json_each(?)))
 """
 
@@ -63,37 +122,37 @@ UPDATE mention
 _UNUSABLE = (
     (
         "act",
-        """SELECT a.source, m.role, m.text, m.candidates, a.key
+        """SELECT a.source, m.role, m.text, m.candidates, m.holders, a.key
              FROM act a JOIN mention m ON m.no = a.customer WHERE NOT m.usable""",
     ),
     (
         "act",
-        """SELECT a.source, m.role, m.text, m.candidates, a.key
+        """SELECT a.source, m.role, m.text, m.candidates, m.holders, a.key
              FROM act a JOIN mention m ON m.no = a.person WHERE NOT m.usable""",
     ),
     (
         "opening",
-        """SELECT o.source, m.role, m.text, m.candidates, o.key
+        """SELECT o.source, m.role, m.text, m.candidates, m.holders, o.key
              FROM opening o JOIN mention m ON m.no = o.customer WHERE NOT m.usable""",
     ),
     (
         "opening",
-        """SELECT o.source, m.role, m.text, m.candidates, o.key
+        """SELECT o.source, m.role, m.text, m.candidates, m.holders, o.key
              FROM opening o JOIN mention m ON m.no = o.person WHERE NOT m.usable""",
     ),
     (
         "parent",
-        """SELECT d.source, m.role, m.text, m.candidates, d.key
+        """SELECT d.source, m.role, m.text, m.candidates, m.holders, d.key
              FROM definition d JOIN mention m ON m.no = d.parent WHERE NOT m.usable""",
     ),
     (
         "territory",
-        """SELECT d.source, m.role, m.text, m.candidates, d.key
+        """SELECT d.source, m.role, m.text, m.candidates, m.holders, d.key
              FROM definition d JOIN mention m ON m.no = d.territory WHERE NOT m.usable""",
     ),
     (
         "manager",
-        """SELECT g.source, m.role, m.text, m.candidates, ''
+        """SELECT g.source, m.role, m.text, m.candidates, m.holders, ''
              FROM manages g JOIN mention m ON m.no = g.person WHERE NOT m.usable""",
     ),
 )
@@ -166,7 +225,7 @@ SELECT m.role, 'name:' || m.key, m.key, min(u.source), 1, m.text
         UNION ALL SELECT territory, source FROM manages
         UNION ALL SELECT person, source FROM manages) u
   JOIN mention m ON m.no = u.no
- WHERE m.candidates = 0
+ WHERE m.candidates = 0 AND m.known IS NULL
  GROUP BY m.no ORDER BY min(u.source), m.no
 """
 
@@ -189,6 +248,8 @@ WITH RECURSIVE tree (no, role, source, depth) AS (
     SELECT e.no, e.role, e.source, depth + 1 FROM entity e JOIN tree ON e.parent = tree.no
 )
 SELECT no FROM tree
+ WHERE NOT EXISTS (SELECT 1 FROM entity e WHERE e.no = tree.no AND e.known IS NOT NULL)
+    OR no IN (SELECT territory FROM management UNION SELECT person FROM management)
  ORDER BY CASE role WHEN 'territory' THEN 0 WHEN 'person' THEN 1 ELSE 2 END, depth, source, no
 """
 
@@ -218,6 +279,24 @@ SELECT a.at, a.source, a.kind, a.key, p.entity, c.entity, a.payload
  ORDER BY a.at, a.phase, a.source, a.part
 """
 
+# Whom the ledger holds and only rejected rows named.
+_FORGET_UNUSED = """
+DELETE FROM entity
+ WHERE created AND known IS NOT NULL AND no NOT IN (
+       SELECT person FROM timeline UNION SELECT customer FROM timeline
+       UNION SELECT person FROM management UNION SELECT territory FROM management
+       UNION SELECT parent FROM entity WHERE parent IS NOT NULL
+       UNION SELECT m.entity FROM definition d JOIN mention m ON m.no = d.territory
+              WHERE m.entity IS NOT NULL)
+"""
+# Where a territory of the ledger gets its managers from.
+_PLACE_KNOWN = """
+UPDATE entity
+   SET source = (SELECT min(g.source) FROM manages g JOIN mention m ON m.no = g.territory
+                  WHERE m.entity = entity.no)
+ WHERE created AND known IS NOT NULL AND no IN (SELECT territory FROM management)
+"""
+
 # Known from a list without dates only: nothing dated happened at the customer before it.
 _OPENING_CUSTOMERS = """
 UPDATE entity SET opening = 1
@@ -228,14 +307,21 @@ UPDATE entity SET opening = 1
 """
 
 
-def resolve(staging: Staging, mapping: Mapping, files: Sequence[FileRows]) -> None:
+def resolve(
+    staging: Staging,
+    mapping: Mapping,
+    files: Sequence[FileRows],
+    directory: Directory | None = None,
+) -> None:
     """Settle who is meant, reject what cannot be, and create whom the mapping lets be created.
 
-    ``files`` are the mapping's files by their number in the sources.
+    ``files`` are the mapping's files by their number in the sources; ``directory`` knows whom the
+    ledger holds already, and None stands for an empty ledger.
     """
-    resolver = _Resolver(staging, mapping, files)
+    resolver = _Resolver(staging, mapping, files, directory)
     resolver.reject_contradictions()
     resolver.connection.execute(_PRUNE_ENTITIES)
+    resolver.link_entities()
     # What one rejection takes away another row may have referred to.
     while resolver.reject_once():
         resolver.purge()
@@ -246,6 +332,7 @@ def order(staging: Staging, mapping: Mapping) -> None:
     """Fill the tables of facts and of the timeline, in the order of filing."""
     connection = staging.connection
     connection.execute(_MANAGEMENT)
+    connection.execute(_PLACE_KNOWN)
     connection.execute(_ORDER_FACTS)
     cut_over = mapping.constants.cut_over_instant()
     if cut_over is not None:
@@ -256,13 +343,21 @@ def order(staging: Staging, mapping: Mapping) -> None:
     connection.execute("DROP TABLE act")
     if cut_over is not None:
         connection.execute(_OPENING_CUSTOMERS, (microseconds(cut_over),))
+    connection.execute(_FORGET_UNUSED)
 
 
 class _Resolver:
-    def __init__(self, staging: Staging, mapping: Mapping, files: Sequence[FileRows]) -> None:
+    def __init__(
+        self,
+        staging: Staging,
+        mapping: Mapping,
+        files: Sequence[FileRows],
+        directory: Directory | None,
+    ) -> None:
         self.connection: sqlite3.Connection = staging.connection
         self._staging = staging
         self._files = files
+        self._directory = directory
         unknown = mapping.unknown
         settings: list[tuple[Role, str]] = [
             ("person", unknown.people),
@@ -310,20 +405,116 @@ class _Resolver:
             _, value = value
         return ";".join(value) if isinstance(value, list) else str(value)
 
+    # Whom the ledger holds
+
+    def link_entities(self) -> None:
+        """Find whom the rows define and the ledger holds; reject rows that may mean several."""
+        if self._directory is None:
+            return
+        last = 0
+        while page := self._defined_after(last):
+            last = page[-1][0]
+            for role in _ROLES:
+                of_role = [(number, each) for number, of, each in page if of == role]
+                found = self._directory.find(role, [each for _, each in of_role])
+                self.connection.executemany(
+                    _LINK,
+                    [
+                        (
+                            each.matches[0] if each.matches else None,
+                            each.field,
+                            len(each.matches),
+                            number,
+                        )
+                        for (number, _), each in zip(of_role, found, strict=True)
+                    ],
+                )
+        self.connection.execute(_SHARED_NAMESAKES)
+        before = self._rejected()
+        rows = self.connection.execute(_AMBIGUOUS).fetchall()
+        for source, role, matched_by, payload in rows:
+            file, said = self._files[split_source(source)[0]], orjson.loads(payload)
+            # Another row of the same may have said by what they were found.
+            group, _, inner = matched_by.partition(".")
+            stated = said.get(group, {}).get(inner) if inner else said.get(group)
+            field = matched_by if stated else "name"
+            shown = _several(role, self._said(field, said))
+            column = _column_of(file, role, field)
+            self._staging.reject(source, _UNKNOWN[role, True], column, shown)
+        if self._rejected() > before:
+            self.purge()
+
+    def _defined_after(self, last: int) -> list[tuple[int, Role, Wanted]]:
+        """Return a page of those whom rows define, with all that the rows say."""
+        page: list[tuple[int, Role, Wanted]] = []
+        rows = self.connection.execute(_DEFINED, (last, PAGE_ROWS))
+        for (number, role, ref), group in groupby(rows, key=lambda row: row[:3]):
+            said: dict[str, Any] = {}
+            for *_, payload in group:
+                merge_definition(said, orjson.loads(payload))
+            page.append((number, role, _wanted(ref, said)))
+        return page
+
+    def _look_mentions_up(self) -> None:
+        """Find whom rows only refer to, and no file lists, in the ledger."""
+        if self._directory is None:
+            return
+        last = 0
+        while page := self.connection.execute(_NOT_LOOKED_UP, (last, PAGE_ROWS)).fetchall():
+            last = page[-1][0]
+            for role in _ROLES:
+                of_role = [row for row in page if row[1] == role]
+                wanted = [
+                    Wanted(
+                        f"{spoken}:{key}",
+                        text if spoken == "name" else None,
+                        key if spoken == "id" else None,
+                    )
+                    for _, _, spoken, key, text, _ in of_role
+                ]
+                found = self._directory.find(role, wanted)
+                for row, each in zip(of_role, found, strict=True):
+                    self._note_holders(row, each)
+        self.connection.execute(_SETTLE_KNOWN)
+
+    def _note_holders(self, mention: tuple[Any, ...], found: Found) -> None:
+        number, role, spoken, _, text, introduces = mention
+        matches = found.matches
+        # Whom an earlier import made for such a row is made again, and found by its own id then.
+        creatable = spoken == "name" and (introduces or role in self._creatable)
+        if found.own is not None and not creatable:
+            matches = (found.own,)
+        known = matches[0] if len(matches) == 1 else None
+        self.connection.execute(
+            "UPDATE mention SET known = ?, holders = ? WHERE no = ?", (known, len(matches), number)
+        )
+        if known is not None:
+            self.connection.execute(_ADD_KNOWN, (role, in_ledger(known), text, known))
+
+    # Who is meant
+
     def reject_once(self) -> bool:
         """Settle what is meant by the rows that are left; say whether any was rejected."""
         before = self._rejected()
-        self.connection.execute(_SETTLE_NAMES)
-        self.connection.execute(_SETTLE_IDS)
+        self._settle()
+        self._look_mentions_up()
         self.connection.execute(_SETTLE_USABLE, (orjson.dumps(self._creatable).decode(),))
         for table, query in _UNUSABLE:
-            for source, role, text, candidates, key in self.connection.execute(query):
-                reason = _UNKNOWN[role, candidates > 1]
+            for source, role, text, candidates, holders, key in self.connection.execute(query):
+                several = candidates == 0 and (holders or 0) > 1
                 column = self._reference_column(source, table, role, key)
-                self._staging.reject(source, reason, column, text)
+                reason = _UNKNOWN[role, candidates > 1 or several]
+                shown = _several(role, text) if several else text
+                self._staging.reject(source, reason, column, shown)
         self._reject_parents()
         self._reject_by(_SECOND_OWNERS, RejectReason.SECOND_OWNER, "opening", "person")
         return self._rejected() > before
+
+    def _settle(self) -> None:
+        self.connection.execute(_SETTLE_NAMES)
+        self.connection.execute(_SETTLE_IDS)
+        self.connection.execute(_SETTLE_KNOWN)
+        self.connection.execute(_SETTLE_SAME)
 
     def _rejected(self) -> int:
         (count,) = self.connection.execute("SELECT count(*) FROM reject").fetchone()
@@ -353,11 +544,12 @@ class _Resolver:
     def create_missing(self) -> None:
         """Create whom rows refer to and no row defines; forget openings that repeat others."""
         (some,) = self.connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM mention WHERE candidates = 0 AND usable)"
+            "SELECT EXISTS"
+            " (SELECT 1 FROM mention WHERE candidates = 0 AND known IS NULL AND usable)"
         ).fetchone()
         if some:
             self.connection.execute(_CREATE_MISSING)
-            self.connection.execute(_SETTLE_NAMES)
+            self._settle()
             self.connection.execute(_SETTLE_PARENTS)
         self.connection.execute(_REPEATED_OPENINGS)
 
@@ -376,6 +568,23 @@ class _Resolver:
         if table == "territory" and key.startswith("person/"):
             defined = "person"
         return _column_of(file, defined, table)
+
+
+def _wanted(ref: str, said: dict[str, Any]) -> Wanted:
+    foreign_id = said.get("id")
+    return Wanted(
+        ref,
+        said.get("name"),
+        None if foreign_id is None else id_key(foreign_id),
+        tuple(said.get("identifiers", {}).items()),
+        said.get("kind"),
+    )
+
+
+def _several(role: str, text: str) -> str:
+    """Return what was said with why it does not do, and the way out."""
+    cut = text[:_SHOWN_OF_NAME_MAX] + "…" if len(text) > _SHOWN_OF_NAME_MAX else text
+    return f"{cut} (in the ledger it may mean more than one; {_WAYS_OUT[role]})"
 
 
 def _manager_column(file: FileRows) -> str:
@@ -424,11 +633,11 @@ def _column_of(file: FileRows, role: Role, field: str) -> str:
     columns: dict[str, str | None] = {}
     if role == "person" and file.person is not None:
         person = file.person
-        columns = {"name": person.name, "territory": person.territory}
+        columns = {"name": person.name, "id": person.id, "territory": person.territory}
         columns |= {"phone": person.phone, "email": person.email}
     elif role == "customer" and file.customer is not None:
         customer = file.customer
-        columns = {"name": customer.name, "territory": customer.territory}
+        columns = {"name": customer.name, "id": customer.id, "territory": customer.territory}
         columns["parent"] = customer.parent.column if customer.parent else None
         columns["kind"] = customer.kind.column if isinstance(customer.kind, KindColumn) else None
         for kind, column in customer.identifiers.items():

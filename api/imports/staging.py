@@ -37,6 +37,8 @@ PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;
 
 -- A territory, person or customer. ref is its identity; created says that no row defines it.
+-- known is the id in the ledger of one whom no import of this mapping made, found by the field
+-- matched_by; holders counts those in the ledger whom it may mean.
 CREATE TABLE entity (
     no INTEGER PRIMARY KEY,
     role TEXT NOT NULL,
@@ -47,9 +49,13 @@ CREATE TABLE entity (
     name TEXT,
     parent INTEGER,
     opening INTEGER NOT NULL DEFAULT 0,
+    known TEXT,
+    matched_by TEXT,
+    holders INTEGER NOT NULL DEFAULT 0,
     UNIQUE (role, ref)
 );
 CREATE INDEX entity_by_name ON entity (role, name_key);
+CREATE INDEX entity_by_known ON entity (role, known) WHERE known IS NOT NULL;
 
 -- What one row says about an entity; several rows may add to one.
 CREATE TABLE definition (
@@ -63,7 +69,8 @@ CREATE TABLE definition (
 );
 CREATE INDEX definition_by_entity ON definition (entity, source);
 
--- A name or id by which rows refer to an entity; candidates counts those that it may mean.
+-- A name or id by which rows refer to an entity; candidates counts those of the files that it may
+-- mean, holders those of the ledger (NULL until they are looked up), known is the one there.
 CREATE TABLE mention (
     no INTEGER PRIMARY KEY,
     role TEXT NOT NULL,
@@ -74,6 +81,8 @@ CREATE TABLE mention (
     entity INTEGER,
     candidates INTEGER NOT NULL DEFAULT 0,
     usable INTEGER NOT NULL DEFAULT 0,
+    known TEXT,
+    holders INTEGER,
     UNIQUE (role, spoken, key)
 );
 

@@ -87,6 +87,11 @@ def match_key(text: str) -> str:
     return " ".join("".join(seen).split())
 
 
+def id_key(text: str) -> str:
+    """Return the key by which foreign ids are the same: NFKC, spaces folded, trimmed."""
+    return folded(unicodedata.normalize("NFKC", text))
+
+
 def date_format_problem(date_format: str, *, two_digit_years: bool) -> str | None:
     """Return what is wrong with a format of the mapping, or None."""
     found = re.findall("%.?", date_format)

@@ -535,6 +535,27 @@ def test_where_rejects_cannot_be_written_nothing_is_filed(guishu: Shell, folder:
     assert guishu("events", "--limit", "1000").out == before
 
 
+def test_whom_the_ledger_holds_already_is_said(guishu: Shell, folder: Path) -> None:
+    """An import made a second 李娜, for it looked into its own files only."""
+    rows = "name,remark,owner\n恒信,,李娜\n锐思,,王强\n"
+    (folder / "files" / "list.csv").write_text(rows, encoding="utf-8")
+    guishu("register", "恒信", *BOSS)
+    arguments = ("import", str(folder / "list.toml"), str(folder / "files"), *BOSS)
+    found = {"add_person": 1, "register_customer": 1}
+    before = guishu("events", "--limit", "1000").out
+    assert guishu.json(*arguments, "--check")["found_in_the_ledger"] == found
+    assert "found in the ledger" in guishu(*arguments, "--check").out
+    assert guishu("events", "--limit", "1000").out == before
+    assert guishu.json(*arguments)["found_in_the_ledger"] == found
+    assert guishu.json("whois", "锐思")["owner_name"] == "王强"
+    assert person(guishu, "李娜")["territory"] is not None
+    again = guishu.json(*arguments)
+    # Counts by reason were counted once more: {"('history_out_of_order', 1)": 1}.
+    assert again["report"]["total"]["refused"] == {"history_out_of_order": 1}
+    assert again["found_in_the_ledger"] == found
+    assert sum(again["recorded"].values()) == 0
+
+
 @pytest.mark.parametrize("more", [(), ("--check",)])
 def test_a_cut_over_to_come_is_said_before_anything_is_founded(
     database: DatabaseUrls,
