@@ -17,13 +17,14 @@ from consumers.enforcer import EnforcerLimits, GuardsStaleError
 from consumers.feed import Batch, StoreFeed
 from ledger import commands
 from ledger import organisation_commands as facts
+from ledger.deadlines import CLOCK
 from ledger.deciders import DeciderMissingError
 from ledger.envelope import Origin, request_body
 from ledger.events import decisions, requests
 from ledger.events.catalogue import UnknownEventError
 from ledger.events.organisation import DeciderAdopted
 from ledger.policy import Policy
-from ledger.recording import Recorded
+from ledger.recording import Asked, Recorded
 from ledger.store.appending import Append, NewEvent, RequestKey
 from ledger.store.committer import CommitterThread
 from tests.consumers.conftest import PEOPLE
@@ -73,6 +74,10 @@ def requests_of_every_kind(ledger: TestLedger) -> None:
     requests_about_transfers(ledger, customer)
     requests_about_collaborators(ledger, customer)
     requests_about_conflicts(ledger, customer)
+    over = commands.ReachDeadline(
+        customer=customer, kind="step_reminder", subject="trf_over", due=now
+    )
+    ledger.recording.record(Asked(over, Origin(CLOCK, "deadline:over", CLOCK)))
     ask(commands.ReleaseCustomer(customer=double), "per_2")
     ask(commands.UnparkRequest(customer=customer, request=3, decider=1))
 
@@ -137,7 +142,7 @@ def test_every_kind_of_request_gets_its_decision_once(ledger: TestLedger, batch:
             *["ClaimRefused.v1", "AssignmentRefused.v1", "OwnershipAssigned.v1"],
             *["OwnershipReleased.v1"] * 2,
             "CorrectionRefused.v1",
-            *["Noted.v1"] * 9,
+            *["Noted.v1"] * 10,
             *["ApprovalOpened.v1", "ApprovalClosed.v1"] * 3,
             *["StepOpened.v1", "StepAnswered.v1", "StepAnswered.v1"] * 2,
             *["TransferRefused.v1", "AnswerNotCounted.v1", "OwnershipTransferred.v1"],
