@@ -4,9 +4,10 @@ Up to a position the log is folded as it was decided; behind it the requests are
 the order in which they were, each on the state that this itself has led to. Imports keep the policy
 that they name. Nothing is written.
 
-Requests of the clock are dropped: they follow from a state that was not, and are not raised anew.
-So a step that nobody has answered counts as waiting, and the customers whose deadlines were dropped
-are named apart.
+Requests of the clock are dropped, for they follow from a state that was not. Deadlines are raised
+anew from the state that would be, as by a clock that never sleeps: each at the very moment at which
+it falls due, where something was decided behind it. So a step that nobody ever answered counts as
+waiting until it expires.
 """
 
 from __future__ import annotations
@@ -14,24 +15,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
+from datetime import datetime
+from heapq import heappop, heappush
 from typing import Any
 
 from psycopg import Connection
 
 from ledger.customer import Admitted
-from ledger.deciders import decider
+from ledger.deadlines import CLOCK, Deadline, of_approval
+from ledger.deciders import Decider, decider
+from ledger.deciding import request_stream
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import ApprovalOpened, Decision, RequestParked
+from ledger.events.organisation import ImportClosed
+from ledger.events.requests import DeadlineReached
 from ledger.folding import Folding, fold_log
-from ledger.organisation import NumberedPolicy, Organisation, OrganisationAt
+from ledger.organisation import NumberedPolicy, OrganisationAt
 from ledger.policy import Policy
 from ledger.settled import Settled, subject
 from ledger.store import arrays
 from ledger.store.reading import head
 
-# What only the clock asks for, under ids made of what fell due.
-_OF_THE_CLOCK = frozenset({"DeadlineReached"})
+# The number under which the given policy is known to what was opened under it.
+_GIVEN = -1
 # Fields that say on which terms something was decided. Steps are compared by themselves.
 _TERMS = frozenset({"protected_until", "retry_at", "limits_waived"})
 _STEPS = frozenset({"steps", "asked"})
@@ -64,8 +71,8 @@ class Report:
     be; ``waiting`` who would await approval and does not, ``not_waiting`` the other way round.
 
     Apart from all that: ``undecidable`` requests, that could not be decided again or come behind
-    such a one of the same customer; ``undecided`` ones, that the log has no decision on; and
-    ``dropped`` requests of the clock.
+    such a one of the same customer; ``undecided`` ones, that the log has no decision on; the
+    ``dropped`` requests of the clock, and the deadlines ``raised`` in their stead.
     """
 
     after: int
@@ -83,6 +90,7 @@ class Report:
     undecidable: Count = field(default_factory=Count)
     undecided: Count = field(default_factory=Count)
     dropped: Count = field(default_factory=Count)
+    raised: Count = field(default_factory=Count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,12 @@ class _UnderPolicy(OrganisationAt):
     @property
     def policy(self) -> NumberedPolicy:
         return self.given
+
+    def policy_numbered(self, number: int) -> Policy:
+        if number == _GIVEN:
+            return self.given.policy
+        # Not super(): a class with slots is made twice, and knows only its first self.
+        return OrganisationAt.policy_numbered(self, number)
 
 
 @dataclass(slots=True)
@@ -118,10 +132,14 @@ class WhatIf:
         self._folding = folding
         self._catalogue = folding.catalogue
         self._other = _copied(folding.settled)
-        self._given = NumberedPolicy(0, policy)
+        self._given = NumberedPolicy(_GIVEN, policy)
+        # When something falls due next at a customer; what no longer holds stays until then.
+        self._due: list[tuple[datetime, str]] = []
+        self._expected: dict[str, datetime] = {}
         self._pending: _Pending | None = None
         self._stuck: set[str] = set()
         self._report = Report(folding.position)
+        self._expect_all(folding.position)
 
     def take(self, event: Event, requests: Mapping[int, Event]) -> None:
         """Take the next event; raises as ``Folding.take``, and DeciderMissingError."""
@@ -132,6 +150,7 @@ class WhatIf:
             request = requests[event.causation or 0]
             if not event.ordinal:
                 self._compare()
+                self._let_pass(request, event.position)
                 self._pending = self._decide_again(event, request)
             if self._pending is not None:
                 self._pending.recorded.append(data)
@@ -139,6 +158,8 @@ class WhatIf:
                 organisation = self._folding.organisation.at(request.position)
                 self._other.apply(request, data, event.effective, organisation)
         self._folding.take(event, requests)
+        if isinstance(data, ImportClosed):
+            self._expect_all(event.position)  # from now on what it brought falls due
 
     def take_all(self, events: Iterable[Event], requests: Mapping[int, Event]) -> None:
         """Take the next events, in order."""
@@ -173,34 +194,99 @@ class WhatIf:
     def _decide_again(self, decision: Event, request: Event) -> _Pending:
         report = self._report
         customer: str = decision.data.customer
-        if request.name.partition(".")[0] in _OF_THE_CLOCK:
+        if isinstance(request.data, DeadlineReached):
             report.dropped.add(customer)
             return _Pending(customer, None)
         # The version that decided it decides it again: in force, or named by an unparking.
         decide = decider(decision.envelope["decider"])
-        organisation = self._organisation_of(request)
-        settled = self._other
-        about = customer
+        about = subject(self._other, request)
+        decided = None
+        if about not in self._stuck:
+            decided = self._decide(decide, request, about, self._organisation_of(request))
+        if decided is None:
+            report.undecidable.add(about)
+        else:
+            report.requests += 1
+            self._expect(about, self._under_policy(request.position))
+        return _Pending(customer, decided)
+
+    def _decide(
+        self, decide: Decider, request: Event, about: str, organisation: OrganisationAt
+    ) -> tuple[Decision, ...] | None:
+        """Decide on the state that would be, and fold it; None where that cannot be done.
+
+        The enforcer would park the request, and its customer would wait.
+        """
         try:
-            about = subject(settled, request)
-            if about not in self._stuck:
-                draft = decide(settled, request, organisation)
-                for data in draft.all:
-                    settled.apply(request, data, draft.effective, organisation)
-                report.requests += 1
-                return _Pending(customer, draft.all)
+            draft = decide(self._other, request, organisation)
+            for data in draft.all:
+                self._other.apply(request, data, draft.effective, organisation)
         except MemoryError:  # of this machine, and not of this request
             raise
-        except Exception:  # as the enforcer would park it, and its customer would wait
+        except Exception:  # a defect at one customer must not end the whole
             self._stuck.add(about)
-        report.undecidable.add(about)
-        return _Pending(customer, None)
+            return None
+        return draft.all
 
     def _organisation_of(self, request: Event) -> OrganisationAt:
-        organisation: Organisation = self._folding.organisation
         if request.position <= self._report.after:
-            return organisation.at(request.position)
-        return _UnderPolicy(organisation, request.position, self._given)
+            return self._folding.organisation.at(request.position)
+        return self._under_policy(request.position)
+
+    def _under_policy(self, position: int) -> _UnderPolicy:
+        return _UnderPolicy(self._folding.organisation, position, self._given)
+
+    # --- deadlines -----------------------------------------------------------------------------
+
+    def _expect(self, customer: str, organisation: OrganisationAt) -> None:
+        """Take note of what falls due next at a customer."""
+        found = self._deadline(customer, organisation)
+        if found is not None and self._expected.get(customer) != found.due:
+            self._expected[customer] = found.due
+            heappush(self._due, (found.due, customer))
+
+    def _expect_all(self, position: int) -> None:
+        organisation = self._under_policy(position + 1)
+        for customer in self._other.customers:
+            self._expect(customer, organisation)
+
+    def _deadline(self, customer: str, organisation: OrganisationAt) -> Deadline | None:
+        found = self._other.customers.get(customer)
+        if not isinstance(found, Admitted) or found.approval is None or customer in self._stuck:
+            return None
+        return of_approval(found.approval, organisation)
+
+    def _let_pass(self, request: Event, position: int) -> None:
+        """Let be decided what falls due until a request, which is decided at ``position``."""
+        organisation = self._under_policy(position)
+        while self._due and self._due[0][0] <= request.recorded:
+            due, customer = heappop(self._due)
+            if self._expected.get(customer) != due:
+                continue
+            del self._expected[customer]
+            found = self._deadline(customer, organisation)
+            if found is not None and found.due == due:
+                self._raise(customer, found, organisation)
+
+    def _raise(self, customer: str, deadline: Deadline, organisation: _UnderPolicy) -> None:
+        data = DeadlineReached(customer, deadline.kind, deadline.subject, deadline.due)
+        event = Event(
+            organisation.position,
+            deadline.due,
+            request_stream(customer),
+            0,
+            self._catalogue.name_of(data),
+            {"actor": CLOCK, "caller": CLOCK},
+            data,
+        )
+        self._report.raised.add(customer)
+        decide = decider(organisation.decider)
+        if self._decide(decide, event, customer, organisation) is None:
+            self._report.undecidable.add(customer)
+        elif self._deadline(customer, organisation) != deadline:
+            self._expect(customer, organisation)
+
+    # --- comparing -----------------------------------------------------------------------------
 
     def _compare(self) -> None:
         """Compare what was decided on the request before with what would be."""

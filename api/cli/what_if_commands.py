@@ -44,7 +44,7 @@ def what_if(
 ) -> None:
     """Say what would be different had another policy been in force since a day; writes nothing.
 
-    Deadlines of the clock are left out, and not raised anew.
+    Deadlines are raised anew, each at the moment at which it would have fallen due.
     """
     with opened() as ledger:
         names = resolve.Names(ledger)
@@ -143,11 +143,10 @@ def _such_as(customers: Sequence[str], names: resolve.Names) -> str:
 
 def _remarks(report: Report, names: resolve.Names) -> Iterable[str]:
     """Yield what is to be known about the figures."""
-    if report.dropped.total:
-        touched = sum(customer in report.dropped.customers for customer in report.owners)
+    if report.dropped.total or report.raised.total:
         yield (
-            f"{report.dropped.total:,} deadlines at {len(report.dropped.customers):,} customers"
-            f" were left out, and not raised anew; {touched:,} of the other owners are among them."
+            f"{report.dropped.total:,} deadlines of the clock were left out, and"
+            f" {report.raised.total:,} raised anew as they would have fallen due."
         )
     for words, count in (
         ("requests could not be decided again", report.undecidable),

@@ -9,8 +9,9 @@ import pytest
 
 from ledger import reasons
 from ledger.approval_rules import ApprovalRule, ApproverRule, StepRule
+from ledger.customer import Admitted
+from ledger.deadlines import CLOCK, of_approval
 from ledger.deciders import DeciderMissingError
-from ledger.envelope import Event
 from ledger.events import organisation as facts
 from ledger.events import requests
 from ledger.events.catalogue import catalogue
@@ -211,32 +212,87 @@ class _Broken:
         self.customer = customer
 
 
-def _deadline(history: History) -> int:
-    position = history.request(requests.ReleaseRequested("cus_1", "recycled"), actor="per_head")
-    event: Event = history.event(position)
-    history.events[position - 1] = event._replace(name="ReleaseRequested.v1")
-    history.decide(position)
-    history.events[position - 1] = event._replace(name="DeadlineReached.v1")
-    return position
+def _let_pass(history: History) -> None:
+    """Let the next deadline of the customer pass, and the clock say so at once."""
+    customer = history.settled.customers["cus_1"]
+    assert isinstance(customer, Admitted)
+    assert customer.approval is not None
+    found = of_approval(customer.approval, history.organisation.latest)
+    assert found is not None
+    history.now = found.due
+    asked = requests.DeadlineReached("cus_1", found.kind, found.subject, found.due)
+    history.ask(asked, actor=CLOCK)
 
 
-def test_requests_of_the_clock_are_dropped_and_their_customers_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def _waiting(**rules: Any) -> tuple[History, int]:
+    """A transfer of ``cus_1`` that nobody answers, and where it was asked for."""
+    history = _history(**rules)
+    history.claim("cus_1", "per_a")
+    begin = history.position
+    history.ask(requests.TransferRequested("cus_1", "trf_1", "per_b", "moved"), actor="per_a")
+    return history, begin
+
+
+def _figures(expire_days: int) -> dict[str, Any]:
+    return {"approval_deadlines": {"expire_days": expire_days, "remind_days": None}}
+
+
+def test_deadlines_are_raised_anew_and_come_out_the_same() -> None:
+    history, begin = _waiting()
+    for _ in range(3):
+        _let_pass(history)
+    history.later(days=1).claim("cus_2", "per_a")
+    for after in (0, begin, history.position - 4):
+        report = _decide_again(history, after, _same())
+        assert report.dropped.total == report.raised.total
+        assert (report.decisions.total, report.owners, report.waiting) == (0, {}, [])
+    assert _decide_again(history, begin, _same()).raised.customers == {"cus_1": 3}
+
+
+def test_what_would_have_expired_earlier_waits_no_longer() -> None:
+    history, begin = _waiting()
+    history.later(days=3)
+    history.ask(requests.ApprovalGiven("cus_1", "trf_1"), actor="per_head")
+    report = _decide_again(history, begin, _same(**_figures(2)))
+    assert (report.dropped.total, report.raised.customers) == (0, {"cus_1": 1})
+    assert report.not_waiting == ["cus_1"]
+    assert list(report.changes) == [
+        ("StepAnswered, StepOpened", f"AnswerNotCounted: {reasons.APPROVAL_CLOSED}")
+    ]
+
+
+def test_what_would_not_have_expired_still_waits() -> None:
+    history, begin = _waiting(**_figures(2))
+    _let_pass(history)
+    history.claim("cus_2", "per_a")
+    report = _decide_again(history, begin, _same(**_figures(30)))
+    assert (report.dropped.customers, report.raised.total) == ({"cus_1": 1}, 0)
+    assert report.waiting == ["cus_1"]
+
+
+def test_what_was_opened_before_goes_by_its_own_figures() -> None:
+    history, _ = _waiting(**_figures(2))
+    begin = history.position
+    _let_pass(history)
+    history.claim("cus_2", "per_a")
+    report = _decide_again(history, begin, _same(**_figures(30)))
+    assert (report.raised.customers, report.waiting) == ({"cus_1": 1}, [])
+
+
+def test_what_an_import_brought_falls_due_once_it_is_closed() -> None:
     history = _history()
     begin = history.position
-    history.claim("cus_1", "per_a")
-    _deadline(history)
-    kinds = type(catalogue()).kind_of
-
-    def kind_of(self: Any, name: str) -> str:
-        return "request" if name == "DeadlineReached.v1" else kinds(self, name)
-
-    monkeypatch.setattr(type(catalogue()), "kind_of", kind_of)
-    report = _decide_again(history, begin, _same())
-    assert report.dropped.customers == {"cus_1": 1}
-    assert (report.requests, report.decisions.total) == (1, 0)
-    assert report.owners == {"cus_1": (None, "per_a")}
+    history.fact(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", _same().as_rules()))
+    history.claim("cus_1", "per_a", import_id="imp_1")
+    transfer = requests.TransferRequested("cus_1", "trf_1", "per_b", "moved")
+    history.ask(transfer, actor="per_a", import_id="imp_1")
+    history.later(days=60).claim("cus_2", "per_a")
+    assert _decide_again(history, begin, _same(**_figures(2))).raised.total == 0
+    history.fact(facts.ImportClosed("imp_1"))
+    history.later(days=3).claim("cus_3", "per_a")
+    report = _decide_again(history, begin, _same(**_figures(2)))
+    assert report.raised.customers == {"cus_1": 1}
+    assert report.not_waiting == ["cus_1"]
 
 
 def test_it_can_begin_between_the_decisions_of_one_request() -> None:
