@@ -84,7 +84,7 @@ def run_all(only: Sequence[str], *, small: bool, output: Path) -> None:
     folder = output.parent
     measures: list[Measure] = []
     with bench_server(folder) as server:
-        machine = describe_machine(server, folder, "uvloop")
+        machine = describe_machine(server, folder, "asyncio")
         for name, measure in names.items():
             if only and not any(each in name for each in only):
                 continue

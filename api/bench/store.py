@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
-import uvloop
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresFactory
 from psycopg import Connection
@@ -215,7 +214,7 @@ def _rate_beside_old_snapshot(server: BenchServer, scale: Scale) -> float:
 def _events_per_second(database: BenchDatabase, callers: int, seconds: float) -> float:
     # More than any machine takes, so that nothing has to be made while the clock runs.
     left = iter(_single_appends(1_000 + int(seconds * 100_000)))
-    with _undisturbed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with _undisturbed(), asyncio.Runner() as runner:
         return runner.run(_call_for(database, left, callers, seconds))
 
 
@@ -250,7 +249,7 @@ def _append_all(database: BenchDatabase, count: int) -> None:
 
     for _ in range(0, count, 50_000):
         left = iter(_single_appends(min(count, 50_000)))
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner() as runner:
             runner.run(work())
 
 

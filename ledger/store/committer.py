@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
 import psycopg
-import uvloop
 from psycopg import errors
 
 from ledger.errors import (
@@ -330,7 +329,7 @@ class CommitterThread:
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._committer = Committer(conninfo, limits, committed)
-        self._loop = uvloop.new_event_loop()
+        self._loop = asyncio.new_event_loop()
         # A daemon, so that a program that forgot to leave can end; what it waits for has failed.
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="guishu-committer", daemon=True
