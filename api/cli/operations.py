@@ -38,7 +38,6 @@ from api.demo import ask_for_transfers, close_demo, make_demo, work_beside_owner
 from api.imports.filing import Filed, Filing, Importer
 from api.imports.finding import LedgerDirectory
 from api.imports.mapping import Mapping, load_mapping
-from api.imports.naming import RowNames
 from api.imports.planning import Plan, Progress, plan
 from api.imports.rejects import copy_rejects, shown_text
 from api.imports.report import Outcome, Report, report
@@ -352,8 +351,9 @@ def _directory(ledger: Ledger, mapping: Mapping, now: datetime) -> LedgerDirecto
     return LedgerDirectory(
         organisation,
         ledger.pool.connection,
-        RowNames(mapping.name, ledger.vault.request_digest),
-        mapping.id_system,
+        mapping,
+        ledger.catalogue,
+        ledger.vault,
         now,
     )
 

@@ -99,7 +99,7 @@ class Filing:
         self._wait = wait
         self._names = RowNames(plan.name, vault.request_digest)
         self._files = {file.label: file for file in plan.mapping.files}
-        self._caller = f"import:{plan.name}"
+        self._caller = self._names.caller
         self._opened: str | None = None
         self._filed = Filed()
 

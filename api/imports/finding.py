@@ -1,8 +1,8 @@
 """Whom of a plan the ledger holds already: by own ids, else by numbers, else by whole names.
 
-What an import made before is found by the ids that follow from its rows; that comes first, so that
-a second import stays what the first was. Everything else is looked up in the read models, a page
-at a time.
+What an import made before is found by the ids that follow from its rows, and whom it found before
+by the requests of its rows; these come first, so that a second import stays what the first was.
+Everything else is looked up in the read models, a page at a time.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from typing import Any, Protocol
 
 from psycopg import Connection
 
+from api.imports.mapping import Mapping
 from api.imports.naming import RowNames
+from api.imports.remembering import Meant, Memory
 from api.imports.staging import Role
 from api.imports.values import id_key, match_key
+from ledger.events.catalogue import Catalogue
 from ledger.organisation import OrganisationAt
+from ledger.sealing import Vault
 from ledger.store.arrays import text_array
 from projections import finding
 from projections.wording import folded, number_folded
@@ -35,7 +39,8 @@ class Wanted:
 
     ``ref`` is the identity within the plan. ``name`` is None where only an id is known,
     ``foreign_id`` where none is. ``identifiers`` are (system, value), ``kind`` is what the files
-    say of a customer's, None where they say nothing.
+    say of a customer's, None where they say nothing. ``meant`` is whom an earlier import of the
+    same mapping meant; that holds where it has or had the name or number that is wanted.
     """
 
     ref: str
@@ -43,6 +48,7 @@ class Wanted:
     foreign_id: str | None = None
     identifiers: tuple[tuple[str, str], ...] = ()
     kind: str | None = None
+    meant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,15 @@ class Directory(Protocol):
         """Return for each wanted who was found; a page at a time."""
         ...
 
+    @property
+    def has_memory(self) -> bool:
+        """Say whether there was an import under this mapping's name before."""
+        ...
+
+    def meant_before(self, keys: Sequence[str]) -> dict[str, Meant]:
+        """Return whom the actions of these keys meant when they were recorded."""
+        ...
+
 
 @dataclass(slots=True)
 class _Candidates:
@@ -85,21 +100,24 @@ class _Candidates:
 class LedgerDirectory:
     """Looks people up in the organisation and customers in the read models, as they are now.
 
-    ``system`` is the one whose ids the files hold; ``now`` (UTC) is when somebody may have left.
+    ``now`` (UTC) is when somebody may have left.
     """
 
     def __init__(
         self,
         organisation: OrganisationAt,
         connect: Callable[[], AbstractContextManager[Connection[Any]]],
-        names: RowNames,
-        system: str,
+        mapping: Mapping,
+        catalogue: Catalogue,
+        vault: Vault,
         now: datetime,
     ) -> None:
         self._organisation = organisation
         self._connect = connect
-        self._names = names
-        self._system = system
+        self._names = RowNames(mapping.name, vault.request_digest)
+        self._memory = Memory(self._names, catalogue, vault)
+        self._has_memory = any(each.name == mapping.name for each in organisation.imports())
+        self._system = system = mapping.id_system
         self._today = organisation.day(now)
         self._territories = _Candidates()
         for territory in organisation.territories():
@@ -109,6 +127,16 @@ class LedgerDirectory:
             for each in person.foreign_ids:
                 if each.system == system:
                     self._people.put(id_key(each.value), person.person)
+
+    @property
+    def has_memory(self) -> bool:
+        """Say whether there was an import under this mapping's name before."""
+        return self._has_memory
+
+    def meant_before(self, keys: Sequence[str]) -> dict[str, Meant]:
+        """Return whom the actions of these keys meant when they were recorded."""
+        with self._connect() as connection:
+            return self._memory.meant(connection, keys)
 
     def find(self, role: Role, wanted: Sequence[Wanted]) -> list[Found]:
         """Return for each wanted who was found."""
@@ -126,7 +154,7 @@ class LedgerDirectory:
             elif role == "territory":
                 found = [self._find_territory(each) for each in others]
             else:
-                found = _CustomerSearch(connection, self._system, others).find()
+                found = _CustomerSearch(connection, self._system, others, self._memory).find()
         left = iter(found)
         return [Found(own=each) if each in own else next(left) for each in ids]
 
@@ -141,33 +169,44 @@ class LedgerDirectory:
         return {stream.removeprefix("customer-") for (stream,) in rows}
 
     def _find_territory(self, wanted: Wanted) -> Found:
-        key = match_key(wanted.name or "")
-        return Found(matches=self._territories.of([key]))
+        namesakes = self._territories.of([match_key(wanted.name or "")])
+        meant = _meant(wanted, namesakes, {})
+        return Found(matches=namesakes if meant is None else (meant,))
 
     def _find_people(self, connection: Connection[Any], wanted: Sequence[Wanted]) -> list[Found]:
         named = _Candidates()
         for each in finding.people_named(connection, _folded_names(wanted)):
-            if self._is_there(each.id):
-                named.put(match_key(each.name), each.id)
-        found = []
-        for one in wanted:
-            by_id = self._people_known_as(one.foreign_id)
-            if by_id or one.name is None:
-                found.append(Found(matches=by_id, field="id"))
-                continue
-            namesakes = named.of([match_key(one.name)])
-            if one.foreign_id is not None:
-                # Whoever has another id in that system is somebody else of the same name.
-                namesakes = tuple(each for each in namesakes if not self._has_foreign_id(each))
-            found.append(Found(matches=namesakes))
-        return found
+            named.put(match_key(each.name), each.id)
+        meant = sorted({each.meant for each in wanted if each.meant is not None})
+        first_names = self._memory.first_names_of_people(connection, meant) if meant else {}
+        return [self._find_person(each, named, first_names) for each in wanted]
+
+    def _find_person(
+        self, wanted: Wanted, named: _Candidates, first_names: dict[str, str]
+    ) -> Found:
+        by_id = self._people_known_as(wanted.foreign_id)
+        namesakes = named.of([match_key(wanted.name)]) if wanted.name is not None else ()
+        meant = _meant(wanted, (*by_id, *namesakes), first_names)
+        if meant is not None:
+            return Found(matches=(meant,))
+        by_id = tuple(each for each in by_id if self._is_there(each))
+        if by_id:
+            return Found(matches=by_id, field="id")
+        # Whoever has another id in that system is somebody else of the same name.
+        return Found(
+            matches=tuple(
+                each
+                for each in namesakes
+                if self._is_there(each)
+                and (wanted.foreign_id is None or not self._has_foreign_id(each))
+            )
+        )
 
     def _people_known_as(self, foreign_id: str | None) -> tuple[str, ...]:
         if foreign_id is None:
             return ()
         # The ledger's own id serves where no other tells two people apart.
-        ids = (*self._people.of([foreign_id]), foreign_id)
-        return tuple(each for each in dict.fromkeys(ids) if self._is_there(each))
+        return tuple(dict.fromkeys((*self._people.of([foreign_id]), foreign_id)))
 
     def _is_there(self, person_id: str) -> bool:
         person = self._organisation.person(person_id)
@@ -183,10 +222,18 @@ class LedgerDirectory:
 class _CustomerSearch:
     """Looks for one page of customers."""
 
-    def __init__(self, connection: Connection[Any], system: str, wanted: Sequence[Wanted]) -> None:
+    def __init__(
+        self,
+        connection: Connection[Any],
+        system: str,
+        wanted: Sequence[Wanted],
+        memory: Memory,
+    ) -> None:
         self._connection = connection
         self._system = system
         self._wanted = wanted
+        self._memory = memory
+        self._first_names: dict[str, str] = {}
         self._identified = _Candidates()
         self._known_as = _Candidates()
         self._named = _Candidates()
@@ -197,6 +244,9 @@ class _CustomerSearch:
     def find(self) -> list[Found]:
         self._load_numbers()
         self._load_names()
+        meant = sorted({each.meant for each in self._wanted if each.meant is not None})
+        if meant:
+            self._first_names = self._memory.first_names_of_customers(self._connection, meant)
         return [self._find(each) for each in self._wanted]
 
     def _load_numbers(self) -> None:
@@ -235,9 +285,12 @@ class _CustomerSearch:
                 by_number.setdefault(customer, f"identifiers.{system}")
         for customer in self._known_as.of([wanted.foreign_id]):
             by_number.setdefault(customer, "id")
-        if by_number or wanted.name is None:
-            return Found(matches=tuple(by_number), field=next(iter(by_number.values()), "id"))
-        namesakes = self._named.of([match_key(wanted.name)])
+        namesakes = self._named.of([match_key(wanted.name)]) if wanted.name is not None else ()
+        meant = _meant(wanted, (*by_number, *namesakes), self._first_names)
+        if meant is not None:
+            return Found(matches=(meant,))
+        if by_number:
+            return Found(matches=tuple(by_number), field=next(iter(by_number.values())))
         return Found(matches=tuple(each for each in namesakes if self._may_be(each, wanted)))
 
     def _may_be(self, customer: str, wanted: Wanted) -> bool:
@@ -250,6 +303,15 @@ class _CustomerSearch:
             self._identifiers.get((customer, system), number_folded(value)) == number_folded(value)
             for system, value in wanted.identifiers
         )
+
+
+def _meant(wanted: Wanted, candidates: Sequence[str], first_names: dict[str, str]) -> str | None:
+    """Return whom an earlier import meant, unless the row says somebody else by now."""
+    if wanted.meant is None:
+        return None
+    first = first_names.get(wanted.meant)
+    renamed = first is not None and match_key(first) == match_key(wanted.name or "")
+    return wanted.meant if renamed or wanted.meant in candidates else None
 
 
 def _folded_names(wanted: Sequence[Wanted]) -> list[str]:

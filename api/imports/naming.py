@@ -38,6 +38,11 @@ class RowNames:
         self._mapping = mapping
         self._digest = digest
 
+    @property
+    def caller(self) -> str:
+        """As whom the requests of all imports under this mapping are recorded."""
+        return f"import:{self._mapping}"
+
     def request_id(self, key: str) -> str:
         """Return the request id of an action: what its row means in plain, the rest a digest."""
         meaning, _, _ = key.partition("/")

@@ -52,8 +52,8 @@ DELETE FROM entity
 """
 
 _DEFINED = """
-SELECT e.no, e.role, e.ref, d.payload
-  FROM (SELECT no, role, ref FROM entity WHERE no > ? ORDER BY no LIMIT ?) e
+SELECT e.no, e.role, e.ref, e.meant, d.payload
+  FROM (SELECT no, role, ref, meant FROM entity WHERE no > ? ORDER BY no LIMIT ?) e
   JOIN definition d ON d.entity = e.no
  ORDER BY e.no, d.source
 """
@@ -71,9 +71,43 @@ SELECT d.source, e.role, e.matched_by, d.payload
   FROM entity e JOIN definition d ON d.entity = e.no WHERE e.holders > 1
 """
 
+# Rows whose requests tell whom they meant when they were imported before; only those of which
+# that is not known yet, and each names two.
+_RECALLED = (
+    (
+        ("person", "customer"),
+        """SELECT a.rowid, a.key, a.person, a.customer
+             FROM act a JOIN mention p ON p.no = a.person JOIN mention c ON c.no = a.customer
+            WHERE a.rowid > ? AND (p.meant IS NULL OR c.meant IS NULL)
+            ORDER BY a.rowid LIMIT ?""",
+    ),
+    (
+        ("person", "customer"),
+        """SELECT o.rowid, o.key, o.person, o.customer
+             FROM opening o JOIN mention p ON p.no = o.person JOIN mention c ON c.no = o.customer
+            WHERE o.rowid > ? AND (p.meant IS NULL OR c.meant IS NULL)
+            ORDER BY o.rowid LIMIT ?""",
+    ),
+    (
+        ("parent", "territory"),
+        """SELECT d.rowid, d.key, d.parent, d.territory
+             FROM definition d
+             LEFT JOIN mention p ON p.no = d.parent LEFT JOIN mention t ON t.no = d.territory
+            WHERE d.rowid > ? AND d.key LIKE 'customer/%'
+              AND (p.no IS NOT NULL AND p.meant IS NULL OR t.no IS NOT NULL AND t.meant IS NULL)
+            ORDER BY d.rowid LIMIT ?""",
+    ),
+)
+_REMEMBER = "UPDATE mention SET meant = ? WHERE no = ? AND meant IS NULL"
+_REMEMBER_DEFINED = """
+UPDATE entity
+   SET meant = (SELECT m.meant FROM mention m
+                 WHERE m.entity = entity.no AND m.meant IS NOT NULL ORDER BY m.no LIMIT 1)
+"""
+
 # Whom the ledger holds is looked up where no file lists them.
 _NOT_LOOKED_UP = """
-SELECT no, role, spoken, key, text, introduces FROM mention
+SELECT no, role, spoken, key, text, introduces, meant FROM mention
  WHERE no > ? AND candidates = 0 AND holders IS NULL ORDER BY no LIMIT ?
 """
 _ADD_KNOWN = """
@@ -411,6 +445,8 @@ class _Resolver:
         """Find whom the rows define and the ledger holds; reject rows that may mean several."""
         if self._directory is None:
             return
+        if self._directory.has_memory:
+            self._recall(self._directory)
         last = 0
         while page := self._defined_after(last):
             last = page[-1][0]
@@ -444,15 +480,34 @@ class _Resolver:
         if self._rejected() > before:
             self.purge()
 
+    def _recall(self, directory: Directory) -> None:
+        """Note whom earlier imports of the mapping meant by what the rows name."""
+        for fields, query in _RECALLED:
+            last = 0
+            while page := self.connection.execute(query, (last, PAGE_ROWS)).fetchall():
+                last = page[-1][0]
+                meant = directory.meant_before([key for _, key, *_ in page])
+                noted = [
+                    (getattr(meant[key], field), mention)
+                    for _, key, *mentions in page
+                    if key in meant
+                    for field, mention in zip(fields, mentions, strict=True)
+                ]
+                self.connection.executemany(_REMEMBER, noted)
+        self._settle()
+        self.connection.execute("CREATE INDEX mention_by_entity ON mention (entity)")
+        self.connection.execute(_REMEMBER_DEFINED)
+        self.connection.execute("DROP INDEX mention_by_entity")
+
     def _defined_after(self, last: int) -> list[tuple[int, Role, Wanted]]:
         """Return a page of those whom rows define, with all that the rows say."""
         page: list[tuple[int, Role, Wanted]] = []
         rows = self.connection.execute(_DEFINED, (last, PAGE_ROWS))
-        for (number, role, ref), group in groupby(rows, key=lambda row: row[:3]):
+        for (number, role, ref, meant), group in groupby(rows, key=lambda row: row[:4]):
             said: dict[str, Any] = {}
             for *_, payload in group:
                 merge_definition(said, orjson.loads(payload))
-            page.append((number, role, _wanted(ref, said)))
+            page.append((number, role, _wanted(ref, said, meant)))
         return page
 
     def _look_mentions_up(self) -> None:
@@ -464,21 +519,14 @@ class _Resolver:
             last = page[-1][0]
             for role in _ROLES:
                 of_role = [row for row in page if row[1] == role]
-                wanted = [
-                    Wanted(
-                        f"{spoken}:{key}",
-                        text if spoken == "name" else None,
-                        key if spoken == "id" else None,
-                    )
-                    for _, _, spoken, key, text, _ in of_role
-                ]
+                wanted = [_wanted_by(row) for row in of_role]
                 found = self._directory.find(role, wanted)
                 for row, each in zip(of_role, found, strict=True):
                     self._note_holders(row, each)
         self.connection.execute(_SETTLE_KNOWN)
 
     def _note_holders(self, mention: tuple[Any, ...], found: Found) -> None:
-        number, role, spoken, _, text, introduces = mention
+        number, role, spoken, _, text, introduces, _ = mention
         matches = found.matches
         # Whom an earlier import made for such a row is made again, and found by its own id then.
         creatable = spoken == "name" and (introduces or role in self._creatable)
@@ -570,7 +618,7 @@ class _Resolver:
         return _column_of(file, defined, table)
 
 
-def _wanted(ref: str, said: dict[str, Any]) -> Wanted:
+def _wanted(ref: str, said: dict[str, Any], meant: str | None) -> Wanted:
     foreign_id = said.get("id")
     return Wanted(
         ref,
@@ -578,7 +626,15 @@ def _wanted(ref: str, said: dict[str, Any]) -> Wanted:
         None if foreign_id is None else id_key(foreign_id),
         tuple(said.get("identifiers", {}).items()),
         said.get("kind"),
+        meant,
     )
+
+
+def _wanted_by(mention: tuple[Any, ...]) -> Wanted:
+    _, _, spoken, key, text, _, meant = mention
+    if spoken == "id":
+        return Wanted(f"id:{key}", None, key, meant=meant)
+    return Wanted(f"name:{key}", text, meant=meant)
 
 
 def _several(role: str, text: str) -> str:

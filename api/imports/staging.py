@@ -51,6 +51,7 @@ CREATE TABLE entity (
     opening INTEGER NOT NULL DEFAULT 0,
     known TEXT,
     matched_by TEXT,
+    meant TEXT,
     holders INTEGER NOT NULL DEFAULT 0,
     UNIQUE (role, ref)
 );
@@ -71,6 +72,7 @@ CREATE INDEX definition_by_entity ON definition (entity, source);
 
 -- A name or id by which rows refer to an entity; candidates counts those of the files that it may
 -- mean, holders those of the ledger (NULL until they are looked up), known is the one there.
+-- meant is whom an earlier import of the same mapping meant.
 CREATE TABLE mention (
     no INTEGER PRIMARY KEY,
     role TEXT NOT NULL,
@@ -83,6 +85,7 @@ CREATE TABLE mention (
     usable INTEGER NOT NULL DEFAULT 0,
     known TEXT,
     holders INTEGER,
+    meant TEXT,
     UNIQUE (role, spoken, key)
 );
 

@@ -17,9 +17,9 @@ from api.imports import resolving
 from api.imports.filing import Filed, Filing, Importer
 from api.imports.finding import LedgerDirectory
 from api.imports.mapping import parse_mapping
-from api.imports.naming import RowNames
 from api.imports.planning import Plan, plan
 from api.imports.report import Report, report
+from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.events import decisions, requests
 from ledger.store import arrays
@@ -66,8 +66,9 @@ def planned(
     directory = LedgerDirectory(
         ledger.recording.organisation(),
         connecting(ledger),
-        RowNames(read.name, ledger.vault.request_digest),
-        read.id_system,
+        read,
+        ledger.catalogue,
+        ledger.vault,
         NOW,
     )
     with plan(read, folder, folder / "work", now=NOW, directory=directory) as made:
@@ -219,6 +220,59 @@ def test_its_own_ids_win_over_namesakes_that_came_later(ledger: TestLedger, tmp_
         assert made.found == {}
     assert head(ledger.connection) == before
     assert filed.known["file_claim"] + filed.known["open_with_owner"] == 1
+
+
+def test_who_was_meant_before_is_meant_again(ledger: TestLedger, tmp_path: Path) -> None:
+    """Whom the first import found had left, got a namesake or another name before the second, which
+    then made somebody else of the old name, or rejected the rows.
+    """
+    leaver, renamed = add_person(ledger, "张伟"), add_person(ledger, "李娜")
+    one, two = ledger.register("恒信"), ledger.register("锐思")
+    rows = "1,张伟,恒信,2024-02-01\n2,李娜,锐思,2024-02-01\n"
+    files = {"claims.csv": "no,agent,customer,at\n" + rows}
+    mapping = claims_of("second", "create")
+    with planned(ledger, mapping, files, tmp_path / "one") as made:
+        assert made.found == {"add_person": 2, "register_customer": 2}
+        file(ledger, made)
+    for fact in (
+        facts.MarkLeft(person=leaver, left_on=date(2026, 1, 1)),
+        facts.ChangePerson(person=renamed, territory="ter_1", roles=("rep",), name="李娜娜"),
+    ):
+        ledger.recording.record_fact(fact, ledger.origin())
+    ledger.register("恒信")
+    ledger.ask(commands.ChangeCustomer(customer=two, name="锐思科技"))
+    project(ledger)
+    before = head(ledger.connection)
+    with planned(ledger, mapping, files, tmp_path / "two") as made:
+        assert made.found == {"add_person": 2, "register_customer": 2}
+        filed, _ = file(ledger, made)
+        assert rejects(made) == []
+    assert head(ledger.connection) == before
+    assert filed.known["file_claim"] == 2
+    more = files | {"claims.csv": files["claims.csv"] + "3,李娜,恒信,2024-02-02\n"}
+    with planned(ledger, mapping, more, tmp_path / "three") as made:
+        file(ledger, made)
+    asked = [(each.claimant, each.customer) for each in heard(ledger, requests.ClaimFiled)]
+    assert asked == [(leaver, one), (renamed, two), (renamed, one)]
+
+
+def test_a_row_that_names_somebody_else_by_now_does_not_mean_whom_it_meant(
+    ledger: TestLedger, tmp_path: Path
+) -> None:
+    add_person(ledger, "张伟")
+    other = add_person(ledger, "李娜")
+    one = ledger.register("恒信")
+    head_line = "no,agent,customer,at\n"
+    mapping = claims_of("second", "create")
+    files = {"claims.csv": head_line + "1,张伟,恒信,2024-02-01\n"}
+    with planned(ledger, mapping, files, tmp_path / "one") as made:
+        file(ledger, made)
+    files = {"claims.csv": head_line + "1,李娜,恒信,2024-02-01\n2,李娜,恒信,2024-02-02\n"}
+    with planned(ledger, mapping, files, tmp_path / "two") as made:
+        filed, _ = file(ledger, made)
+    assert filed.refused == {"row_changed": 1}
+    last = heard(ledger, requests.ClaimFiled)[-1]
+    assert (last.claimant, last.customer) == (other, one)
 
 
 def test_rows_that_may_mean_several_of_the_ledger_are_rejected_with_a_way_out(
