@@ -6,7 +6,8 @@ by none of these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,13 @@ from ledger.store.arrays import text_array
 
 # Of one name or number so many are looked at: whoever has more namesakes is not told apart.
 NAMESAKES_MAX = 100
+
+# Right after a large import the server knows next to nothing of the tables, and would rather read
+# the whole of them for each name.
+_LOOK_UP = """
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
+"""
 
 _PEOPLE = """
 SELECT w.folded, p.person, p.name
@@ -76,6 +84,14 @@ class Namesake:
     id: str
     kind: str
     name: str
+
+
+@contextmanager
+def looking_up(connection: Connection[Any]) -> Iterator[None]:
+    """Have every statement of the block planned as look-ups of its few rows, in one transaction."""
+    with connection.transaction():
+        connection.execute(_LOOK_UP)
+        yield
 
 
 def people_named(connection: Connection[Any], folded: Sequence[str]) -> list[Namesake]:

@@ -135,7 +135,7 @@ class LedgerDirectory:
 
     def meant_before(self, keys: Sequence[str]) -> dict[str, Meant]:
         """Return whom the actions of these keys meant when they were recorded."""
-        with self._connect() as connection:
+        with self._connect() as connection, finding.looking_up(connection):
             return self._memory.meant(connection, keys)
 
     def find(self, role: Role, wanted: Sequence[Wanted]) -> list[Found]:
@@ -146,7 +146,7 @@ class LedgerDirectory:
             "customer": self._names.customer,
         }[role]
         ids = [make(each.ref) for each in wanted]
-        with self._connect() as connection:
+        with self._connect() as connection, finding.looking_up(connection):
             own = self._own(connection, role, ids)
             others = [each for each, its_id in zip(wanted, ids, strict=True) if its_id not in own]
             if role == "person":
