@@ -166,12 +166,10 @@ class NotFollowedError(LedgerError):
 
 def reflected(connection: Connection[Any]) -> tuple[int, int, int]:
     """Return the head of the log, the position decided up to, and the one projected up to."""
-    reached = positions(connection)
-    return (
-        head(connection),
-        progress.reached(connection, CONSUMER),
-        min(reached.values(), default=0),
-    )
+    projected = min(positions(connection).values(), default=0)
+    decided = progress.reached(connection, CONSUMER)
+    # The head last: it is behind all that was decided up to there.
+    return head(connection), decided, projected
 
 
 def settle(
