@@ -165,6 +165,10 @@ def _simple(command: commands.CustomerCommand, seal: Seal) -> requests.Request:
             )
         case commands.VoidDeal():
             return requests.DealVoided(customer, command.deal, command.reason_code, words("reason"))
+        case commands.HoldRecycling():
+            return requests.RecycleHoldRequested(
+                customer, command.until, command.reason_code, words("reason")
+            )
         case commands.ReachDeadline():
             return requests.DeadlineReached(customer, command.kind, command.subject, command.due)
         case commands.UnparkRequest():

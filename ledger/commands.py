@@ -464,12 +464,22 @@ class VoidDeal(Command):
     reason: Note | None = None
 
 
+class HoldRecycling(Command):
+    """Have a customer not recycled until the day before ``until``."""
+
+    customer: Id
+    until: date
+    reason_code: Code = "held"
+    reason: Note | None = None
+
+
 class ReachDeadline(Command):
     """Say that something fell due; the clock alone may (ledger/deadlines.py)."""
 
     customer: Id
     kind: Code
-    subject: Id
+    # The longest: a customer, and a moment.
+    subject: Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"^[!-~]+$")]
     due: AwareDatetime
 
 
@@ -502,6 +512,7 @@ CustomerCommand = (
     | VoidDeal
     | UnparkRequest
     | ReachDeadline
+    | HoldRecycling
 )
 
 C = TypeVar("C", bound=Command)

@@ -6,13 +6,14 @@ A union by status, so that a field that makes no sense in a status does not exis
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
 from ledger.approving import Approval
 from ledger.collaborating import Collaboration
 from ledger.conflicts import Allowed, Conflict
+from ledger.counting import Counting
 from ledger.events.decisions import CustomerAdmitted, CustomerChanged
 from ledger.events.requests import CustomerChangeRequested, RegistrationRequested
 from ledger.events.values import Attribute
@@ -40,6 +41,7 @@ class Held:
     owner: str
     since: datetime
     protected_until: datetime | None = None
+    counting: Counting = field(default_factory=Counting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +172,16 @@ def changed(
 
 
 def taken(
-    customer: Admitted, owner: str, effective: datetime, protected_until: datetime | None
+    customer: Admitted,
+    owner: str,
+    effective: datetime,
+    protected_until: datetime | None,
+    import_id: str | None = None,
 ) -> Admitted:
-    """Return the customer as it is when somebody begins to own it."""
+    """Return the customer as it is when somebody begins to own it, by an import where one says."""
     return replace(
         customer,
-        tenure=Held(owner, effective, protected_until),
+        tenure=Held(owner, effective, protected_until, Counting(import_id)),
         turned_down=(),
         effective=effective,
     )

@@ -15,13 +15,17 @@ from datetime import datetime
 from ledger.approving import Approval
 from ledger.canonical import instant
 from ledger.conflicts import Waiting
+from ledger.customer import Admitted, open_approvals
 from ledger.organisation import OrganisationAt
+from ledger.recycling import Fall, fall_of
 
 STEP_REMINDER = "step_reminder"
 PASSING_ON = "step_pass_on"
 APPROVAL_EXPIRY = "approval_expiry"
 RULING_REMINDER = "ruling_reminder"
 RULING_PASSING_ON = "ruling_pass_on"
+RECYCLE_WARNING = "recycle_warning"
+RECYCLE = "recycle"
 
 CLOCK = "clock"
 """The caller and actor of deadlines: nobody else may record them."""
@@ -29,7 +33,10 @@ CLOCK = "clock"
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """What falls due, about which subject (an approval or a conflict), and when (UTC)."""
+    """What falls due, about which subject, and when (UTC).
+
+    The subject is an approval, a conflict, or a customer and since when it is owned.
+    """
 
     kind: str
     subject: str
@@ -86,6 +93,26 @@ def next_of(
     ]
     dated = (each for each in found if each is not None)
     return min(dated, key=lambda each: (each.due, each.subject), default=None)
+
+
+def next_at(
+    name: str, customer: Admitted, organisation: OrganisationAt, now: datetime
+) -> Deadline | None:
+    """Return what falls due next of all at the customer ``name``, as things are ``now``."""
+    rulings = {each.conflict: each.waiting for each in customer.conflicts}
+    fall = fall_of(name, customer, organisation, now)
+    found = [
+        next_of(open_approvals(customer), rulings, organisation),
+        None if fall is None else of_fall(fall),
+    ]
+    dated = (each for each in found if each is not None)
+    return min(dated, key=lambda each: (each.due, each.subject), default=None)
+
+
+def of_fall(fall: Fall) -> Deadline:
+    """Return the deadline at which a customer's next step towards the pool comes."""
+    kind = RECYCLE if fall.step is None else RECYCLE_WARNING
+    return Deadline(kind, fall.subject, fall.due)
 
 
 def _counting_from(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ledger.approval_rules import ApprovalDeadlines, ApprovalRule, default_rules
 from ledger.conditions import Condition
 from ledger.events.values import Attribute
+from ledger.recycling_rules import Recycling
 
 # A century: periods are added to moments, which end with the year 9999.
 DAYS_MAX = 36_500
@@ -61,6 +62,8 @@ class Policy(BaseModel):
     approval_rules: tuple[ApprovalRule, ...] = Field(default_factory=default_rules, max_length=50)
     # When what awaits approval is reminded, passed on and given up.
     approval_deadlines: ApprovalDeadlines = ApprovalDeadlines()
+    # Which customers go back to the pool that nobody works: none, unless rules say so.
+    recycling: Recycling = Recycling()
 
     # The percentage of the credit that a collaborator may have without anybody's approval: whoever
     # is to have more than half of it had rather become the owner. None: any.
@@ -82,7 +85,7 @@ class Policy(BaseModel):
         """The attributes that this policy reads."""
         return frozenset(
             condition.attribute
-            for rules in (self.territory_rules, self.approval_rules)
+            for rules in (self.territory_rules, self.approval_rules, self.recycling.rules)
             for rule in rules
             for condition in rule.conditions
         )

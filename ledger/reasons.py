@@ -39,6 +39,9 @@ OWNERSHIP_CHANGED = "ownership_changed"
 NOT_REQUESTER = "not_requester"
 STEP_REFUSED = "step_refused"
 DEADLINE_MOVED = "deadline_moved"
+DAY_NOT_AHEAD = "day_not_ahead"
+HOLD_TOO_LONG = "hold_too_long"
+HOLD_NEEDS_HEAD = "hold_needs_head"
 DEADLINE_AHEAD = "deadline_ahead"
 NOT_OWNER_OR_HEAD = "not_owner_or_head"
 ALREADY_COLLABORATES = "already_collaborates"
@@ -92,6 +95,9 @@ SENTENCES: dict[str, str] = {
     NOT_REQUESTER: "Only whoever asked for it may withdraw it.",
     STEP_REFUSED: "An approver did not agree.",
     DEADLINE_MOVED: "This is not, or no longer, what falls due next.",
+    DAY_NOT_AHEAD: "The day does not lie ahead.",
+    HOLD_NEEDS_HEAD: "Only a head over the customer or its owner, who is not the owner, holds it.",
+    HOLD_TOO_LONG: "The hold is longer than the policy allows.",
     DEADLINE_AHEAD: "The deadline still lay ahead.",
     NOT_OWNER_OR_HEAD: "Only the owner, or a head over the owner or the customer, may do this.",
     ALREADY_COLLABORATES: "The person collaborates there already, or it awaits an answer.",

@@ -27,6 +27,7 @@ from ledger.customer import (
 from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.organisation import OrganisationAt
+from ledger.recycling import noted, paused_by, told_or_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +153,18 @@ class Settled:
             case decisions.OwnershipGranted():
                 if not data.opening:
                     self._count_grant(data.owner, organisation.day(effective).isoformat())
-                self._begin(customer, data.owner, effective, data.protected_until)
+                self._begin(cause, customer, data.owner, effective, data.protected_until)
             case decisions.OwnershipAssigned():
-                self._begin(customer, data.owner, effective, data.protected_until)
-            case decisions.OwnershipReleased():
+                self._begin(cause, customer, data.owner, effective, data.protected_until)
+            case decisions.OwnershipReleased() | decisions.CustomerRecycled():
                 self._end(customer, effective, cause.recorded)
             case decisions.OwnershipTransferred():
                 self._end(customer, effective, cause.recorded)
-                self._begin(customer, data.owner, effective, data.protected_until)
+                self._begin(cause, customer, data.owner, effective, data.protected_until)
             case decisions.Noted():
-                self._note(customer, cause, effective)
+                self._note(data, cause, effective)
+            case decisions.RecycleWarned() | decisions.RecycleHeld():
+                self._count_towards_recycling(data, effective)
             case (
                 decisions.ApprovalOpened()
                 | decisions.StepAnswered()
@@ -234,13 +237,18 @@ class Settled:
         self.touched.add(("holdings", person))
 
     def _begin(
-        self, customer: str, owner: str, effective: datetime, protected_until: datetime | None
+        self,
+        cause: Event,
+        customer: str,
+        owner: str,
+        effective: datetime,
+        protected_until: datetime | None,
     ) -> None:
         found = self._admitted(customer)
         if found.owner is not None:
             raise AssertionError(f"{customer} would have two owners")
         self._count(owner, 1, found.won_deals > 0)
-        self.customers[customer] = taken(found, owner, effective, protected_until)
+        self.customers[customer] = taken(found, owner, effective, protected_until, cause.import_id)
 
     def _end(self, customer: str, effective: datetime, recorded: datetime) -> None:
         found = self._admitted(customer)
@@ -263,7 +271,8 @@ class Settled:
             self.customers[customer] = replace(found, collaborations=theirs, effective=effective)
             return
         if isinstance(data, decisions.ApprovalClosed):
-            self.customers[customer] = approval_closed(found, data.outcome, effective)
+            closed = approval_closed(found, data.outcome, effective)
+            self.customers[customer] = paused_by(found, closed, effective)
             return
         approval = after(
             found.approval,
@@ -272,7 +281,8 @@ class Settled:
             policy=organisation.policy.number,
             import_id=cause.import_id,
         )
-        self.customers[customer] = replace(found, approval=approval, effective=effective)
+        opened = replace(found, approval=approval, effective=effective)
+        self.customers[customer] = paused_by(found, opened, effective)
 
     def _collaborate(
         self,
@@ -295,15 +305,22 @@ class Settled:
         allowed = found.allowed
         if isinstance(data, decisions.ConflictClosed):
             allowed = conflicts.allowed_after(allowed, found.conflicts, data)
-        self.customers[data.customer] = replace(
+        disputed = replace(
             found,
             conflicts=conflicts.after(found.conflicts, data, cause, effective, organisation),
             allowed=allowed,
             effective=effective,
         )
+        self.customers[data.customer] = paused_by(found, disputed, effective)
 
-    def _note(self, customer: str, cause: Event, effective: datetime) -> None:
-        data = cause.data
+    def _count_towards_recycling(
+        self, data: decisions.RecycleWarned | decisions.RecycleHeld, effective: datetime
+    ) -> None:
+        found = self._admitted(data.customer)
+        self.customers[data.customer] = told_or_held(found, data, effective)
+
+    def _note(self, decision: decisions.Noted, cause: Event, effective: datetime) -> None:
+        customer, data = decision.customer, cause.data
         match data:
             case requests.FollowUpLogged():
                 self._record(customer, data.follow_up, cause, None)
@@ -319,6 +336,9 @@ class Settled:
                 self._amend(data.deal, stands=False)
             case _:
                 pass
+        found = self.customer(customer)
+        if isinstance(found, Admitted):
+            self.customers[customer] = noted(found, cause, decision, effective)
         self._pass(customer, effective)
 
     def _record(self, customer: str, act: str, cause: Event, outcome: str | None) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from psycopg import Connection
 
 from ledger.customer import Admitted
-from ledger.deadlines import CLOCK, Deadline, of_approval
+from ledger.deadlines import CLOCK, Deadline, next_at
 from ledger.deciders import Decider, decider
 from ledger.deciding import request_stream
 from ledger.envelope import Event
@@ -252,9 +252,9 @@ class WhatIf:
 
     def _deadline(self, customer: str, organisation: OrganisationAt) -> Deadline | None:
         found = self._other.customers.get(customer)
-        if not isinstance(found, Admitted) or found.approval is None or customer in self._stuck:
+        if not isinstance(found, Admitted) or customer in self._stuck:
             return None
-        return of_approval(found.approval, organisation)
+        return next_at(customer, found, organisation, found.effective)
 
     def _let_pass(self, request: Event, position: int) -> None:
         """Let be decided what falls due until a request, which is decided at ``position``."""
@@ -265,8 +265,10 @@ class WhatIf:
                 continue
             del self._expected[customer]
             found = self._deadline(customer, organisation)
-            if found is not None and found.due == due:
+            if found is not None and found.due <= due:
                 self._raise(customer, found, organisation)
+            else:  # a fact of the organisation has put it off meanwhile
+                self._expect(customer, organisation)
 
     def _raise(self, customer: str, deadline: Deadline, organisation: _UnderPolicy) -> None:
         data = DeadlineReached(customer, deadline.kind, deadline.subject, deadline.due)

@@ -255,6 +255,7 @@ _HANDLES = frozenset(
         "OwnershipGranted.v1",
         "OwnershipAssigned.v1",
         "OwnershipReleased.v1",
+        "CustomerRecycled.v1",
         "OwnershipTransferred.v1",
     }
 )
@@ -292,6 +293,7 @@ _MOVES = frozenset(
         "OwnershipGranted.v1",
         "OwnershipAssigned.v1",
         "OwnershipReleased.v1",
+        "CustomerRecycled.v1",
         "OwnershipTransferred.v1",
     }
 )
@@ -338,7 +340,7 @@ class _Batch:
                 if change.cause is None:
                     raise LookupError(f"the request of the change at {event.position} is missing")
                 self._change(data, change.cause)
-            case decisions.OwnershipReleased():
+            case decisions.OwnershipReleased() | decisions.CustomerRecycled():
                 self._move(data.customer, data.territory)
             case _:
                 self._move(data.customer, data.customer_territory)

@@ -1,195 +1,344 @@
-"""What falls due next at each customer, and when: what the clock follows."""
+"""What falls due next at each customer, and when: what the clock follows.
+
+A row holds what the decider counts from, folded by the decider's own functions, and what it would
+say is next. That changes with facts of the organisation as well: who is away, which policy is in
+force, which import was closed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from psycopg import Connection
-from pydantic import TypeAdapter
 
-from ledger import deadlines
-from ledger.approving import Approval, after
-from ledger.conflicts import Waiting, waiting_after
+from ledger import collaborating, conflicts, deadlines, recycling
+from ledger.approving import after as approval_after
+from ledger.customer import (
+    Admitted,
+    Customer,
+    Held,
+    admitted,
+    approval_closed,
+    changed,
+    given_up,
+    open_approvals,
+    taken,
+)
 from ledger.envelope import Event
-from ledger.events import decisions
+from ledger.events import decisions, requests
 from ledger.events import organisation as facts
-from ledger.organisation import OrganisationAt
+from ledger.organisation import Organisation, OrganisationAt
 from ledger.store.arrays import text_array
+from ledger.store.guards import customer_json, customer_of
 from projections.base import Change, Table
-from projections.batches import write
+from projections.batches import put_rows
+from projections.columns import instants, texts
 from projections.facts import Facts
 
-T = TypeVar("T")
-
-# ``state`` is what the decider counts from: all that awaits an approval or ruling at the customer.
-# A row without ``due`` waits for something else.
+# A row without ``due`` waits for something else. ``falls`` is when the customer goes back to the
+# pool if nobody does anything.
 _TABLE = Table(
     "deadlines",
     """
     customer  text COLLATE "C" NOT NULL PRIMARY KEY,
+    owner     text COLLATE "C",
     kind      text COLLATE "C",
     subject   text COLLATE "C",
     due       timestamptz,
-    owner     text COLLATE "C",
+    falls     timestamptz,
+    because   text COLLATE "C",
     import_id text COLLATE "C",
     state     jsonb NOT NULL
     """,
     (
         "CREATE INDEX deadlines_due ON deadlines (due, customer) WHERE due IS NOT NULL",
-        "CREATE INDEX deadlines_import ON deadlines (import_id) WHERE import_id IS NOT NULL",
+        "CREATE INDEX deadlines_falls ON deadlines (falls, customer) WHERE falls IS NOT NULL",
+        "CREATE INDEX deadlines_owner ON deadlines (owner, customer)",
+        "CREATE INDEX deadlines_import ON deadlines (import_id, customer)"
+        " WHERE import_id IS NOT NULL",
     ),
 )
-_LOAD = "SELECT customer, state FROM deadlines WHERE customer = ANY(%b)"
-_OF_IMPORT = "SELECT customer, state FROM deadlines WHERE import_id = %b"
+_LOAD = "SELECT customer, state::text FROM deadlines WHERE customer = ANY(%b)"
 _PUT = """
-INSERT INTO deadlines (customer, kind, subject, due, owner, import_id, state)
-SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(customer text, kind text, subject text,
-    due timestamptz, owner text, import_id text, state jsonb)
-ON CONFLICT (customer) DO UPDATE SET kind = excluded.kind, subject = excluded.subject,
-    due = excluded.due, owner = excluded.owner, import_id = excluded.import_id,
-    state = excluded.state
+INSERT INTO deadlines (customer, owner, kind, subject, due, falls, because, import_id, state)
+SELECT r.customer, r.owner, r.kind, r.subject, r.due, r.falls, r.because, r.import_id,
+    r.state::jsonb
+FROM unnest(
+    %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[],
+    %b::text[], %b::text[], %b::text[])
+    AS r(customer, owner, kind, subject, due, falls, because, import_id, state)
+ON CONFLICT (customer) DO UPDATE SET owner = excluded.owner, kind = excluded.kind,
+    subject = excluded.subject, due = excluded.due, falls = excluded.falls,
+    because = excluded.because, import_id = excluded.import_id, state = excluded.state
 """
-_DROP = "DELETE FROM deadlines WHERE customer = ANY(%b)"
+_PACKERS = (texts, texts, texts, texts, instants, instants, texts, texts, texts)
+# Which rows a fact concerns: those of an owner, of an import, or all that are owned.
+_OF_OWNER = """
+SELECT customer, state::text FROM deadlines WHERE owner = %(value)s AND customer > %(after)s
+ORDER BY customer LIMIT %(limit)s
+"""
+_OF_IMPORT = """
+SELECT customer, state::text FROM deadlines WHERE import_id = %(value)s AND customer > %(after)s
+ORDER BY customer LIMIT %(limit)s
+"""
+_OWNED = """
+SELECT customer, state::text FROM deadlines WHERE owner IS NOT NULL AND customer > %(after)s
+ORDER BY customer LIMIT %(limit)s
+"""
+_AT_ONCE = 2_000
 
-
-@dataclass(frozen=True, slots=True)
-class _Dispute:
-    owner: str
-    waiting: Waiting
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """What is open at a customer, by id: approvals, and conflicts that await a ruling."""
-
-    approvals: dict[str, Approval] = field(default_factory=dict)
-    disputes: dict[str, _Dispute] = field(default_factory=dict)
-
-    @property
-    def owner(self) -> str | None:
-        """Who owns the customer; None where nothing is open."""
-        owners = [each.owner for each in self.approvals.values()]
-        owners += [each.owner for each in self.disputes.values()]
-        return owners[0] if owners else None
-
-    @property
-    def imports(self) -> set[str]:
-        """The imports that something of it belongs to."""
-        found = {each.import_id for each in self.approvals.values()}
-        found |= {each.waiting.import_id for each in self.disputes.values()}
-        return {each for each in found if each is not None}
-
-
-_OPEN: TypeAdapter[_Open] = TypeAdapter(_Open)
-_FACTS = frozenset(f"{each.__name__}.v1" for each in (facts.ImportClosed,))
+_FACTS = frozenset(
+    f"{each.__name__}.v1"
+    for each in (
+        facts.ImportClosed,
+        facts.PolicyAdopted,
+        facts.TerritoryDefined,
+        facts.PersonAway,
+        facts.PersonLeft,
+        facts.PersonReturned,
+    )
+)
+_CAUSED = frozenset(
+    {
+        "CustomerAdmitted.v1",
+        "CustomerChanged.v1",
+        "Noted.v1",
+        "ApprovalOpened.v1",
+        "ConflictOpened.v1",
+    }
+)
 
 
 class Deadlines:
-    """The projection of deadlines: folds what the decider counts from, and asks it when."""
+    """The projection of deadlines."""
 
     name = "deadlines"
     version = 1
     tables: Sequence[Table] = (_TABLE,)
-    handles = _FACTS | {
-        "ApprovalOpened.v1",
-        "StepAnswered.v1",
-        "StepOpened.v1",
-        "StepReminded.v1",
-        "StepPassedOn.v1",
-        "ApprovalClosed.v1",
-        "ConflictOpened.v1",
-        "RulingReminded.v1",
-        "RulingPassedOn.v1",
-        "ConflictClosed.v1",
-    }
-    needs_cause: frozenset[str] = frozenset()
+    handles = (
+        _FACTS
+        | _CAUSED
+        | {
+            "OwnershipGranted.v1",
+            "OwnershipAssigned.v1",
+            "OwnershipReleased.v1",
+            "OwnershipTransferred.v1",
+            "CustomerRecycled.v1",
+            "StepAnswered.v1",
+            "StepOpened.v1",
+            "StepReminded.v1",
+            "StepPassedOn.v1",
+            "ApprovalClosed.v1",
+            "RulingReminded.v1",
+            "RulingPassedOn.v1",
+            "ConflictClosed.v1",
+            "RecycleWarned.v1",
+            "RecycleHeld.v1",
+        }
+    )
+    needs_cause = _CAUSED
 
     def __init__(self) -> None:
         self._facts = Facts()
 
     def apply(self, connection: Connection[Any], changes: Sequence[Change]) -> None:
-        """Write what ``changes`` bring."""
-        last = changes[-1].event.position
-        organisation = self._facts.upto(connection, last).at(last + 1)
-        states = _load(connection, changes)
-        for event, _ in changes:
-            if event.name not in _FACTS:
-                customer = event.data.customer
-                states[customer] = _after(states.get(customer, _Open()), event)
-        rows = [_row(key, each, organisation) for key, each in states.items() if each.owner]
-        gone = [customer for customer, each in states.items() if not each.owner]
-        write(connection, _PUT, rows)
-        if gone:
-            connection.execute(_DROP, (text_array(gone),), binary=True)
+        """Write what ``changes`` bring: decisions together, up to a fact that concerns others."""
+        organisation = self._facts.upto(connection, changes[-1].event.position)
+        together: list[Change] = []
+        for change in changes:
+            if change.event.name not in _FACTS:
+                together.append(change)
+                continue
+            found = _concerned(change.event, organisation)
+            if found is not None:
+                _fold(connection, together, organisation)
+                together = []
+                _count_again(connection, change.event, organisation, *found)
+        _fold(connection, together, organisation)
 
 
-def _load(connection: Connection[Any], changes: Iterable[Change]) -> dict[str, _Open]:
-    """Load what a batch touches: by its decisions, or by the imports that it closes."""
-    named: set[str] = set()
-    closed: set[str] = set()
-    for event, _ in changes:
-        if isinstance(event.data, facts.ImportClosed):
-            closed.add(event.data.import_id)
-        else:
-            named.add(event.data.customer)
-    rows: list[tuple[str, Any]] = []
-    if named:
-        rows += connection.execute(_LOAD, (text_array(sorted(named)),), binary=True).fetchall()
-    for import_id in sorted(closed):
-        rows += connection.execute(_OF_IMPORT, (import_id,), binary=True).fetchall()
-    return {customer: _OPEN.validate_python(state) for customer, state in rows}
+def _fold(
+    connection: Connection[Any], changes: Sequence[Change], organisation: Organisation
+) -> None:
+    if not changes:
+        return
+    touched = {event.data.customer for event, _ in changes}
+    states = dict(_states(connection.execute(_LOAD, (text_array(sorted(touched)),), binary=True)))
+    at: dict[str, datetime] = {}
+    for event, cause in changes:
+        name = event.data.customer
+        before = states.get(name)
+        state = _after(before, event, cause, organisation)
+        # Most follow-ups by others change nothing; but a deadline that did not hold asks anew.
+        if state is not None and (state is not before or _asks_anew(cause)):
+            states[name], at[name] = state, event.effective
+    facts_then = organisation.at(changes[-1].event.position + 1)
+    rows = [_row(name, states[name], facts_then, now) for name, now in at.items()]
+    put_rows(connection, _PUT, _PACKERS, rows)
 
 
-def _after(before: _Open, event: Event) -> _Open:
-    data = event.data
+def _asks_anew(cause: Event | None) -> bool:
+    return cause is not None and isinstance(cause.data, requests.DeadlineReached)
+
+
+def _states(rows: Iterable[Sequence[Any]]) -> Iterable[tuple[str, Admitted]]:
+    for name, state in rows:
+        customer: Customer = customer_of(orjson.loads(state))
+        if isinstance(customer, Admitted):
+            yield name, customer
+
+
+def _after(
+    before: Admitted | None, event: Event, cause: Event | None, organisation: Organisation
+) -> Admitted | None:
+    """Fold a decision as the settled state does; None where it is about no customer of ours."""
+    data, effective = event.data, event.effective
+    if isinstance(data, decisions.CustomerAdmitted):
+        return admitted(_cause(event, cause).data, data, effective)
+    if before is None:
+        return None
     match data:
-        case decisions.ConflictOpened():
-            waiting = Waiting(event.effective, event.envelope["policy"], event.import_id)
-            new = {data.conflict: _Dispute(data.parties[0], waiting)}
-            return replace(before, disputes={**before.disputes, **new})
-        case decisions.RulingReminded() | decisions.RulingPassedOn():
-            known = before.disputes[data.conflict]
-            waiting = waiting_after(known.waiting, data, event.effective)
-            new = {data.conflict: replace(known, waiting=waiting)}
-            return replace(before, disputes={**before.disputes, **new})
-        case decisions.ConflictClosed():
-            return replace(before, disputes=_without(before.disputes, data.conflict))
-        case decisions.ApprovalClosed():
-            return replace(before, approvals=_without(before.approvals, data.approval))
+        case decisions.CustomerChanged():
+            return changed(before, _cause(event, cause).data, data)
+        case decisions.Noted():
+            return recycling.noted(before, _cause(event, cause), data, effective)
+        case decisions.RecycleWarned() | decisions.RecycleHeld():
+            return recycling.told_or_held(before, data, effective)
+        case decisions.OwnershipReleased() | decisions.CustomerRecycled():
+            return given_up(before, effective, effective)
+        case decisions.OwnershipTransferred():
+            before = given_up(before, effective, effective)
+            return taken(before, data.owner, effective, None, event.import_id)
+        case decisions.OwnershipGranted() | decisions.OwnershipAssigned():
+            return taken(before, data.owner, effective, None, event.import_id)
         case _:
-            approval = after(
-                before.approvals.get(data.approval),
-                data,
-                event.effective,
-                policy=event.envelope["policy"],
-                import_id=event.import_id,
-            )
-            return replace(before, approvals={**before.approvals, data.approval: approval})
+            facts_then = organisation.at(event.causation or 0)
+            after = _awaited(before, event, cause or event, facts_then)
+            return recycling.paused_by(before, after, effective)
 
 
-def _without(given: dict[str, T], name: str) -> dict[str, T]:
-    return {key: each for key, each in given.items() if key != name}
+def _awaited(
+    before: Admitted, event: Event, cause: Event, organisation: OrganisationAt
+) -> Admitted:
+    """Fold what becomes of approvals and conflicts; only the openings look at ``cause``."""
+    data, effective = event.data, event.effective
+    if isinstance(data, _DISPUTES):
+        disputes = conflicts.after(before.conflicts, data, cause, effective, organisation)
+        return replace(before, conflicts=disputes)
+    theirs = before.collaborations
+    if collaborating.is_about_one(theirs, data):
+        theirs = collaborating.answered(theirs, data, cause, effective, organisation)
+        return replace(before, collaborations=theirs)
+    if isinstance(data, decisions.ApprovalClosed):
+        return approval_closed(before, data.outcome, effective)
+    approval = approval_after(
+        before.approval,
+        data,
+        effective,
+        policy=organisation.policy.number,
+        import_id=event.import_id,
+    )
+    return replace(before, approval=approval)
 
 
-def _row(customer: str, state: _Open, organisation: OrganisationAt) -> dict[str, Any]:
-    rulings = {name: each.waiting for name, each in state.disputes.items()}
-    found = deadlines.next_of(state.approvals.values(), rulings, organisation)
-    imports = (organisation.import_(each) for each in state.imports)
-    # While one that was opened by an import waits for its closing.
-    waits_for = min((each.import_id for each in imports if each and not each.closed), default=None)
-    return {
-        "customer": customer,
-        "kind": found and found.kind,
-        "subject": found and found.subject,
-        "due": found and found.due,
-        "owner": state.owner,
-        "import_id": waits_for,
-        "state": orjson.loads(orjson.dumps(state)),
-    }
+_DISPUTES = (
+    decisions.ConflictOpened,
+    decisions.RulingReminded,
+    decisions.RulingPassedOn,
+    decisions.ConflictClosed,
+)
+
+
+def _cause(event: Event, cause: Event | None) -> Event:
+    if cause is None:
+        raise LookupError(f"the request of the decision at {event.position} is missing")
+    return cause
+
+
+def _row(
+    name: str, customer: Admitted, organisation: OrganisationAt, now: datetime
+) -> tuple[Any, ...]:
+    fall = recycling.fall_of(name, customer, organisation, now)
+    found = deadlines.next_at(name, customer, organisation, now)
+    return (
+        name,
+        customer.owner,
+        found and found.kind,
+        found and found.subject,
+        found and found.due,
+        fall and fall.goes,
+        fall and fall.because,
+        _waits_for(customer, organisation),
+        orjson.dumps(customer_json(_kept(customer))).decode(),
+    )
+
+
+def _kept(customer: Admitted) -> Admitted:
+    """Return the customer without what is none of our business, and would only take room."""
+    return replace(
+        customer,
+        identifiers={},
+        contacts=frozenset(),
+        sites=frozenset(),
+        former=(),
+        turned_down=(),
+        allowed=(),
+        collaborations=collaborating.awaiting(customer.collaborations),
+        conflicts=tuple(replace(each, evidence=()) for each in customer.conflicts),
+    )
+
+
+def _waits_for(customer: Admitted, organisation: OrganisationAt) -> str | None:
+    """Return an import that is still open, and whose closing what is due may wait for."""
+    imports = [each.import_id for each in open_approvals(customer)]
+    imports += [each.waiting.import_id for each in customer.conflicts]
+    if isinstance(customer.tenure, Held):
+        imports.append(customer.tenure.counting.import_id)
+    named = {each for each in imports if each is not None}
+    opened = (organisation.import_(each) for each in named)
+    return min((each.import_id for each in opened if each and not each.closed), default=None)
+
+
+# --- facts that concern customers ----------------------------------------------------------------
+
+
+def _concerned(event: Event, organisation: Organisation) -> tuple[str, str | None] | None:
+    """Return which rows a fact concerns, as a query and its value; None for none of them."""
+    before, after = organisation.at(event.position), organisation.at(event.position + 1)
+    had, has = (each.policy.policy.recycling.rules for each in (before, after))
+    match event.data:
+        case facts.ImportClosed(import_id=import_id):
+            return _OF_IMPORT, import_id
+        case facts.PolicyAdopted():
+            return (_OWNED, None) if had or has else None
+        case facts.TerritoryDefined():
+            return (_OWNED, None) if any(rule.territories for rule in has) else None
+        case _:
+            return (_OF_OWNER, event.data.person) if has else None
+
+
+def _count_again(
+    connection: Connection[Any],
+    event: Event,
+    organisation: Organisation,
+    statement: str,
+    value: str | None,
+) -> None:
+    """Say anew what is next at the customers that a fact concerns, a page at a time."""
+    facts_then = organisation.at(event.position + 1)
+    values: Mapping[str, Any] = {"value": value, "limit": _AT_ONCE}
+    after = ""
+    while True:
+        page = connection.execute(statement.encode(), {**values, "after": after}).fetchall()
+        rows = [_row(name, each, facts_then, event.recorded) for name, each in _states(page)]
+        put_rows(connection, _PUT, _PACKERS, rows)
+        if len(page) < _AT_ONCE:
+            return
+        after = page[-1][0]
 
 
 # --- queries -----------------------------------------------------------------------------------
@@ -201,7 +350,8 @@ PAGE = 500
 class DueRow:
     """A deadline at a customer: ``kind`` and ``subject`` as of ledger/deadlines.py, ``due`` UTC.
 
-    ``owner`` is who owns the customer.
+    ``owner`` is who owns the customer. ``falls`` is when it goes back to the pool if nobody does
+    anything, and ``because`` why, where that is to come.
     """
 
     customer: str
@@ -209,11 +359,18 @@ class DueRow:
     subject: str
     due: datetime
     owner: str
+    falls: datetime | None
+    because: str | None
 
 
-_DUE = """
-SELECT customer, kind, subject, due, owner FROM projections.deadlines
+_COLUMNS = "SELECT customer, kind, subject, due, owner, falls, because FROM projections.deadlines"
+_DUE = f"""
+{_COLUMNS}
 WHERE due <= %s AND (due, customer) > (%s, %s) ORDER BY due, customer LIMIT %s
+"""
+_FALLING = f"""
+{_COLUMNS}
+WHERE falls <= %s AND (falls, customer) > (%s, %s) ORDER BY falls, customer LIMIT %s
 """
 _REACHED = "SELECT position FROM projections.tracking WHERE name = 'deadlines'"
 BEGINNING = (datetime.min.replace(tzinfo=UTC), "")
@@ -228,7 +385,22 @@ def due(
     limit: int = PAGE,
 ) -> list[DueRow]:
     """Return what falls due up to ``until`` (UTC) in order, behind (due, customer)."""
-    rows = connection.execute(_DUE, (until, *after, limit))
+    rows = connection.execute(_DUE.encode(), (until, *after, limit))
+    return [DueRow(*row) for row in rows]
+
+
+def falling(
+    connection: Connection[Any],
+    until: datetime,
+    *,
+    after: tuple[datetime, str] = BEGINNING,
+    limit: int = PAGE,
+) -> list[DueRow]:
+    """Return what goes back to the pool up to ``until`` (UTC) if nobody does anything, in order.
+
+    ``after`` pages behind (falls, customer).
+    """
+    rows = connection.execute(_FALLING.encode(), (until, *after, limit))
     return [DueRow(*row) for row in rows]
 
 

@@ -188,6 +188,7 @@ class Holdings:
             "OwnershipGranted.v1",
             "OwnershipAssigned.v1",
             "OwnershipReleased.v1",
+            "CustomerRecycled.v1",
             "OwnershipTransferred.v1",
             "Noted.v1",
         }
@@ -208,7 +209,7 @@ class Holdings:
                         batch.record(cause, data)
                     elif isinstance(cause.data, _AMENDMENTS):
                         batch.amend(_amended(cause.data), cause)
-                case decisions.OwnershipReleased():
+                case decisions.OwnershipReleased() | decisions.CustomerRecycled():
                     batch.owners[data.customer] = None
                     batch.people.add(data.owner)
                 case _:

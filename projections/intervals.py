@@ -115,6 +115,7 @@ class Intervals:
             "OwnershipGranted.v1",
             "OwnershipAssigned.v1",
             "OwnershipReleased.v1",
+            "CustomerRecycled.v1",
             "OwnershipTransferred.v1",
         }
     )
@@ -130,6 +131,8 @@ class Intervals:
 
 TRANSFERRED = "transferred"
 """The reason for which an ownership ended that was transferred."""
+RECYCLED = "recycled"
+"""The reason for which an ownership ended of a customer that nobody worked."""
 
 
 @dataclass(slots=True)
@@ -150,6 +153,8 @@ class _Batch:
                 self.admitted.append((data.customer, position, data.known_from))
             case decisions.OwnershipReleased():
                 self._end(event, data.owner, data.reason_code)
+            case decisions.CustomerRecycled():
+                self._end(event, data.owner, RECYCLED)
             case decisions.OwnershipTransferred():
                 self._end(event, data.former_owner, TRANSFERRED)
                 self._begin(event, data.owner)

@@ -73,6 +73,7 @@ class Ownership:
             "OwnershipGranted.v1",
             "OwnershipAssigned.v1",
             "OwnershipReleased.v1",
+            "CustomerRecycled.v1",
             "OwnershipTransferred.v1",
         }
     )
@@ -113,7 +114,10 @@ class Ownership:
 
 
 def _row(data: Any, effective: datetime, position: int) -> _Row:
-    if not isinstance(data, decisions.OwnershipReleased | decisions.CustomerAdmitted):
+    if not isinstance(
+        data,
+        decisions.OwnershipReleased | decisions.CustomerRecycled | decisions.CustomerAdmitted,
+    ):
         return (
             data.customer,
             data.owner,

@@ -284,6 +284,9 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "DeadlineReached.v1": lambda data: _Said(
         code=data.kind, details={"subject": data.subject, "due": data.due}
     ),
+    "RecycleHoldRequested.v1": lambda data: _Said(
+        code=data.reason_code, details={"until": data.until}, words=("reason",)
+    ),
     "CustomerAdmitted.v1": lambda data: _Said(
         details=_known(territory=data.territory, parent=data.parent)
     ),
@@ -323,6 +326,16 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "StepPassedOn.v1": lambda data: _Said(
         details=_known(approval=data.approval, step=data.step, asked=data.asked)
     ),
+    "RecycleWarned.v1": lambda data: _Said(
+        data.owner,
+        data.because,
+        details=_known(step=data.step, goes=data.goes, asked=data.told),
+    ),
+    "CustomerRecycled.v1": lambda data: _Said(
+        data.owner, data.because, details=_known(territory=data.territory)
+    ),
+    "RecycleHeld.v1": lambda data: _Said(data.owner, details={"until": data.until}),
+    "RecycleHoldRefused.v1": lambda data: _Said(data.owner, data.reason),
     "OwnershipTransferred.v1": _transferred,
     "ApprovalClosed.v1": lambda data: _Said(
         code=data.reason, details={"approval": data.approval, "outcome": data.outcome}
@@ -663,8 +676,12 @@ def _say_transfer(entry: TimelineEntry, names: _Names) -> str:
 
 
 def _asked(entry: TimelineEntry, names: _Names) -> str:
-    asked = [_name(names, each) for each in entry.details.get("asked", ())]
-    return f"; asked: {', '.join(asked)}" if asked else ""
+    asked = _listed(entry, names)
+    return f"; asked: {asked}" if asked else ""
+
+
+def _listed(entry: TimelineEntry, names: _Names) -> str:
+    return ", ".join(_name(names, each) for each in entry.details.get("asked", ()))
 
 
 def _say_opened(entry: TimelineEntry, names: _Names) -> str:
@@ -800,6 +817,10 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
         f" by version {e.details['decider']} of the decider."
     ),
     "DeadlineReached": lambda e, n: f"A deadline was reached{_plainly(e.code)}.",
+    "RecycleHoldRequested": lambda e, n: (
+        f"{_name(n, e.actor)} asked not to recycle the customer before"
+        f" {e.details.get('until', 'then')}{_plainly(e.code)}."
+    ),
     "CustomerAdmitted": lambda e, n: f"The customer was admitted to the pool{_pool(e, n)}.",
     "RegistrationRefused": _say_refused_registration,
     "CustomerChanged": lambda e, n: (
@@ -837,6 +858,16 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
     "StepPassedOn": lambda e, n: (
         f"Step {e.details.get('step', 0) + 1} still has no answer and is passed on{_asked(e, n)}."
     ),
+    "RecycleWarned": lambda e, n: (
+        f"The customer goes back to the pool on {e.details.get('goes', 'time')}"
+        f" unless {_name(n, e.person)} works it{_plainly(e.code)}; told: {_listed(e, n)}."
+    ),
+    "CustomerRecycled": lambda e, n: (
+        f"{_name(n, e.person)} no longer owns the customer, which nobody worked{_plainly(e.code)};"
+        f" it is in the pool{_pool(e, n)}."
+    ),
+    "RecycleHeld": lambda e, n: f"Recycling is held until {e.details.get('until', 'then')}.",
+    "RecycleHoldRefused": lambda e, n: f"The hold was refused: {_because(e.code)}",
     "OwnershipTransferred": lambda e, n: (
         f"{_name(n, e.person)} owns the customer, which was"
         f" {_name(n, e.details.get('former_owner'))}'s."

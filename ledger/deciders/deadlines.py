@@ -8,9 +8,10 @@ from ledger import approving, conflicts, deadlines, reasons
 from ledger.approving import Approval
 from ledger.customer import Admitted, open_approval
 from ledger.deadlines import Deadline
-from ledger.deciders import conflicting
+from ledger.deciders import conflicting, recycling
 from ledger.deciders.situations import Situation
 from ledger.events import decisions, requests
+from ledger.recycling import fall_of
 
 Decisions = tuple[decisions.Decision, ...]
 
@@ -21,25 +22,27 @@ def decide_deadline(situation: Situation, request: requests.DeadlineReached) -> 
     Due is judged by the recorded time of the request. A clock that was told of an older state
     raises what no longer holds: that is noted, and nothing else.
     """
-    customer = situation.customer
-    approval, conflict = None, None
-    if isinstance(customer, Admitted):
-        approval = open_approval(customer, request.subject)
-        conflict = conflicts.of(customer.conflicts, request.subject)
-    due: Deadline | None = None
+    customer, name = situation.customer, situation.customer_id
+    organisation, now = situation.organisation, situation.request.recorded
+    if not isinstance(customer, Admitted):
+        return (decisions.Noted(name, reasons.DEADLINE_MOVED),)
+    approval = open_approval(customer, request.subject)
+    conflict = conflicts.of(customer.conflicts, request.subject)
+    fall = fall_of(name, customer, organisation, now)
+    due = None if fall is None else deadlines.of_fall(fall)
     if approval is not None:
-        due = deadlines.of_approval(approval, situation.organisation)
+        due = deadlines.of_approval(approval, organisation)
     elif conflict is not None:
-        due = deadlines.of_ruling(conflict.conflict, conflict.waiting, situation.organisation)
+        due = deadlines.of_ruling(conflict.conflict, conflict.waiting, organisation)
     if due is None or due != Deadline(request.kind, request.subject, request.due):
-        return (decisions.Noted(situation.customer_id, reasons.DEADLINE_MOVED),)
-    if situation.request.recorded < request.due:
-        return (decisions.Noted(situation.customer_id, reasons.DEADLINE_AHEAD),)
+        return (decisions.Noted(name, reasons.DEADLINE_MOVED),)
+    if now < request.due:
+        return (decisions.Noted(name, reasons.DEADLINE_AHEAD),)
     if approval is not None:
         return (_of_approval(situation, approval, request.kind),)
-    if conflict is None:
-        raise AssertionError("what falls due is about an approval or a conflict")
-    return (conflicting.waited_in_vain(situation, conflict, request.kind),)
+    if conflict is not None:
+        return (conflicting.waited_in_vain(situation, conflict, request.kind),)
+    return (recycling.decide_fall(situation, customer),)
 
 
 def _of_approval(situation: Situation, approval: Approval, kind: str) -> decisions.Decision:

@@ -12,7 +12,7 @@ from datetime import datetime
 from ledger import reasons
 from ledger.collaborating import collaborates
 from ledger.customer import Admitted, Held, Refused
-from ledger.deciders import collaborating, conflicting, deadlines, transferring
+from ledger.deciders import collaborating, conflicting, deadlines, recycling, transferring
 from ledger.deciders.drafts import Draft
 from ledger.deciders.situations import (
     Obstacle,
@@ -75,6 +75,8 @@ def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Dec
             return collaborating.decide_end(situation, data)
         case requests.RulingGiven():
             return conflicting.decide_ruling(situation, data, guards)
+        case requests.RecycleHoldRequested():
+            return (recycling.decide_hold(situation, data),)
         case _:
             return (_switch_single(situation, guards),)
 

@@ -360,6 +360,52 @@ class RulingRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class RecycleWarned:
+    """``told`` hear that ``owner`` loses the customer at ``goes`` if nobody does anything.
+
+    ``step`` is the number of the warning (from 0), ``because`` ``no_follow_up`` or ``no_deal``.
+    """
+
+    customer: str
+    owner: str
+    step: int
+    because: str
+    goes: Instant
+    told: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerRecycled:
+    """``owner`` no longer owns the customer; it is in the pool of ``territory`` again (回收).
+
+    ``because`` is ``no_follow_up`` or ``no_deal``.
+    """
+
+    customer: str
+    owner: str
+    because: str
+    territory: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleHeld:
+    """Nothing is counted towards the recycling of the customer until a moment."""
+
+    customer: str
+    owner: str
+    until: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleHoldRefused:
+    """The hold fails for one reason; ``owner`` is the customer's owner at that moment."""
+
+    customer: str
+    reason: str
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """The request stands as a fact and nothing else follows.
 
@@ -425,4 +471,8 @@ Decision = (
     | CorrectionRefused
     | StepReminded
     | StepPassedOn
+    | RecycleWarned
+    | CustomerRecycled
+    | RecycleHeld
+    | RecycleHoldRefused
 )

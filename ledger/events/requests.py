@@ -272,10 +272,21 @@ class DealVoided:
 
 
 @dataclass(frozen=True, slots=True)
+class RecycleHoldRequested:
+    """A head asks that the customer is not recycled until the day before ``until`` (暂缓回收)."""
+
+    customer: str
+    until: Day
+    reason_code: str
+    reason: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineReached:
     """The clock says that something fell due. ``kind`` is one of ledger/deadlines.py.
 
-    ``subject`` is what it is about: an approval or a conflict. ``due`` is when it fell due (UTC).
+    ``subject`` is what it is about: an approval, a conflict, or a customer and since when it is
+    owned. ``due`` is when it fell due (UTC).
     """
 
     customer: str
@@ -318,4 +329,5 @@ Request = (
     | DealVoided
     | RequestUnparked
     | DeadlineReached
+    | RecycleHoldRequested
 )

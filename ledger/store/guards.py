@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter
 from ledger.approving import Approval
 from ledger.collaborating import Collaboration
 from ledger.conflicts import Allowed, Conflict
+from ledger.counting import Counting
 from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
 from ledger.settled import Act, Holdings, Key, Settled
 from ledger.store.arrays import bytea_array, int4_array, text_array
@@ -22,6 +24,7 @@ _APPROVAL = TypeAdapter(Approval)
 _COLLABORATIONS = TypeAdapter(tuple[Collaboration, ...])
 _CONFLICTS = TypeAdapter(tuple[Conflict, ...])
 _ALLOWED = TypeAdapter(tuple[Allowed, ...])
+_COUNTING = TypeAdapter(Counting)
 
 _READ = "SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)"
 # The keys come sorted, and each statement takes its rows in that order: no two transactions can
@@ -89,7 +92,7 @@ def _put(settled: Settled, key: Key, version: int, state: bytes | None) -> None:
     parsed = orjson.loads(state) if state is not None else None
     match key:
         case ("customer", customer):
-            settled.customers[customer] = _customer(parsed)
+            settled.customers[customer] = customer_of(parsed)
             settled.versions[customer] = version
         case ("holdings", person):
             settled.holdings[person] = Holdings(*parsed) if parsed else Holdings()
@@ -130,7 +133,7 @@ def state_of(settled: Settled, key: Key) -> bytes:
     value: Any
     match key:
         case ("customer", customer):
-            value = _customer_json(settled.customers[customer])
+            value = customer_json(settled.customers[customer])
         case ("holdings", person):
             holdings = settled.holdings[person]
             value = [holdings.held, holdings.held_won]
@@ -149,7 +152,8 @@ def _moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text is not None else None
 
 
-def _customer_json(customer: Customer) -> dict[str, Any]:
+def customer_json(customer: Customer) -> dict[str, Any]:
+    """Return a customer's state as JSON; times stand as they are, for orjson to write."""
     match customer:
         case Unregistered():
             return {"status": "unregistered", "effective": customer.effective}
@@ -180,11 +184,13 @@ def _customer_json(customer: Customer) -> dict[str, Any]:
                 "former": [[each.person, each.began, each.ended] for each in customer.former],
                 "won_deals": customer.won_deals,
                 **_rare_json(customer),
+                **_counting_json(customer),
                 "contacts": sorted(customer.contacts),
             }
 
 
-def _customer(state: dict[str, Any] | None) -> Customer:
+def customer_of(state: dict[str, Any] | None) -> Customer:
+    """Return the customer's state that parsed JSON holds; of None one of whom nothing is known."""
     if state is None:
         return Unregistered()
     effective = _moment(state["effective"])
@@ -204,7 +210,7 @@ def _customer(state: dict[str, Any] | None) -> Customer:
         state["identifiers"],
         state["parent"],
         state["closed"],
-        Held(held[0], datetime.fromisoformat(held[1]), _moment(held[2])) if held else Free(),
+        _held(held[0], held[1], held[2], state.get("counting")) if held else Free(),
         tuple(_former(*each) for each in state["former"]),
         state["won_deals"],
         frozenset(state["contacts"]),
@@ -235,6 +241,20 @@ def _rare_json(customer: Admitted) -> dict[str, Any]:
     if customer.allowed:
         found["allowed"] = customer.allowed
     return found
+
+
+def _held(owner: str, since: str, until: str | None, counting: dict[str, Any] | None) -> Held:
+    counted = Counting() if counting is None else _COUNTING.validate_python(counting)
+    return Held(owner, datetime.fromisoformat(since), _moment(until), counted)
+
+
+def _counting_json(customer: Admitted) -> dict[str, Any]:
+    if not isinstance(customer.tenure, Held):
+        return {}
+    counting = customer.tenure.counting
+    found = {each.name: getattr(counting, each.name) for each in fields(counting)}
+    said = {name: value for name, value in found.items() if value}
+    return {"counting": said} if said else {}
 
 
 def _former(person: str, began: str, ended: str) -> FormerOwner:

@@ -219,6 +219,14 @@ def test_the_defaults() -> None:
         "conflict_kinds": ["competing_claims", "follow_up", "deal"],
         "conflict_window_hours": 24,
         "conflicts_in_imports": False,
+        "recycling": {
+            "rules": [],
+            "warnings": [
+                {"days_before": 3, "to": ["owner"]},
+                {"days_before": 1, "to": ["owner", "head"]},
+            ],
+            "hold_days_max": 92,
+        },
     }
 
 

@@ -314,3 +314,23 @@ def test_a_decider_that_this_version_lacks_is_told() -> None:
     history.events[-1] = last._replace(envelope={**last.envelope, "decider": 99})
     with pytest.raises(DeciderMissingError):
         _decide_again(history, begin, _same())
+
+
+def test_what_would_have_been_recycled_is_reported() -> None:
+    history = _history()
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    history.claim("cus_2", "per_a")
+    history.later(days=20).follow_up("cus_2", "per_a")
+    today = history.organisation.latest.day(history.now)
+    # One that is put off by an absence which is known only later.
+    history.claim("cus_3", "per_b")
+    history.later(days=20).fact(
+        facts.PersonAway("per_b", today + timedelta(days=20), today + timedelta(days=50))
+    )
+    history.later(days=30).claim("cus_1", "per_b")
+    policy = _same(recycling={"rules": [{"follow_up_days": 31}], "warnings": []})
+    report = _decide_again(history, begin, policy)
+    assert report.owners == {"cus_1": ("per_a", "per_b"), "cus_2": ("per_a", None)}
+    assert report.raised.customers == {"cus_1": 1, "cus_2": 1}
+    assert report.undecidable.total == 0

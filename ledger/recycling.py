@@ -1,0 +1,289 @@
+"""Recycling: when a customer that nobody works goes back to the pool, and who hears of it. Pure.
+
+Counted are days without a follow-up by the present owner or a collaborator, or without a deal.
+Nothing is counted while the owner is away, a transfer, release or conflict is open, or a head has
+granted a hold. Each warning runs its full
+time before the next step, whenever it was given: also when the policy was tightened meanwhile, or
+the clock has slept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from ledger import reasons
+from ledger.canonical import instant
+from ledger.counting import Counting, Pause
+from ledger.customer import Admitted, Held
+from ledger.envelope import Event
+from ledger.events import decisions, requests
+from ledger.organisation import OrganisationAt, Person
+from ledger.recycling_rules import RecycleRule, Recycling
+
+NO_FOLLOW_UP = "no_follow_up"
+NO_DEAL = "no_deal"
+
+# --- folding -----------------------------------------------------------------------------------
+
+
+def noted(
+    customer: Admitted, cause: Event, decision: decisions.Noted, effective: datetime
+) -> Admitted:
+    """Return the customer as a fact that was noted leaves it, as far as recycling counts."""
+    tenure, data = customer.tenure, cause.data
+    if not isinstance(tenure, Held):
+        return customer
+    counting = tenure.counting
+    match data:
+        case requests.FollowUpLogged():
+            if _counts(tenure, decision):
+                counting = counting.with_follow_up(data.follow_up, min(cause.occurred, effective))
+        case requests.DealRecorded():
+            if data.outcome == "won" and _counts(tenure, decision):
+                counting = counting.with_deal(data.deal, min(cause.occurred, effective))
+        case requests.FollowUpCorrected():
+            if data.at is not None:
+                counting = counting.moved(data.follow_up, min(data.at, effective))
+        case requests.FollowUpVoided():
+            counting = counting.without(data.follow_up)
+        case requests.DealVoided():
+            counting = counting.without(data.deal)
+        case requests.DealCorrected():
+            if data.outcome == "lost":
+                counting = counting.without(data.deal)
+        case _:
+            pass
+    return customer if counting is tenure.counting else counted_by(customer, counting)
+
+
+def _counts(tenure: Held, decision: decisions.Noted) -> bool:
+    """Say whether it was the present owner's, or that of somebody who collaborates."""
+    counts = decision.remark in (None, reasons.CONTACT_UNKNOWN)
+    return counts and decision.owner == tenure.owner
+
+
+def told_or_held(
+    customer: Admitted,
+    decision: decisions.RecycleWarned | decisions.RecycleHeld,
+    effective: datetime,
+) -> Admitted:
+    """Return the customer as a warning or a hold leaves it."""
+    if not isinstance(customer.tenure, Held):
+        raise AssertionError("only an owned customer is counted")
+    counting = customer.tenure.counting
+    if isinstance(decision, decisions.RecycleWarned):
+        counting = counting.was_warned(decision.step, effective)
+    else:
+        counting = counting.paused(effective, decision.until)
+    return replace(counted_by(customer, counting), effective=effective)
+
+
+def counted_by(customer: Admitted, counting: Counting) -> Admitted:
+    """Return the owned customer with another counting."""
+    if not isinstance(customer.tenure, Held):
+        raise AssertionError("only an owned customer is counted")
+    return replace(customer, tenure=replace(customer.tenure, counting=counting))
+
+
+def is_paused(customer: Admitted) -> bool:
+    """Say whether a transfer, release or conflict is open, so that nothing is counted."""
+    return customer.approval is not None or bool(customer.conflicts)
+
+
+def paused_by(before: Admitted, after: Admitted, effective: datetime) -> Admitted:
+    """Return ``after``, with the pause that begins or ends with what was opened or closed.
+
+    What was open already when the ownership began pauses it from there. A head's hold that reaches
+    further goes on behind it.
+    """
+    tenure = after.tenure
+    if not isinstance(tenure, Held) or is_paused(before) == is_paused(after):
+        return after
+    counting = tenure.counting
+    if is_paused(after):
+        return counted_by(after, replace(counting, pausing=effective))
+    begin = counting.pausing or tenure.since
+    counting = replace(counting, pausing=None)
+    if begin < effective:
+        held = (each.end for each in counting.pauses)
+        counting = counting.paused(begin, max((effective, *held)))
+    return counted_by(after, counting)
+
+
+# --- when --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """What comes next on the way to the pool, and when (UTC).
+
+    ``step`` is the number of the warning, None where the customer goes. ``goes`` is when it goes if
+    nobody does anything; ``because`` is ``no_follow_up`` or ``no_deal``.
+    """
+
+    subject: str
+    due: datetime
+    step: int | None
+    goes: datetime
+    because: str
+
+
+def fall_of(
+    name: str, customer: Admitted, organisation: OrganisationAt, now: datetime
+) -> Fall | None:
+    """Return what comes next for the customer ``name``, as things are ``now``; None for never.
+
+    A customer whose owner will have left by then is not recycled, but orphaned.
+    """
+    tenure = customer.tenure
+    if not isinstance(tenure, Held) or customer.closed or is_paused(customer):
+        return None
+    policy = organisation.policy.policy
+    if not policy.recycling.rules:
+        return None
+    owner = organisation.person(tenure.owner)
+    territory = policy.territory_of(customer.territory, customer.attributes)
+    rule = policy.recycling.rule_for(territory, customer.attributes, organisation.is_within)
+    if rule is None or owner is None:
+        return None
+    clock = _Clock(organisation, tuple(_merged(_pauses(tenure, owner, organisation))))
+    begun = _begun(tenure, owner, organisation)
+    chains = [] if begun is None else list(_chains(tenure, rule, policy.recycling, begun, clock))
+    if not chains:
+        return None
+    because, start, days = min(chains, key=lambda each: clock.after(each[1], each[2]))
+    fall = _next(tenure, policy.recycling, clock, (because, start, days))
+    due = clock.not_within_a_pause(fall.due, now)
+    subject = f"{name}@{instant(tenure.since)}"
+    fall = replace(fall, subject=subject, due=due, goes=max(fall.goes, due))
+    return None if owner.has_left(organisation.day(due)) else fall
+
+
+_Chain = tuple[str, datetime, int]
+
+
+def _begun(
+    tenure: Held, owner: Person, organisation: OrganisationAt
+) -> tuple[datetime, datetime | None] | None:
+    """Return from when on is counted at the earliest, and when the import was closed; None: never.
+
+    Whoever left and came back begins anew.
+    """
+    begun, closed_at = tenure.since, None
+    if owner.joined_on is not None:
+        begun = max(begun, organisation.start_of(owner.joined_on))
+    if tenure.counting.import_id is not None:
+        opened = organisation.import_(tenure.counting.import_id)
+        if opened is None or opened.closed_at is None:
+            return None
+        closed_at = opened.closed_at
+    return begun, closed_at
+
+
+def _chains(
+    tenure: Held,
+    rule: RecycleRule,
+    recycling: Recycling,
+    begun: tuple[datetime, datetime | None],
+    clock: _Clock,
+) -> Iterator[_Chain]:
+    """Yield what counts: why, from when, and how many days.
+
+    What would have begun to fall due before the import was closed counts from there.
+    """
+    earliest, closed_at = begun
+    counting = tenure.counting
+    first = recycling.warnings[0].days_before if recycling.warnings else 0
+    for because, acts, days in (
+        (NO_FOLLOW_UP, counting.follow_ups, rule.follow_up_days),
+        (NO_DEAL, counting.deals, rule.deal_days),
+    ):
+        if days is not None:
+            start = max((earliest, *(each.at for each in acts)))
+            if closed_at is not None and clock.after(start, days - first) <= closed_at:
+                start = max(start, closed_at)
+            yield because, start, days
+
+
+def _next(tenure: Held, recycling: Recycling, clock: _Clock, chain: _Chain) -> Fall:
+    """Return the first warning that was not given yet, else the end; each runs its full time.
+
+    A warning counts that was not given too early for what is counted now.
+    """
+    because, start, days = chain
+    given = {each.step: each.at for each in tenure.counting.warned}
+    last: datetime | None = None
+    found: tuple[datetime, int] | None = None
+    left = 0
+    for step, warning in enumerate(recycling.warnings):
+        due = clock.after(start, days - warning.days_before)
+        if last is not None:
+            due = max(due, clock.after(last, left - warning.days_before))
+        left = warning.days_before
+        at = given.get(step)
+        if found is None and at is not None and at >= due:
+            last = at
+        else:
+            found, last = found or (due, step), due
+    goes = clock.after(start, days)
+    if last is not None:
+        goes = max(goes, clock.after(last, left))
+    due, number = found or (goes, None)
+    return Fall("", due, number, goes, because)
+
+
+# --- counting days -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Counts calendar days of the organisation, leaving pauses out (in order, apart)."""
+
+    organisation: OrganisationAt
+    pauses: Sequence[Pause]
+
+    def after(self, start: datetime, days: int) -> datetime:
+        """Return the moment that so many counted days have gone by; days go by the wall clock."""
+        local = self._local
+        begin, due = local(start), local(start) + timedelta(days=days)
+        for pause in self.pauses:
+            first, end = max(local(pause.begin), begin), local(pause.end)
+            if first >= due:
+                break
+            due += max(end - first, timedelta())
+        return due.replace(tzinfo=self.organisation.time_zone).astimezone(UTC)
+
+    def not_within_a_pause(self, due: datetime, now: datetime) -> datetime:
+        """Return ``due``, or the end of a pause that began before anything came of it."""
+        for pause in self.pauses:
+            if pause.begin <= now and pause.end > due:
+                due = pause.end
+        return due
+
+    def _local(self, moment: datetime) -> datetime:
+        return moment.astimezone(self.organisation.time_zone).replace(tzinfo=None)
+
+
+def _pauses(tenure: Held, owner: Person, organisation: OrganisationAt) -> Iterator[Pause]:
+    yield from tenure.counting.pauses
+    for each in owner.absences:
+        begin, end = organisation.start_of(each.from_day), organisation.start_of(each.until_day)
+        if end > tenure.since:
+            yield Pause(begin, end)
+
+
+def _merged(pauses: Iterable[Pause]) -> Iterator[Pause]:
+    """Yield the pauses in order, those that touch as one."""
+    current: Pause | None = None
+    for each in sorted(pauses, key=lambda pause: pause.begin):
+        if current is None:
+            current = each
+        elif each.begin <= current.end:
+            current = Pause(current.begin, max(current.end, each.end))
+        else:
+            yield current
+            current = each
+    if current is not None:
+        yield current

@@ -1,0 +1,93 @@
+"""Recycling rules: which customers go back to the pool that nobody works, as data of a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ledger.conditions import Condition
+from ledger.events.values import Attribute
+
+RECYCLE_DAYS_MAX = 3_650
+RULES_MAX = 50
+WARNINGS_MAX = 5
+
+Days = Annotated[int, Field(ge=1, le=RECYCLE_DAYS_MAX)]
+
+
+class RecycleRule(BaseModel):
+    """Figures for those customers that all it names holds for; with neither figure an exemption.
+
+    Calendar days of the organisation: without a follow-up by the owner, and without a deal won by
+    the owner, each counted from the beginning of the ownership, or the last one since. An empty
+    list of ``territories`` means any; a territory stands for those below it as well.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    territories: Annotated[tuple[str, ...], Field(max_length=200)] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=20)] = ()
+    follow_up_days: Days | None = None
+    deal_days: Days | None = None
+
+
+class RecycleWarning(BaseModel):
+    """Who is told so many days before the customer goes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    days_before: Days
+    to: Annotated[tuple[Literal["owner", "head"], ...], Field(min_length=1)]
+
+
+class Recycling(BaseModel):
+    """What is recycled, and who is warned before. Without rules nothing ever is.
+
+    Open CRMs recycle after 5 days without a follow-up and 31 without a deal (others 31 and 3), and
+    remind 2 days before or afterwards only; sales teams ask for steps, the owner first and then the
+    head. So the warnings have defaults, and the figures have none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # The first rule that matches counts.
+    rules: Annotated[tuple[RecycleRule, ...], Field(max_length=RULES_MAX)] = ()
+    warnings: Annotated[tuple[RecycleWarning, ...], Field(max_length=WARNINGS_MAX)] = (
+        RecycleWarning(days_before=3, to=("owner",)),
+        RecycleWarning(days_before=1, to=("owner", "head")),
+    )
+    # A head's hold lasts at most so many days: a quarter.
+    hold_days_max: Days = 92
+
+    @model_validator(mode="after")
+    def _warns_in_steps(self) -> Recycling:
+        before = [each.days_before for each in self.warnings]
+        if any(later >= earlier for earlier, later in pairwise(before)):
+            raise ValueError("each warning must come later than the one before it")
+        figures = [
+            days
+            for rule in self.rules
+            for days in (rule.follow_up_days, rule.deal_days)
+            if days is not None
+        ]
+        if before and figures and min(figures) <= before[0]:
+            raise ValueError("every figure must be more than the days of the first warning")
+        return self
+
+    def rule_for(
+        self,
+        territory: str | None,
+        attributes: Mapping[str, Attribute],
+        is_within: Callable[[str | None, str], bool],
+    ) -> RecycleRule | None:
+        """Return the rule for a customer; None where none matches."""
+        for rule in self.rules:
+            is_there = not rule.territories or any(
+                is_within(territory, each) for each in rule.territories
+            )
+            if is_there and all(condition.matches(attributes) for condition in rule.conditions):
+                return rule
+        return None

@@ -1,0 +1,231 @@
+"""Recycling in the read models: given events, then what falls when, and whose it is no longer."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+
+from ledger import deadlines as rules
+from ledger.deadlines import CLOCK, RECYCLE, RECYCLE_WARNING
+from ledger.events import organisation as facts
+from ledger.events import requests
+from ledger.recycling import NO_FOLLOW_UP
+from projections import customers as customer_views
+from projections.base import LIVE
+from projections.comparing import digests
+from projections.deadlines import due, falling
+from projections.holdings import workloads
+from projections.intervals import RECYCLED, of_customer
+from projections.ownership import owner_of
+from projections.territory_figures import figures
+from projections.timeline import history as timeline
+from projections.timeline import sentence
+from tests.projections.history import History
+from tests.projections.models import Models
+
+BATCHES = pytest.mark.parametrize("batch", [1, 3, 2_000])
+FOR_EVER = datetime(2100, 1, 1, tzinfo=UTC)
+RULES: dict[str, Any] = {"rules": [{"follow_up_days": 31}]}
+
+
+def _history(customers: int = 3, recycling: dict[str, Any] = RULES) -> History:
+    """Customers that are owned; the history is of today, for facts are of the store's own time."""
+    history = History(now=datetime.now(UTC) - timedelta(days=2))
+    history.found(protection_days=0, recycling=recycling)
+    history.territory("ter_east", head="per_head")
+    for person in ("per_head", "per_a", "per_b"):
+        history.join(person, "ter_east")
+    for number in range(customers):
+        history.register(f"cus_{number}", territory="ter_east")
+        history.later(hours=1).claim(f"cus_{number}", ("per_a", "per_b")[number % 2])
+    return history
+
+
+def _next(history: History, customer: str) -> rules.Deadline | None:
+    state: Any = history.settled.customers[customer]
+    return rules.next_at(customer, state, history.organisation.latest, history.now)
+
+
+def _raise_next(history: History, customer: str) -> None:
+    found = _next(history, customer)
+    assert found is not None
+    history.now = max(history.now, found.due)
+    asked = requests.DeadlineReached(customer, found.kind, found.subject, found.due)
+    history.ask(asked, actor=CLOCK)
+
+
+def _check(models: Models, history: History) -> None:
+    """What is shown as due is what the decider would say of the settled state."""
+    expected = {
+        customer: found
+        for customer in history.settled.customers
+        if (found := _next(history, customer)) is not None
+    }
+    rows = due(models.connection, FOR_EVER)
+    shown = {row.customer: rules.Deadline(row.kind, row.subject, row.due) for row in rows}
+    assert shown == expected
+
+
+@BATCHES
+def test_a_recycled_customer_is_free_in_every_read_model(models: Models, batch: int) -> None:
+    history = _history()
+    for kind in (RECYCLE_WARNING, RECYCLE_WARNING, RECYCLE):
+        found = _next(history, "cus_0")
+        assert found is not None
+        assert found.kind == kind
+        models.project(history, batch=batch)
+        _check(models, history)
+        _raise_next(history, "cus_0")
+    models.project(history, batch=batch)
+    _check(models, history)
+    owned = owner_of(models.connection, "cus_0")
+    assert owned is not None
+    assert (owned.owner, owned.customer_territory, owned.since) == (None, "ter_east", history.now)
+    (interval,) = of_customer(models.connection, "cus_0")
+    assert (interval.owner, interval.end_reason) == ("per_a", RECYCLED)
+    assert interval.to_position == history.position
+    held = {each.person: each.held for each in workloads(models.connection, now=history.now)}
+    assert (held["per_a"], held["per_b"]) == (1, 1)
+    (east,) = (each for each in figures(models.connection) if each.territory == "ter_east")
+    assert (east.owned, east.free) == (2, 1)
+    (summary,) = customer_views.summaries(models.connection, ["cus_0"]).values()
+    assert summary.territory == "ter_east"
+    names = {"per_a": "李想", "per_head": "赵敏", "ter_east": "华东"}
+    told = [sentence(each, names) for each in timeline(models.connection, "cus_0")]
+    assert told[-1] == (
+        "李想 no longer owns the customer, which nobody worked (no follow up);"
+        " it is in the pool in 华东."
+    )
+    assert told[-3].endswith("unless 李想 works it (no follow up); told: 李想, 赵敏.")
+    before = digests(models.connection, models.projections, LIVE)
+    models.rebuild()
+    assert digests(models.connection, models.projections, LIVE) == before
+
+
+@BATCHES
+def test_what_falls_is_foretold_by_day_and_owner(models: Models, batch: int) -> None:
+    history = _history()
+    history.later(days=1)
+    history.follow_up("cus_1", "per_b")
+    _raise_next(history, "cus_0")
+    models.project(history, batch=batch)
+    found = falling(models.connection, FOR_EVER)
+    assert [(row.customer, row.owner, row.because) for row in found] == [
+        ("cus_0", "per_a", NO_FOLLOW_UP),
+        ("cus_2", "per_a", NO_FOLLOW_UP),
+        ("cus_1", "per_b", NO_FOLLOW_UP),
+    ]
+    assert falling(models.connection, found[0].falls or FOR_EVER) == found[:1]
+    first = found[0]
+    assert first.falls is not None
+    after = falling(models.connection, FOR_EVER, after=(first.falls, first.customer), limit=1)
+    assert after == found[1:2]
+
+
+@BATCHES
+def test_facts_of_the_organisation_move_what_is_due(models: Models, batch: int) -> None:
+    history = _history(recycling={"rules": []})
+    history.fact(facts.ImportOpened("imp_1", "old", "Asia/Shanghai", {}))
+    history.register("cus_9", territory="ter_east", import_id="imp_1")
+    history.claim("cus_9", "per_b", import_id="imp_1")
+    models.project(history, batch=batch)
+    assert due(models.connection, FOR_EVER) == []
+    history.fact(facts.PolicyAdopted(2, {"recycling": RULES}))
+    models.project(history, batch=batch)
+    _check(models, history)
+    assert len(due(models.connection, FOR_EVER)) == 3
+    closing = history.fact(facts.ImportClosed("imp_1"))
+    west = [{"territories": ["ter_west"], "follow_up_days": 39}]
+    models.project(history, batch=batch)
+    assert closing
+    assert {row.customer for row in due(models.connection, FOR_EVER)} >= {"cus_9"}
+    ahead = history.now.date() + timedelta(days=10)
+    history.fact(facts.PersonAway("per_a", ahead, ahead + timedelta(days=5)))
+    history.fact(facts.PersonLeft("per_b", ahead))
+    models.project(history, batch=batch)
+    _check(models, history)
+    assert {row.owner for row in due(models.connection, FOR_EVER)} == {"per_a"}
+    history.fact(facts.PolicyAdopted(3, {"recycling": {"rules": west}}))
+    models.project(history, batch=batch)
+    assert due(models.connection, FOR_EVER) == []
+    history.territory("ter_west")
+    history.fact(facts.TerritoryDefined("ter_east", "华东", "ter_west", "per_head"))
+    models.project(history, batch=batch)
+    _check(models, history)
+    assert {row.owner for row in due(models.connection, FOR_EVER)} == {"per_a"}
+
+
+@BATCHES
+def test_a_hold_and_its_refusal_are_told(models: Models, batch: int) -> None:
+    history = _history()
+    until = date.today() + timedelta(days=20)  # noqa: DTZ011 - any day that lies ahead
+    for person in ("per_a", "per_head"):
+        reason = history.seal("cus_0", "reason", "大单")
+        request = requests.RecycleHoldRequested("cus_0", until, "tender", reason)
+        history.ask(request, actor=person)
+    models.project(history, batch=batch)
+    _check(models, history)
+    names = {"per_a": "李想", "per_head": "赵敏"}
+    told = [sentence(each, names) for each in timeline(models.connection, "cus_0")][-4:]
+    assert told[0] == (
+        f"李想 asked not to recycle the customer before {until} (tender). (reason: 大单)"
+    )
+    assert told[1].startswith("The hold was refused: Only a head")
+    assert told[3].startswith("Recycling is held until ")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_what_is_due_is_what_the_decider_would_say(
+    models: Models, seed: int
+) -> None:
+    random = Random(seed)  # noqa: S311 - which history it is, and no secret
+    history = _history(6, {"rules": [{"follow_up_days": 20, "deal_days": 45}]})
+    customers = [f"cus_{number}" for number in range(6)]
+    made: list[tuple[str, str]] = []
+    for step in range(120):
+        customer, person = random.choice(customers), random.choice(["per_a", "per_b", "per_head"])
+        name = f"trf_{step}"
+        match random.choice("fffdvctwaahrnnn"):
+            case "f":
+                made.append((customer, history.follow_up(customer, person)))
+            case "d":
+                history.deal(customer, person)
+            case "v" if made:
+                at, act = made.pop()
+                history.ask(requests.FollowUpVoided(at, act, "double"))
+            case "c":
+                history.claim(customer, person)
+            case "t":
+                receiver = random.choice(["per_a", "per_b"])
+                history.ask(requests.TransferRequested(customer, name, receiver, "x"), actor=person)
+            case "w" | "a":
+                state: Any = history.settled.customers[customer]
+                if state.approval is not None:
+                    asked = state.approval.approval
+                    history.ask(requests.ApprovalGiven(customer, asked), actor=person)
+                    history.ask(requests.ApprovalDenied(customer, asked, "no"), actor="per_admin")
+            case "h":
+                until = history.organisation.latest.day(history.now) + timedelta(days=4)
+                hold = requests.RecycleHoldRequested(customer, until, "x")
+                history.ask(hold, actor=person)
+            case "r":
+                history.release(customer)
+            case _ if _next(history, customer) is not None:
+                _raise_next(history, customer)
+            case _:
+                pass
+        history.later(hours=random.choice([1, 5, 30]))
+        if step % 40 == 39:
+            models.project(history, batch=random.choice([1, 7, 500]))
+            rows = due(models.connection, FOR_EVER)
+            for row in rows:
+                found = _next(history, row.customer)
+                assert found is not None
+                # What has begun meanwhile may put it off; the clock is told when it asks.
+                assert (row.subject, row.due) == (found.subject, found.due) or found.due > row.due
+            assert {row.customer for row in rows} == {
+                customer for customer in customers if _next(history, customer) is not None
+            }

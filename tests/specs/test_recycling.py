@@ -1,0 +1,558 @@
+"""Recycling: customers that nobody works go back to the pool, warned in steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import ValidationError
+
+from ledger import deadlines, reasons
+from ledger.counting import PAUSES_MAX, Counting, Pause
+from ledger.customer import Held
+from ledger.deadlines import RECYCLE, RECYCLE_WARNING, Deadline
+from ledger.events import decisions as d
+from ledger.events import organisation as facts
+from ledger.events import requests as r
+from ledger.recycling import NO_DEAL, NO_FOLLOW_UP, fall_of, paused_by
+from ledger.store import guards
+from tests.specs.story import START, Story
+from tests.specs.test_ownership import NAME, company, register
+from tests.specs.test_transfers import agree, transfer
+
+MOVED = d.Noted("cus_1", reasons.DEADLINE_MOVED)
+GRANTED = START
+
+
+def owned(*rules: dict[str, Any], owner: str = "per_a", **more: Any) -> Story:
+    """A customer of the east that ``owner`` has just been granted."""
+    recycling = {"rules": list(rules or ({"follow_up_days": 31},)), **more}
+    story = company(protection_days=0, cooldown_days=3, recycling=recycling)
+    return story.when(register(region="east")).when(r.ClaimFiled("cus_1", owner))
+
+
+def day(number: float) -> datetime:
+    return GRANTED + timedelta(days=number)
+
+
+def next_due(story: Story) -> Deadline | None:
+    customer: Any = story.settled.customers["cus_1"]
+    return deadlines.next_at("cus_1", customer, story.organisation.latest, story.now)
+
+
+def expect(story: Story, number: float, kind: str) -> None:
+    found = next_due(story)
+    assert found is not None
+    assert ((found.due - GRANTED) / timedelta(days=1), found.kind) == (number, kind)
+
+
+def raise_next(story: Story, on: float | None = None) -> Story:
+    """Let the clock raise what is next, in time or on a later day."""
+    found = next_due(story)
+    assert found is not None
+    story.now = max(story.now, found.due) if on is None else day(on)
+    found = next_due(story)
+    assert found is not None
+    request = r.DeadlineReached("cus_1", found.kind, found.subject, found.due)
+    return story.when(request, by=deadlines.CLOCK)
+
+
+def warned(step: int, goes: float, *told: str, because: str = NO_FOLLOW_UP) -> d.RecycleWarned:
+    return d.RecycleWarned("cus_1", "per_a", step, because, day(goes), told)
+
+
+def recycled(because: str = NO_FOLLOW_UP) -> d.CustomerRecycled:
+    return d.CustomerRecycled("cus_1", "per_a", because, "ter_east")
+
+
+def follow_up(story: Story, person: str = "per_a", name: str = "fol_1", **how: Any) -> Story:
+    return story.when(r.FollowUpLogged("cus_1", name, person, "call"), by=person, **how)
+
+
+def deal(story: Story, outcome: str = "won", person: str = "per_a", name: str = "dea_1") -> Story:
+    return story.when(r.DealRecorded("cus_1", name, person, outcome), by=person)
+
+
+def owner_of(story: Story) -> str | None:
+    found: Any = story.settled.customers["cus_1"]
+    owner: str | None = found.owner
+    return owner
+
+
+# --- the way to the pool -----------------------------------------------------------------------
+
+
+def test_the_owner_is_warned_then_the_head_too_and_then_it_goes() -> None:
+    story = owned()
+    expect(story, 28, RECYCLE_WARNING)
+    raise_next(story).then(warned(0, 31, "per_a"))
+    expect(story, 30, RECYCLE_WARNING)
+    raise_next(story).then(warned(1, 31, "per_a", "per_head"))
+    expect(story, 31, RECYCLE)
+    raise_next(story).then(recycled())
+    assert (owner_of(story), next_due(story)) == (None, None)
+    assert story.settled.holdings_of("per_a").held == 0
+    story.when(r.ClaimFiled("cus_1", "per_a"))
+    assert isinstance(story.decided, d.ClaimRefused)
+    assert story.decided.reason == reasons.COOLDOWN
+
+
+def test_nothing_is_recycled_unless_the_policy_says_so() -> None:
+    story = company().when(register(region="east")).when(r.ClaimFiled("cus_1", "per_a"))
+    assert next_due(story.later(days=3_000)) is None
+
+
+def test_a_deal_is_counted_apart_and_the_earlier_end_counts() -> None:
+    story = owned({"follow_up_days": 31, "deal_days": 60})
+    for number in range(3):
+        follow_up(story.later(days=20), name=f"fol_{number}")
+    expect(story, 57, RECYCLE_WARNING)
+    raise_next(story, on=60).then(warned(0, 63, "per_a", because=NO_DEAL))
+    deal(story, "lost", name="dea_0")
+    expect(story, 62, RECYCLE_WARNING)
+    deal(story)
+    expect(story, 88, RECYCLE_WARNING)
+
+
+def test_a_follow_up_of_the_owner_resets_it_and_nobody_elses() -> None:
+    story = raise_next(owned())
+    follow_up(story, "per_b", "fol_b")
+    expect(story, 30, RECYCLE_WARNING)
+    follow_up(story)
+    expect(story, 28 + 28, RECYCLE_WARNING)
+    # Who was warned before the follow-up has not been warned of this.
+    raise_next(story).then(warned(0, 28 + 31, "per_a"))
+
+
+def test_a_follow_up_that_is_voided_or_moved_no_longer_counts_as_it_did() -> None:
+    story = follow_up(owned().later(days=5))
+    follow_up(story.later(days=5), name="fol_2")
+    expect(story, 10 + 28, RECYCLE_WARNING)
+    story.when(r.FollowUpVoided("cus_1", "fol_2", "double"), by="per_a")
+    expect(story, 5 + 28, RECYCLE_WARNING)
+    story.when(r.FollowUpCorrected("cus_1", "fol_1", "wrong", at=day(2)), by="per_a")
+    expect(story, 2 + 28, RECYCLE_WARNING)
+    story.when(r.FollowUpCorrected("cus_1", "fol_1", "wrong", channel="visit"), by="per_a")
+    expect(story, 2 + 28, RECYCLE_WARNING)
+
+
+def test_a_deal_that_fell_through_or_was_lost_after_all_no_longer_counts() -> None:
+    for undone in (
+        r.DealVoided("cus_1", "dea_1", "fell_through"),
+        r.DealCorrected("cus_1", "dea_1", "wrong", outcome="lost"),
+    ):
+        story = deal(owned({"deal_days": 31}).later(days=5))
+        story.when(r.DealCorrected("cus_1", "dea_1", "wrong", outcome="won"), by="per_a")
+        expect(story, 5 + 28, RECYCLE_WARNING)
+        story.when(undone, by="per_a")
+        expect(story, 28, RECYCLE_WARNING)
+
+
+def test_a_follow_up_counts_when_it_happened_and_never_ahead() -> None:
+    story = owned().later(days=10)
+    follow_up(story, on=day(8))
+    expect(story, 8 + 28, RECYCLE_WARNING)
+    follow_up(story, name="fol_2", on=day(10) + timedelta(minutes=4))
+    expect(story, 10 + 28, RECYCLE_WARNING)
+
+
+def test_a_deadline_and_a_follow_up_at_one_instant_the_first_in_the_log_counts() -> None:
+    late = raise_next(raise_next(raise_next(owned())))
+    assert owner_of(late) is None
+    follow_up(late)
+    early = raise_next(raise_next(owned()))
+    found = next_due(early)
+    assert found is not None
+    early.now = found.due
+    follow_up(early)
+    request = r.DeadlineReached("cus_1", found.kind, found.subject, found.due)
+    early.when(request, by=deadlines.CLOCK).then(MOVED)
+    assert owner_of(early) == "per_a"
+
+
+def test_a_new_owner_never_goes_by_the_clock_of_the_former_one() -> None:
+    """In other systems a customer that was just claimed is recycled at once."""
+    story = raise_next(raise_next(owned()))
+    old = next_due(story)
+    assert old is not None
+    story.when(r.ReleaseRequested("cus_1", "no_need"), by="per_a")
+    story.when(r.ClaimFiled("cus_1", "per_deputy"))
+    story.now = old.due
+    request = r.DeadlineReached("cus_1", old.kind, old.subject, old.due)
+    story.when(request, by=deadlines.CLOCK).then(MOVED)
+    assert owner_of(story) == "per_deputy"
+    expect(story, 30 + 28, RECYCLE_WARNING)
+
+
+# --- the clock slept, the policy changed -------------------------------------------------------
+
+
+def test_a_clock_that_slept_warns_first_and_each_warning_runs_its_full_time() -> None:
+    story = raise_next(owned(), on=40)
+    story.then(warned(0, 43, "per_a"))
+    expect(story, 42, RECYCLE_WARNING)
+    raise_next(story, on=50).then(warned(1, 51, "per_a", "per_head"))
+    expect(story, 51, RECYCLE)
+
+
+def test_a_policy_that_was_tightened_warns_first_as_well() -> None:
+    story = owned().later(days=10)
+    number = story.organisation.latest.policy.number + 1
+    tight = {"recycling": {"rules": [{"follow_up_days": 5}]}}
+    story.given(facts.PolicyAdopted(number, tight))
+    raise_next(story, on=10).then(warned(0, 13, "per_a"))
+    expect(story, 12, RECYCLE_WARNING)
+
+
+def test_a_policy_that_was_loosened_warns_anew() -> None:
+    story = raise_next(owned())
+    number = story.organisation.latest.policy.number + 1
+    story.given(facts.PolicyAdopted(number, {"recycling": {"rules": [{"follow_up_days": 61}]}}))
+    expect(story, 58, RECYCLE_WARNING)
+    raise_next(story)
+    assert isinstance(story.decided, d.RecycleWarned)
+    assert story.decided.step == 0
+
+
+def test_without_warnings_it_just_goes() -> None:
+    story = owned(warnings=[])
+    expect(story, 31, RECYCLE)
+    raise_next(story).then(recycled())
+
+
+def test_a_deadline_that_is_still_ahead_brings_nothing() -> None:
+    story = owned()
+    found = next_due(story)
+    assert found is not None
+    request = r.DeadlineReached("cus_1", found.kind, found.subject, found.due)
+    story.when(request, by=deadlines.CLOCK)
+    story.then(d.Noted("cus_1", reasons.DEADLINE_AHEAD))
+
+
+# --- figures and exemptions --------------------------------------------------------------------
+
+
+def test_figures_go_by_lifecycle_stage_and_territory_and_some_are_exempt() -> None:
+    rules = (
+        {"conditions": [{"attribute": "grade", "operator": "is", "value": "key"}]},
+        {
+            "conditions": [{"attribute": "stage", "operator": "is", "value": "lead"}],
+            "follow_up_days": 7,
+        },
+        {"territories": ["ter_west"], "follow_up_days": 60},
+        {"territories": ["ter_all"], "follow_up_days": 31},
+    )
+    for attributes, expected in (
+        ({"region": "east", "grade": "key", "stage": "lead"}, None),
+        ({"region": "east", "stage": "lead"}, 4),
+        ({"region": "west"}, 57),
+        ({"region": "east"}, 28),
+        ({}, None),
+    ):
+        story = company(protection_days=0, recycling={"rules": list(rules)})
+        story.given(facts.TerritoryDefined("ter_west", "华西", "ter_all", None))
+        attributes_in: dict[str, Any] = dict(attributes)
+        story.when(
+            r.RegistrationRequested("cus_1", "organisation", "客户", attributes=attributes_in)
+        )
+        story.when(r.AssignmentRequested("cus_1", "per_a"))
+        if expected is None:
+            assert next_due(story) is None
+        else:
+            expect(story, expected, RECYCLE_WARNING)
+
+
+def test_who_is_recycled_goes_by_what_the_customer_is_now() -> None:
+    lead = {"conditions": [{"attribute": "stage", "operator": "is", "value": "lead"}]}
+    story = owned({**lead, "follow_up_days": 7}, {"follow_up_days": 31})
+    expect(story, 28, RECYCLE_WARNING)
+    change = r.CustomerChangeRequested("cus_1", attributes={"stage": "lead"})
+    story.when(change, by="per_a")
+    assert isinstance(story.decided, d.ChangeRefused)  # else the owner would choose the figures
+    story.when(change, by="per_head")
+    expect(story, 4, RECYCLE_WARNING)
+
+
+# --- pauses ------------------------------------------------------------------------------------
+
+
+def test_nothing_counts_while_the_owner_is_away() -> None:
+    story = owned()
+    story.given(facts.PersonAway("per_a", date(2026, 3, 10), date(2026, 3, 17)))
+    expect(story, 28 + 7, RECYCLE_WARNING)
+    story.given(facts.PersonAway("per_a", date(2026, 3, 15), date(2026, 3, 20)))
+    expect(story, 28 + 10, RECYCLE_WARNING)
+    story.given(facts.PersonAway("per_a", date(2025, 3, 15), date(2025, 3, 20)))
+    expect(story, 28 + 10, RECYCLE_WARNING)
+
+
+def test_who_is_away_when_it_falls_due_is_warned_on_the_return() -> None:
+    story = owned()
+    story.given(facts.PersonAway("per_a", date(2026, 4, 5), date(2026, 4, 12)))
+    # It falls due before the absence; but the clock sleeps until it has begun.
+    expect(story, 28, RECYCLE_WARNING)
+    first = next_due(story)
+    assert first is not None
+    story.now = datetime(2026, 4, 6, tzinfo=UTC)
+    request = r.DeadlineReached("cus_1", first.kind, first.subject, first.due)
+    story.when(request, by=deadlines.CLOCK).then(MOVED)
+    found = next_due(story)
+    assert found is not None
+    assert found.due == story.organisation.latest.start_of(date(2026, 4, 12))
+
+
+def test_nothing_counts_while_something_awaits_approval() -> None:
+    story = owned().later(days=10).when(transfer(), by="per_a")
+    found = next_due(story)
+    assert found is not None
+    assert found.kind == deadlines.STEP_REMINDER
+    story.later(days=5).when(r.TransferWithdrawn("cus_1", "trf_1", "withdrawn"), by="per_a")
+    expect(story, 28 + 5, RECYCLE_WARNING)
+
+
+def test_who_receives_it_begins_anew() -> None:
+    story = owned().later(days=10).when(transfer(), by="per_a")
+    agree(agree(story, "per_head").later(days=1), "per_b")
+    assert owner_of(story) == "per_b"
+    expect(story, 11 + 28, RECYCLE_WARNING)
+
+
+def test_what_fell_due_while_an_approval_was_open_comes_when_it_is_closed() -> None:
+    story = owned()
+    story.now = day(28.5)
+    story.when(transfer(), by="per_a")
+    story.now = day(29.5)
+    story.when(r.TransferWithdrawn("cus_1", "trf_1", "withdrawn"), by="per_a")
+    expect(story, 29.5, RECYCLE_WARNING)
+    raise_next(story).then(warned(0, 32.5, "per_a"))
+
+
+def test_a_pause_at_the_very_beginning_takes_no_time() -> None:
+    story = owned().when(transfer(), by="per_a")
+    story.when(r.TransferWithdrawn("cus_1", "trf_1", "withdrawn"), by="per_a")
+    expect(story, 28, RECYCLE_WARNING)
+
+
+def disputed() -> Story:
+    """A customer that is owned for ten days, at which somebody else has followed up."""
+    rules = {"rules": [{"follow_up_days": 31}]}
+    story = company(protection_days=0, recycling=rules, conflict_kinds=["follow_up", "deal"])
+    story.when(register(region="east")).when(r.ClaimFiled("cus_1", "per_a"))
+    follow_up(story.later(days=10), "per_b", "fol_b")
+    assert story.draft is not None
+    assert isinstance(story.draft.all[-1], d.ConflictOpened)
+    return story
+
+
+def conflicts_of(story: Story) -> tuple[str, ...]:
+    customer: Any = story.settled.customers["cus_1"]
+    return tuple(each.conflict for each in customer.conflicts)
+
+
+def test_nothing_counts_while_a_conflict_awaits_its_ruling() -> None:
+    story = disputed()
+    expect(story, 12, deadlines.RULING_REMINDER)
+    story.later(days=1).when(r.DealRecorded("cus_1", "dea_b", "per_b", "won"), by="per_b")
+    first, second = conflicts_of(story)
+    story.later(days=2).when(r.RulingGiven("cus_1", first, "keep", "first"), by="per_head")
+    story.later(days=1).when(r.RulingGiven("cus_1", second, "keep", "first"), by="per_head")
+    assert conflicts_of(story) == ()
+    expect(story, 28 + 4, RECYCLE_WARNING)
+
+
+def test_what_was_in_dispute_when_the_ownership_began_pauses_it_from_there() -> None:
+    story = disputed()
+    customer: Any = story.settled.customers["cus_1"]
+    began = replace(customer, tenure=replace(customer.tenure, since=day(12), counting=Counting()))
+    ended = paused_by(began, replace(began, conflicts=()), day(14))
+    assert isinstance(ended.tenure, Held)
+    assert ended.tenure.counting.pauses == (Pause(day(12), day(14)),)
+    at_once = paused_by(began, replace(began, conflicts=()), day(12))
+    assert isinstance(at_once.tenure, Held)
+    assert at_once.tenure.counting == Counting()
+
+
+def test_a_follow_up_of_a_collaborator_resets_it_as_well() -> None:
+    story = owned().later(days=10)
+    wanted = r.CollaborationRequested("cus_1", "col_1", "per_b", "support", "help")
+    story.when(wanted, by="per_a")
+    assert isinstance(story.draft and story.draft.all[-1], d.CollaboratorAdded)
+    follow_up(story.later(days=5), "per_b", "fol_b")
+    expect(story, 15 + 28, RECYCLE_WARNING)
+
+
+# --- holds -------------------------------------------------------------------------------------
+
+
+def hold(story: Story, until: date, by: str = "per_head") -> Story:
+    return story.when(r.RecycleHoldRequested("cus_1", until, "big_tender"), by=by)
+
+
+def test_a_head_holds_it_until_a_day() -> None:
+    story = raise_next(owned())
+    until = story.organisation.latest.start_of(date(2026, 4, 20))
+    hold(story, date(2026, 4, 20)).then(d.RecycleHeld("cus_1", "per_a", until))
+    held = (until - story.now) / timedelta(days=1)
+    expect(story, 30 + held, RECYCLE_WARNING)
+
+
+def test_a_later_hold_replaces_the_one_before_it() -> None:
+    story = hold(owned(), date(2026, 5, 20))
+    hold(story.later(days=2), date(2026, 3, 10))
+    ends = story.organisation.latest.start_of(date(2026, 3, 10))
+    expect(story, 28 + (ends - GRANTED) / timedelta(days=1), RECYCLE_WARNING)
+
+
+def test_a_hold_goes_on_behind_an_approval() -> None:
+    story = owned().later(days=1).when(transfer(), by="per_a")
+    hold(story.later(days=1), date(2026, 4, 1))
+    story.later(days=1).when(r.TransferWithdrawn("cus_1", "trf_1", "withdrawn"), by="per_a")
+    ends = story.organisation.latest.start_of(date(2026, 4, 1))
+    expect(story, 28 - 1 + (ends - GRANTED) / timedelta(days=1), RECYCLE_WARNING)
+
+
+@pytest.mark.parametrize(
+    ("until", "by", "reason"),
+    [
+        (date(2026, 3, 20), "per_a", reasons.HOLD_NEEDS_HEAD),
+        (date(2026, 3, 20), "per_b", reasons.HOLD_NEEDS_HEAD),
+        (date(2026, 3, 2), "per_head", reasons.DAY_NOT_AHEAD),
+        (date(2026, 9, 2), "per_head", reasons.HOLD_TOO_LONG),
+    ],
+)
+def test_holds_that_are_refused(until: date, by: str, reason: str) -> None:
+    hold(owned(), until, by).then(d.RecycleHoldRefused("cus_1", reason, "per_a"))
+
+
+def test_nobody_holds_their_own_nor_what_is_free_or_unknown() -> None:
+    day_ahead = date(2026, 3, 20)
+    own = owned(owner="per_head")
+    hold(own, day_ahead).then(d.RecycleHoldRefused("cus_1", reasons.HOLD_NEEDS_HEAD, "per_head"))
+    hold(own, day_ahead, "per_boss")
+    assert isinstance(own.decided, d.RecycleHeld)
+    free = owned().when(r.ReleaseRequested("cus_1", "no_need"), by="per_a")
+    hold(free, day_ahead).then(d.RecycleHoldRefused("cus_1", reasons.NOT_OWNED))
+    hold(company(), day_ahead).then(d.RecycleHoldRefused("cus_1", reasons.CUSTOMER_NOT_ADMITTED))
+
+
+def test_an_imported_hold_older_than_the_last_decision_is_out_of_order() -> None:
+    story = owned().given(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", {}))
+    request = r.RecycleHoldRequested("cus_1", date(2026, 3, 20), "big_tender")
+    story.when(request, by="per_head", on=day(-1), under="imp_1")
+    story.then(d.RecycleHoldRefused("cus_1", reasons.HISTORY_OUT_OF_ORDER, "per_a"))
+
+
+def test_of_many_follow_ups_only_the_last_are_remembered() -> None:
+    story = owned()
+    for number in range(5):
+        follow_up(story.later(days=1), name=f"fol_{number}")
+    story.when(r.FollowUpCorrected("cus_1", "fol_0", "wrong", at=day(4.5)), by="per_a")
+    expect(story, 5 + 28, RECYCLE_WARNING)
+    for number in (4, 3):
+        story.when(r.FollowUpVoided("cus_1", f"fol_{number}", "double"), by="per_a")
+    # Whoever voids all that are remembered counts from the beginning.
+    expect(story, 28, RECYCLE_WARNING)
+
+
+def test_what_is_counted_survives_in_the_guard_and_takes_no_room_where_it_is_nothing() -> None:
+    story = owned()
+    fresh = story.settled.customers["cus_1"]
+    assert "counting" not in guards.customer_json(fresh)
+    deal(follow_up(hold(story, date(2026, 3, 20)).later(days=1)))
+    raise_next(story)
+    kept = story.settled.customers["cus_1"]
+    stored = orjson.dumps(guards.customer_json(kept), option=orjson.OPT_SORT_KEYS)
+    assert guards.customer_of(orjson.loads(stored)) == kept
+
+
+def test_many_pauses_are_taken_together_in_the_owners_favour() -> None:
+    story = owned({"follow_up_days": 300})
+    for number in range(PAUSES_MAX + 2):
+        story.later(days=2).when(transfer(name=f"trf_{number}"), by="per_a")
+        withdrawn = r.TransferWithdrawn("cus_1", f"trf_{number}", "withdrawn")
+        story.later(days=1).when(withdrawn, by="per_a")
+    customer: Any = story.settled.customers["cus_1"]
+    assert len(customer.tenure.counting.pauses) == PAUSES_MAX
+    # Eighteen days of pauses, and the four between those that were taken together.
+    expect(story, 297 + PAUSES_MAX + 2 + 4, RECYCLE_WARNING)
+
+
+# --- who is not recycled -----------------------------------------------------------------------
+
+
+def test_what_a_leaver_owns_is_not_recycled_and_counts_anew_on_the_return() -> None:
+    story = owned().given(facts.PersonLeft("per_a", date(2026, 3, 20)))
+    assert next_due(story) is None
+    story.given(facts.PersonReturned("per_a", date(2026, 4, 1)))
+    found = next_due(story)
+    assert found is not None
+    assert found.due == story.organisation.latest.start_of(date(2026, 4, 29))
+
+
+def test_a_leaver_who_is_still_there_when_it_falls_due_is_warned() -> None:
+    story = owned().given(facts.PersonLeft("per_a", date(2026, 3, 31)))
+    expect(story, 28, RECYCLE_WARNING)
+    raise_next(story).then(warned(0, 31, "per_a"))
+    assert next_due(story) is None
+
+
+def test_a_closed_customer_stays_where_it_is() -> None:
+    story = owned().when(r.CustomerChangeRequested("cus_1", closed=True), by="per_a")
+    assert next_due(story) is None
+
+
+def test_an_owner_nobody_knows_is_not_recycled() -> None:
+    story = owned()
+    customer: Any = story.settled.customers["cus_1"]
+    nobody = company(recycling={"rules": [{"follow_up_days": 31}]})
+    unknown = replace(customer, tenure=replace(customer.tenure, owner="per_nobody"))
+    assert fall_of("cus_1", unknown, nobody.organisation.latest, story.now) is None
+
+
+# --- imports -----------------------------------------------------------------------------------
+
+
+def imported(granted_days_ago: float) -> Story:
+    story = company(protection_days=0, recycling={"rules": [{"follow_up_days": 31}]})
+    story.given(facts.PersonJoined("per_old", NAME, "ter_east"))
+    story.given(
+        facts.ImportOpened("imp_1", "history", "Asia/Shanghai", {"claim_scope": "everywhere"})
+    )
+    then = START - timedelta(days=granted_days_ago)
+    story.when(register(region="east"), on=then, under="imp_1")
+    return story.when(r.ClaimFiled("cus_1", "per_a"), on=then, under="imp_1")
+
+
+def test_what_fell_due_before_the_import_closed_counts_a_full_period_from_there() -> None:
+    story = imported(200)
+    assert next_due(story.later(days=1)) is None
+    story.given(facts.ImportClosed("imp_1"))
+    expect(story, 1 + 28, RECYCLE_WARNING)
+    raise_next(story).then(warned(0, 1 + 31, "per_a"))
+
+
+def test_what_falls_due_later_keeps_its_time() -> None:
+    story = imported(10).later(days=1).given(facts.ImportClosed("imp_1"))
+    expect(story, 18, RECYCLE_WARNING)
+    raise_next(story).then(warned(0, 21, "per_a"))
+
+
+# --- policies as data --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "recycling",
+    [
+        {"rules": [{"follow_up_days": 3}]},
+        {"warnings": [{"days_before": 1, "to": ["owner"]}, {"days_before": 3, "to": ["owner"]}]},
+        {"warnings": [{"days_before": 1, "to": []}]},
+        {"rules": [{"follow_up_days": 0}]},
+        {"rules": [{"months": 1}]},
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(recycling: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        company(recycling=recycling)
