@@ -29,6 +29,16 @@ def approval_words(data: Any, names: Names) -> str | None:
             customer, owner = names.customer(data.customer), names.person(data.owner)
             former = names.person(data.former_owner)
             return f"transferred: {customer} belongs to {owner}, and no longer to {former}"
+        case decisions.RecycleWarned():
+            told = ", ".join(names.person(each) for each in data.told)
+            because = data.because.replace("_", " ")
+            return f"goes back to the pool on {names.moment(data.goes)} ({because}); told: {told}"
+        case decisions.CustomerRecycled():
+            customer, owner = names.customer(data.customer), names.person(data.owner)
+            because = data.because.replace("_", " ")
+            return f"recycled: {customer} is free, and no longer {owner}'s ({because})"
+        case decisions.RecycleHeld():
+            return f"held: {names.customer(data.customer)} until {names.moment(data.until)}"
         case decisions.ApprovalClosed():
             reason = f": {reasons.SENTENCES[data.reason]}" if data.reason else ""
             return f"what awaited approval is {data.outcome}{reason}"
@@ -55,6 +65,8 @@ def deadline_words(kind: str) -> str:
         deadlines.APPROVAL_EXPIRY: "expires",
         deadlines.RULING_REMINDER: "ruling reminded",
         deadlines.RULING_PASSING_ON: "ruling passed on",
+        deadlines.RECYCLE_WARNING: "the owner is warned",
+        deadlines.RECYCLE: "back to the pool",
     }.get(kind, kind)
 
 

@@ -1,17 +1,22 @@
-"""What falls due next: what the clock is going to raise, and when."""
+"""What falls due next, and what goes back to the pool: what the clock is going to raise."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any
 
 import typer
+from psycopg import Connection
 
 from api.cli import conflict_commands, resolve
 from api.cli.approval_words import deadline_words
-from api.cli.context import ID, Ids, Json, notes, opened, print_json, print_table
+from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
+from api.cli.context import day as parsed_day
+from api.cli.write_commands import answer, ask
 from consumers.clock import database_now
-from ledger import approving
+from ledger import approving, commands
+from ledger.commands import parse
 from projections import deadlines
 from projections.approvals import ApprovalRow, approvals_named
 from projections.conflicts import ConflictRow, conflicts_named
@@ -54,6 +59,118 @@ def due(
         )
         if len(rows) == limit:
             notes().print(f"there may be more: --limit {2 * limit}", markup=False)
+
+
+# --- recycling ---------------------------------------------------------------------------------
+
+FORECAST_MAX = 100_000
+
+
+def recycle_app() -> typer.Typer:
+    """Return the commands about recycling."""
+    app = typer.Typer(
+        help="What goes back to the pool because nobody works it (回收).", no_args_is_help=False
+    )
+    app.callback(invoke_without_command=True)(recycle)
+    app.command("hold")(hold)
+    return app
+
+
+def recycle(
+    context: typer.Context,
+    forecast: Annotated[int, typer.Option(min=0, max=3_650, help="Within so many days.")] = 30,
+    owner: Annotated[str | None, typer.Option(help="Only those of this person.")] = None,
+    customers: Annotated[
+        bool, typer.Option("--customers", help="Name them, instead of counting them.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List what goes back to the pool by day and owner, if nobody does anything."""
+    if context.invoked_subcommand is not None:
+        return
+    with opened() as ledger:
+        names = resolve.Names(ledger)
+        owner_id = resolve.person(ledger, owner) if owner else None
+        with ledger.pool.connection() as connection:
+            until = database_now(connection) + timedelta(days=forecast)
+            rows = [row for row in _falling(connection, until) if owner_id in (None, row.owner)]
+        if json:
+            print_json([_falls_json(row, names) for row in rows])
+            return
+        title = f"back to the pool within {forecast} days"
+        if customers:
+            print_table(
+                title,
+                ("when", "customer", "owner", "because"),
+                [
+                    (
+                        names.moment(row.falls),
+                        names.customer(row.customer),
+                        names.person(row.owner),
+                        (row.because or "").replace("_", " "),
+                    )
+                    for row in rows
+                ],
+            )
+            return
+        counts = Counter((_day(row, names), row.owner) for row in rows)
+        print_table(
+            title,
+            ("day", "owner", "customers"),
+            [(day, names.person(person), number) for (day, person), number in counts.items()],
+        )
+        if len(rows) == FORECAST_MAX:
+            notes().print(f"these are the first {FORECAST_MAX}", markup=False)
+
+
+def _falling(connection: Connection[Any], until: datetime) -> list[DueRow]:
+    rows: list[DueRow] = []
+    after = deadlines.BEGINNING
+    while len(rows) < FORECAST_MAX:
+        page = deadlines.falling(connection, until, after=after)
+        rows += page
+        if len(page) < deadlines.PAGE:
+            break
+        after = (page[-1].falls or after[0], page[-1].customer)
+    return rows
+
+
+def _day(row: DueRow, names: resolve.Names) -> date | None:
+    return None if row.falls is None else names.organisation.day(row.falls)
+
+
+def _falls_json(row: DueRow, names: resolve.Names) -> dict[str, object]:
+    return {
+        "day": _day(row, names),
+        "falls": row.falls and row.falls.astimezone(UTC),
+        "customer": row.customer,
+        "owner": row.owner,
+        "because": row.because,
+        "next": _as_json(row),
+    }
+
+
+def hold(
+    customer: Annotated[str, typer.Argument(help="Id, identifier, foreign id or name.")],
+    until: Annotated[str, typer.Argument(help="The first day on which it counts again.")],
+    as_: As = None,
+    reason: Annotated[str | None, typer.Option(help="Why, in your words; sealed.")] = None,
+    request_id: RequestId = None,
+    json: Json = False,
+) -> None:
+    """Have a customer not recycled for some days, as a head over it or its owner (暂缓回收)."""
+    with opened() as ledger:
+        fields = {
+            "customer": resolve.customer(ledger, customer),
+            "until": parsed_day(until, "until"),
+            "reason": reason,
+        }
+        command = parse(commands.HoldRecycling, {k: v for k, v in fields.items() if v is not None})
+        actor = resolve.actor(ledger, as_)
+        answer(ledger, *ask(ledger, command, actor, request_id), json=json)
+
+
+# --- words -------------------------------------------------------------------------------------
 
 
 def _as_json(row: DueRow) -> dict[str, object]:

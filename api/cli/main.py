@@ -58,6 +58,7 @@ def make_app() -> typer.Typer:
     app.add_typer(collaboration_commands.collaborate_app(), name="collaborate")
     app.command("conflicts")(conflict_commands.conflicts)
     app.command("rule")(conflict_commands.rule)
+    app.add_typer(due_commands.recycle_app(), name="recycle")
     app.command("follow-up")(write_commands.follow_up)
     app.command("deal")(write_commands.deal)
     app.add_typer(organisation_commands.people_app(), name="people")

@@ -153,6 +153,8 @@ def sentence(event: Event, names: Names) -> str:
             return f"{actor} rules on a conflict at {customer}: {data.ruling}"
         case requests.RequestUnparked():
             return f"{actor} has the request at {data.request} decided by version {data.decider}"
+        case requests.RecycleHoldRequested():
+            return f"{actor} has {customer} not recycled before {data.until}"
         case requests.DeadlineReached():
             return f"the clock: {data.kind.replace('_', ' ')} at {customer}"
         case _:

@@ -147,7 +147,8 @@ def is_refusal(data: decisions.Decision) -> bool:
         | decisions.TransferRefused
         | decisions.AnswerNotCounted
         | decisions.CollaborationRefused
-        | decisions.RulingRefused,
+        | decisions.RulingRefused
+        | decisions.RecycleHoldRefused,
     )
 
 

@@ -17,7 +17,14 @@ import pytest
 from consumers.clock import Clock, ClockLimits, database_now, keep_time
 from ledger import commands
 from ledger import organisation_commands as facts
-from ledger.deadlines import APPROVAL_EXPIRY, CLOCK, PASSING_ON, STEP_REMINDER
+from ledger.deadlines import (
+    APPROVAL_EXPIRY,
+    CLOCK,
+    PASSING_ON,
+    RECYCLE,
+    RECYCLE_WARNING,
+    STEP_REMINDER,
+)
 from ledger.events import decisions, requests
 from ledger.policy import Policy
 from ledger.store import arrays
@@ -250,7 +257,7 @@ def test_however_two_clocks_take_turns_each_deadline_is_recorded_once(
     settle(ledger)
     found = Counter((each.kind, each.subject, each.due) for each in raised(ledger))
     assert set(found.values()) == {1}
-    assert count(ledger.urls, "SELECT count(*) FROM projections.deadlines") == 0
+    assert count(ledger.urls, "SELECT count(due) FROM projections.deadlines") == 0
     check(ledger)
     log = ledger.log()
     recorded = {e.position: e.recorded for e in log}
@@ -337,3 +344,39 @@ def test_one_stands_by_while_another_leads(ledger: TestLedger, time: DatabaseClo
         stop.set()
         thread.join()
     assert len(raised(ledger)) == 1
+
+
+# --- recycling ---------------------------------------------------------------------------------
+
+
+def test_a_customer_that_nobody_works_is_recycled_also_where_the_clock_sleeps(
+    ledger: TestLedger, time: DatabaseClock
+) -> None:
+    """Two weeks too late it warns first, and each warning runs its full time."""
+    policy = Policy.model_validate(
+        {"protection_days": 0, "recycling": {"rules": [{"follow_up_days": 10}]}}
+    )
+    ledger.recording.record_facts([facts.AdoptPolicy(policy=policy)], ledger.origin())
+    customers = [ledger.register(f"客户{each}", claim_for="per_a") for each in range(4)]
+    settle(ledger)
+    time.later(days=24)
+    with clock(ledger, batch=3) as first, clock(ledger, batch=3) as second:
+        for hours, raises in ((0, 4), (47, 0), (2, 4), (22, 0)):
+            time.later(hours=hours)
+            assert first.run_once() + second.run_once() == raises
+            settle(ledger)
+        worked = commands.LogFollowUp(customer=customers[0], person="per_a")
+        ledger.ask(worked, "per_a")
+        settle(ledger)
+        time.later(hours=3)
+        assert second.run_once() == 3
+        settle(ledger)
+        assert first.run_once() + second.run_once() == 0
+    assert brought(ledger) == {"RecycleWarned": 8, "CustomerRecycled": 3}
+    kinds = Counter(each.kind for each in raised(ledger))
+    assert kinds == {RECYCLE_WARNING: 8, RECYCLE: 3}
+    recycled = {
+        e.data.customer for e in ledger.log() if isinstance(e.data, decisions.CustomerRecycled)
+    }
+    assert recycled == set(customers[1:])
+    check_each_once(ledger)

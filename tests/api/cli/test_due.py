@@ -7,7 +7,7 @@ import pytest
 from api.bootstrap import open_ledger
 from api.running import running
 from api.settings import load_settings
-from tests.api.cli.test_commands import BOSS, Shell
+from tests.api.cli.test_commands import BOSS, Shell, days_ahead
 from tests.api.cli.test_commands import guishu as guishu  # the fixture
 from tests.support.processes import wait_until
 
@@ -71,3 +71,28 @@ def test_the_clock_runs_beside_the_ledger_where_it_is_asked_for(guishu: Shell) -
         with running(ledger, clock_too=True):
             wait_until(leads)
         wait_until(lambda: not leads())
+
+
+def test_what_goes_back_to_the_pool_is_foretold_and_can_be_held(
+    guishu: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    _transfer(guishu)
+    guishu("withdraw", "恒信电子", "--as", "李娜")
+    assert "back to the pool within 30 days: none" in guishu("recycle").out
+    policy = tmp_path_factory.mktemp("policy") / "policy.toml"
+    policy.write_text("[[recycling.rules]]\nfollow_up_days = 31\n", encoding="utf-8")
+    guishu("policy", "adopt", str(policy), *BOSS)
+    assert "the owner is warned" in guishu("due", "--days", "30").out
+    said = guishu("recycle", "--forecast", "32").out
+    assert "李娜" in said
+    assert "恒信电子" not in said
+    assert "恒信电子" in guishu("recycle", "--forecast", "32", "--customers").out
+    (row,) = guishu.json("recycle", "--forecast", "32", "--owner", "李娜")
+    assert (row["because"], row["next"]["kind"]) == ("no_follow_up", "recycle_warning")
+    assert guishu.json("recycle", "--forecast", "32", "--owner", "王强") == []
+    refused = guishu("recycle", "hold", "恒信电子", days_ahead(40), "--as", "李娜", status=3)
+    assert "hold_needs_head" in refused.out
+    held = guishu("recycle", "hold", "恒信电子", days_ahead(40), "--reason", "大单", *BOSS)
+    assert "held: 恒信电子 until" in held.out
+    assert "back to the pool within 32 days: none" in guishu("recycle", "--forecast", "32").out
+    assert "is no day" in guishu("recycle", "hold", "恒信电子", "soon", *BOSS, status=1).err
