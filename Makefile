@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 # Whose every branch the specifications must cover.
-DECIDING := ledger.deciders ledger.approving ledger.approval_steps
+DECIDING := ledger.deciders ledger.approving ledger.approval_steps ledger.deadlines \
+	ledger.counting ledger.recycling ledger.recycling_rules
 GUISHU := $(VENV)/bin/guishu
 
 .PHONY: run test bench docs lock clean

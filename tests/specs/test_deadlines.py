@@ -55,6 +55,13 @@ def passed_on(*asked: str, step: int = 0) -> d.StepPassedOn:
     return d.StepPassedOn("cus_1", "trf_1", step, asked)
 
 
+def test_the_id_of_a_deadline_says_what_it_is_about() -> None:
+    """Two clocks that raise it say the same, and the store records one request."""
+    found = next_due(waiting())
+    assert found is not None
+    assert deadlines.request_id(found) == "deadline:step_reminder:trf_1:2026-03-04T02:00:00.000000Z"
+
+
 # --- in time -----------------------------------------------------------------------------------
 
 
