@@ -78,6 +78,7 @@ def requests_of_every_kind(ledger: TestLedger) -> None:
         customer=customer, kind="step_reminder", subject="trf_over", due=now
     )
     ledger.recording.record(Asked(over, Origin(CLOCK, "deadline:over", CLOCK)))
+    ask(commands.HoldRecycling(customer=customer, until=now.date()), "per_7")
     ask(commands.ReleaseCustomer(customer=double), "per_2")
     ask(commands.UnparkRequest(customer=customer, request=3, decider=1))
 
@@ -149,7 +150,7 @@ def test_every_kind_of_request_gets_its_decision_once(ledger: TestLedger, batch:
             *["CollaboratorAdded.v1", "CollaborationsEnded.v1", "CollaborationRefused.v1"],
             # One of them by the claim of per_3, and gone with the release.
             *["ConflictOpened.v1", "ConflictClosed.v1"] * 2,
-            *["ConflictEvidenceAdded.v1", "RulingRefused.v1"],
+            *["ConflictEvidenceAdded.v1", "RulingRefused.v1", "RecycleHoldRefused.v1"],
         ]
     )
 
