@@ -38,7 +38,7 @@ docs: $(VENV)/.ready
 # Needs uv on the PATH; resolves for every platform and Python from 3.11 on. The extras stay in the
 # lock file, for without them pip before 23.3 takes the newest version and finds no hash for it.
 lock:
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	uv pip compile --quiet --universal --generate-hashes \
 		--no-strip-extras --python-version 3.11 --group dev --no-header pyproject.toml --output-file requirements.lock
 
 clean:
