@@ -27,7 +27,7 @@ from api.cli.write_commands import answer, ask
 from ledger import commands
 from ledger import conflicts as ruling
 from ledger.commands import InvalidRequestError, parse
-from projections import timeline
+from projections import telling, timeline
 from projections.conflicts import (
     PAGE,
     POSITION_MAX,
@@ -193,9 +193,9 @@ def _tell_evidence(ledger: Ledger, row: ConflictRow, names: resolve.Names) -> No
     out = console()
     out.print(f"{row.conflict}, {names.customer(row.customer)}:", markup=False, soft_wrap=True)
     entries = _evidence(ledger, row)
-    known = names.of(timeline.ids_named(entries))
+    known = names.of(telling.ids_named(entries))
     for each in entries:
-        told = timeline.sentence(each, known)
+        told = telling.sentence(each, known)
         moment = names.moment(each.recorded)
         out.print(f"{each.position:>7}  {moment}  {told}", markup=False, soft_wrap=True)
 

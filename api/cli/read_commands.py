@@ -27,7 +27,7 @@ from ledger import reasons
 from ledger.commands import InvalidRequestError
 from ledger.store.reading import POSITION_MAX, head
 from projections import customers as customer_views
-from projections import intervals, timeline
+from projections import intervals, telling, timeline
 from projections.ownership import OwnershipNow, list_ownership, owner_of
 from projections.runner import positions
 
@@ -272,10 +272,10 @@ def history(
             entries = timeline.latest(
                 connection, customer_id, before=before or POSITION_MAX, limit=limit
             )[::-1]
-        known = names.of(timeline.ids_named(entries))
+        known = names.of(telling.ids_named(entries))
         if json:
             told = [
-                {**asdict(each), "sentence": timeline.sentence(_local(each, names), known)}
+                {**asdict(each), "sentence": telling.sentence(_local(each, names), known)}
                 for each in entries
             ]
             print_json({"customer": customer_id, "position": reflects, "entries": told})
@@ -302,7 +302,7 @@ def _line(
 ) -> str:
     act = entry.details.get("follow_up") or entry.details.get("deal")
     indent = "" if entry.request is None else "  "
-    sentence = timeline.sentence(_local(entry, names), known)
+    sentence = telling.sentence(_local(entry, names), known)
     shown_id = f" [{act}]" if ids and act else ""
     return f"{entry.position:>7}  {names.moment(entry.effective)}  {indent}{sentence}{shown_id}"
 

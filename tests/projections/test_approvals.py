@@ -13,8 +13,8 @@ from projections.approvals import NOT_OPENED, approval_of, list_approvals
 from projections.holdings import workloads
 from projections.intervals import TRANSFERRED, of_customer
 from projections.ownership import owner_of
+from projections.telling import sentence
 from projections.timeline import history as timeline
-from projections.timeline import sentence
 from tests.projections.history import History
 from tests.projections.models import Models
 

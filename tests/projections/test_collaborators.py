@@ -13,8 +13,8 @@ from ledger.events import requests
 from ledger.events.values import Site
 from projections.collaborators import collaboration_of, list_collaborations
 from projections.deadlines import due
+from projections.telling import ids_named, sentence
 from projections.timeline import history as timeline
-from projections.timeline import ids_named, sentence
 from tests.projections.history import History
 from tests.projections.models import Models
 

@@ -13,7 +13,8 @@ from ledger.events import requests
 from ledger.events.values import Part
 from projections.conflicts import conflict_of, conflicts_named, list_conflicts
 from projections.deadlines import due
-from projections.timeline import at_positions, ids_named, sentence
+from projections.telling import ids_named, sentence
+from projections.timeline import at_positions
 from projections.timeline import history as timeline
 from tests.projections.history import History
 from tests.projections.models import Models

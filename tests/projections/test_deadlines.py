@@ -14,8 +14,8 @@ from ledger.events import requests
 from projections.base import LIVE
 from projections.comparing import digests
 from projections.deadlines import due, reached
+from projections.telling import sentence
 from projections.timeline import history as timeline
-from projections.timeline import sentence
 from tests.projections.history import START, History
 from tests.projections.models import Models
 

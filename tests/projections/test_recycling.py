@@ -20,9 +20,9 @@ from projections.deadlines import due, falling
 from projections.holdings import workloads
 from projections.intervals import RECYCLED, of_customer
 from projections.ownership import owner_of
+from projections.telling import sentence
 from projections.territory_figures import figures
 from projections.timeline import history as timeline
-from projections.timeline import sentence
 from tests.projections.history import History
 from tests.projections.models import Models
 

@@ -13,7 +13,7 @@ from ledger.events.catalogue import catalogue
 from ledger.recording import Asked, Recording
 from ledger.sealing import Vault
 from ledger.store.committer import CommitterThread
-from projections import customers, follow_ups, people, timeline
+from projections import customers, follow_ups, people, telling, timeline
 from projections.registry import all_projections
 from tests.projections.models import Models
 
@@ -132,6 +132,6 @@ def test_once_a_key_is_destroyed_a_rebuild_knows_nothing_of_its_subject(
     assert customers.search(models.connection, "小吃店") == []
     (registered,) = timeline.history(models.connection, customer)
     assert registered.words == {"name": None}
-    assert timeline.sentence(registered, {}) == (
+    assert telling.sentence(registered, {}) == (
         "per_admin registered the customer under a name that was erased."
     )

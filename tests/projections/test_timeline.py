@@ -11,7 +11,7 @@ import pytest
 from ledger.events import decisions, requests
 from ledger.events.catalogue import catalogue
 from ledger.events.values import Identifier, Money
-from projections import timeline
+from projections import telling, timeline
 from projections.rebuild import compare
 from projections.timeline import Timeline, TimelineEntry
 from tests.projections.failing import FailsOnce
@@ -47,7 +47,7 @@ def events(models: Models, customer: str) -> list[str]:
 
 
 def sentences(models: Models, customer: str = "cus_1") -> list[str]:
-    return [timeline.sentence(each, NAMES) for each in entries(models, customer)]
+    return [telling.sentence(each, NAMES) for each in entries(models, customer)]
 
 
 def test_requests_and_decisions_stand_in_the_order_of_the_log(models: Models) -> None:
@@ -105,7 +105,7 @@ def test_what_was_asked_of_a_duplicate_stands_where_it_was_decided(models: Model
     ]
     hit = at_first[3]
     assert hit.details["duplicate"] == "cus_2"
-    assert timeline.sentence(hit, NAMES) == "The customer was entered a second time, as cus_2."
+    assert telling.sentence(hit, NAMES) == "The customer was entered a second time, as cus_2."
 
 
 def _identifiers() -> tuple[Identifier, ...]:
@@ -138,7 +138,7 @@ def test_text_is_opened_and_erased_text_says_so(models: Models) -> None:
     models.project(history)
     logged = entries(models)[2]
     assert logged.words == {"note": "介绍了新产品\n客户要报价单\t\\", "agreed": None}
-    assert timeline.sentence(logged, NAMES) == (
+    assert telling.sentence(logged, NAMES) == (
         "张伟 followed up by visit, next on 2026-02-01."
         " (note: 介绍了新产品\n客户要报价单\t\\; agreed: (erased))"
     )
@@ -189,7 +189,7 @@ def test_the_ids_that_sentences_name_are_told(models: Models) -> None:
     history.claim("cus_1", "per_1")
     history.claim("cus_1", "per_2")
     models.project(history)
-    assert timeline.ids_named(entries(models)) == {
+    assert telling.ids_named(entries(models)) == {
         "per_admin",
         "enforcer",
         "per_1",
@@ -238,7 +238,7 @@ def test_every_request_and_decision_of_the_catalogue_is_taken_and_said() -> None
             {"request": 7, "decider": 1, "error": "KeyError"},
             {},
         )
-        said = timeline.sentence(entry, {})
+        said = telling.sentence(entry, {})
         assert said.rstrip(".") != entry.event, said
         assert said.endswith(".") or name == "RequestParked.v1"
     assert len(get_args(requests.Request)) + len(get_args(decisions.Decision)) + 1 == len(
