@@ -262,7 +262,7 @@ class _Life:
     ) -> None:
         self._chance = chance
         # Of its own, so that what else happens does not depend on it.
-        self._handing_over = random.Random(f"{SEED}/{number}")  # noqa: S311
+        self._handing_over = random.Random(f"{SEED}/{number}")  # noqa: S311 - as above
         self._number = number
         self._head = head
         self._reps = reps
