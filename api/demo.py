@@ -15,6 +15,7 @@ from ledger import building, commands, ids
 from ledger import organisation_commands as facts
 from ledger.commands import CustomerCommand, parse
 from ledger.conditions import Condition
+from ledger.deciders import LATEST
 from ledger.envelope import Origin
 from ledger.errors import LedgerError
 from ledger.policy import Policy, TerritoryRule
@@ -207,6 +208,7 @@ def _found(recording: Recording, administrator: str) -> None:
         commands_.append(_territory(name, parent, head))
     # Whoever tries the demo is one person, who would find nobody to adopt what they propose.
     commands_.append(facts.RequireFourEyes(required=False))
+    commands_.append(facts.AdoptDecider(version=LATEST))
     commands_.append(facts.AdoptPolicy(policy=policy(), comment="the demo's limits are low"))
     recording.record_facts(commands_, _origin("organisation", administrator))
 

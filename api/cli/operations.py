@@ -46,6 +46,7 @@ from api.settings import load_settings, masked
 from consumers.rebuilding import rebuild_guards
 from ledger import commands
 from ledger import organisation_commands as facts
+from ledger.deciders import LATEST
 from ledger.envelope import Event, decode
 from ledger.errors import LedgerError
 from ledger.recording import Asked
@@ -138,6 +139,7 @@ def _found(ledger: Ledger, name: str, administrators: Sequence[str], time_zone: 
         fields = {"name": each, "roles": ["admin", "manager"]}
         stated.append(commands.parse(facts.AddPerson, fields))
     stated.append(facts.RequireFourEyes(required=len(administrators) > 1))
+    stated.append(facts.AdoptDecider(version=LATEST))
     recorded = ledger.recording.record_facts(stated, origin("setup"))
     return recorded[1].about or ""
 

@@ -2,15 +2,21 @@
 
 The decider is a rule itself. Its version comes into force by an event of the organisation; old
 versions stay, so that the history decided by them can be decided again. A change of what any
-history would bring is a new version, never an edit of an old one.
+history would bring is a new version, never an edit of what an old one does: ``tests/specs/
+test_versions.py`` holds each version to what it brought when it came out.
+
+1. Admission, single ownership, transfers and releases with approval, collaborators, conflicts,
+   deadlines, recycling.
+2. What came after the first release.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
-from ledger.deciders import version_1
+from ledger.deciders import switch
 from ledger.deciders.drafts import Draft
 from ledger.envelope import Event
 from ledger.errors import LedgerError
@@ -18,7 +24,7 @@ from ledger.organisation import OrganisationAt
 from ledger.settled import Settled
 
 Decider = Callable[[Settled, Event, OrganisationAt], Draft]
-LATEST = 1
+LATEST = 2
 
 
 class DeciderMissingError(LedgerError):
@@ -35,7 +41,9 @@ class DeciderMissingError(LedgerError):
 
 def deciders() -> Mapping[int, Decider]:
     """Return every version of the decider that this version of guishu has."""
-    return MappingProxyType({1: version_1.decide})
+    return MappingProxyType(
+        {version: partial(switch.decide, version) for version in range(1, LATEST + 1)}
+    )
 
 
 def decider(version: int) -> Decider:

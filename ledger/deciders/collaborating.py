@@ -1,4 +1,4 @@
-"""Collaborations: added, asked for, answered, ended. Part of version 1.
+"""Collaborations: added, asked for, answered, ended.
 
 What the owner or a head asks for holds at once; what others ask for awaits the answer of either,
 and a larger share than the policy allows the steps of its rules besides.

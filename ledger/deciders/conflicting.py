@@ -1,4 +1,4 @@
-"""Conflicts 撞单: opened, proved further, ruled on, gone. Part of version 1.
+"""Conflicts 撞单: opened, proved further, ruled on, gone.
 
 A conflict is opened beside what is decided anyway: that a claim is refused, or a follow-up noted.
 """

@@ -1,4 +1,4 @@
-"""Recycling: warnings, the way to the pool, and holds. Part of version 1."""
+"""Recycling: warnings, the way to the pool, and holds."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from ledger.settled import Settled, subject
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that a decision may depend on."""
+    """All that a decision may depend on; ``version`` is that of the decider."""
 
+    version: int
     settled: Settled
     request: Event
     organisation: OrganisationAt
@@ -46,7 +47,9 @@ class Situation:
         )
 
 
-def situate(settled: Settled, request: Event, organisation: OrganisationAt) -> Situation:
+def situate(
+    version: int, settled: Settled, request: Event, organisation: OrganisationAt
+) -> Situation:
     """Find out which customer is meant, under which policy, and when the decision holds."""
     # Entered twice: what is asked of the duplicate is decided on the customer that exists.
     customer_id = subject(settled, request)
@@ -57,6 +60,7 @@ def situate(settled: Settled, request: Event, organisation: OrganisationAt) -> S
     asked = asked_for(request, opened_import)
     out_of_order = opened_import is not None and last is not None and asked < last
     return Situation(
+        version,
         settled,
         request,
         organisation,

@@ -1,4 +1,4 @@
-"""Transfers, and what else needs approval: opened, answered, closed. Part of version 1.
+"""Transfers, and what else needs approval: opened, answered, closed.
 
 An approval keeps the steps with which it was opened. Its last answer brings what it was for, or,
 where that is no longer possible, closes it as void.

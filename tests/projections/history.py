@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from ledger.deciders.version_1 import decide
+from ledger.deciders import LATEST, decider
 from ledger.envelope import Event, Origin, Ruling, StoredEvent, decision_body, decode, request_body
 from ledger.events import organisation as facts
 from ledger.events import requests
@@ -144,7 +144,7 @@ class History:
         """Decide the request at a position, as the enforcer does; return the first decision's."""
         cause = self.event(request)
         organisation = self.organisation.at(request)
-        draft = decide(self.settled, cause, organisation)
+        draft = decider(LATEST)(self.settled, cause, organisation)
         first = self.position + 1
         for ordinal, data in enumerate(draft.all):
             self.decided(request, data, draft.effective, draft.policy, draft.guards, ordinal)
@@ -162,7 +162,9 @@ class History:
     ) -> int:
         """Record a decision that is given; what was settled stays as it is."""
         under = self.event(request).import_id
-        ruling = Ruling(request, ordinal, effective or self.now, 1, policy, guards or {}, under)
+        ruling = Ruling(
+            request, ordinal, effective or self.now, LATEST, policy, guards or {}, under
+        )
         body = decision_body(catalogue(), ruling, data)
         return self._put(f"ownership-{data.customer}", data, body, request, ordinal).position
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from ledger.deciders import decider
+from ledger.deciders import LATEST, decider
 from ledger.deciders.drafts import Draft
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue, catalogue
@@ -24,7 +24,7 @@ class Story:
     """What was recorded and decided so far; ``now`` is the recorded time of what comes next."""
 
     now: datetime = START
-    version: int = 1
+    version: int = LATEST
     events: Catalogue = field(default_factory=catalogue)
     organisation: Organisation = field(default_factory=Organisation)
     settled: Settled = field(default_factory=lambda: Settled(complete=True))

@@ -243,9 +243,9 @@ def test_a_policy_names_territories_by_name(guishu: Shell, tmp_path: Path) -> No
 
 
 def test_a_version_of_the_decider_that_cannot_come_into_force(guishu: Shell) -> None:
-    assert guishu.json("policy")["decider"] == 1
-    said = guishu("policy", "decider", "1", *BOSS, status=1)
-    assert "version 1 is in force already" in said.err
+    assert guishu.json("policy")["decider"] == LATEST
+    said = guishu("policy", "decider", str(LATEST), *BOSS, status=1)
+    assert f"version {LATEST} is in force already" in said.err
     for unknown in (0, LATEST + 1):
         said = guishu("policy", "decider", str(unknown), *BOSS, status=1)
         assert f"this guishu has no version {unknown} of the decider" in said.err

@@ -1,7 +1,7 @@
-"""Version 1 of the decider: admission, single ownership, transfers, follow-ups and deals.
+"""Admission, single ownership, follow-ups and deals: small functions, one a request.
 
-Read from top to bottom: ``decide`` is a switch over small functions, one a request. Each gets the
-situation (settled state, request, facts) and returns what follows: one decision, or several.
+Each gets the situation (settled state, request, facts) and returns what follows: one decision, or
+several.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from datetime import datetime
 from ledger import reasons
 from ledger.collaborating import collaborates
 from ledger.customer import Admitted, Held, Refused
-from ledger.deciders import collaborating, conflicting, deadlines, recycling, transferring
-from ledger.deciders.drafts import Draft
+from ledger.deciders import transferring
 from ledger.deciders.situations import (
     Obstacle,
     Situation,
@@ -24,86 +23,16 @@ from ledger.deciders.situations import (
     limits,
     manages,
     protected_until,
-    situate,
     territory_of,
 )
-from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.events.values import Identifier
-from ledger.organisation import OrganisationAt, Person
+from ledger.organisation import Person
 from ledger.policy import Policy
-from ledger.settled import Act, Settled
+from ledger.settled import Act
 
 # A chain of group parents longer than this is a mistake of whoever entered it.
 GROUP_DEPTH_MAX = 32
-
-
-def decide(settled: Settled, request: Event, organisation: OrganisationAt) -> Draft:
-    """Return what follows from ``request``.
-
-    ``organisation`` holds the facts below the request's position. Raises NotLoadedError where the
-    settled state lacks something that the decision depends on.
-    """
-    situation = situate(settled, request, organisation)
-    guards: dict[str, int] = {"ownership": settled.version(situation.customer_id)}
-    found = _switch(situation, guards)
-    found += transferring.overtaken(situation, found)
-    found += collaborating.left_behind(situation, found)
-    found += conflicting.arising(situation, found)
-    found += conflicting.gone(situation, found)
-    return Draft(found[0], situation.effective, organisation.policy.number, guards, more=found[1:])
-
-
-def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Decision, ...]:
-    data = situation.request.data
-    match data:
-        case requests.ReleaseRequested():
-            return decide_release(situation, data)
-        case requests.TransferRequested():
-            return transferring.decide_transfer(situation, data, guards)
-        case requests.ApprovalGiven():
-            return transferring.decide_answer(situation, data.approval, guards, agreed=True)
-        case requests.ApprovalDenied():
-            return transferring.decide_answer(situation, data.approval, guards, agreed=False)
-        case requests.TransferWithdrawn():
-            return transferring.decide_withdrawal(situation, data)
-        case requests.DeadlineReached():
-            return deadlines.decide_deadline(situation, data)
-        case requests.CollaborationRequested():
-            return collaborating.decide_collaboration(situation, data)
-        case requests.CollaborationEndRequested():
-            return collaborating.decide_end(situation, data)
-        case requests.RulingGiven():
-            return conflicting.decide_ruling(situation, data, guards)
-        case requests.RecycleHoldRequested():
-            return (recycling.decide_hold(situation, data),)
-        case _:
-            return (_switch_single(situation, guards),)
-
-
-def _switch_single(situation: Situation, guards: dict[str, int]) -> decisions.Decision:
-    data = situation.request.data
-    match data:
-        case requests.ClaimFiled():
-            return decide_claim(situation, data, guards)
-        case requests.FollowUpLogged():
-            return decide_follow_up(situation, data)
-        case requests.DealRecorded():
-            return decide_deal(situation, data)
-        case requests.AssignmentRequested():
-            return decide_assignment(situation, data, guards)
-        case requests.RegistrationRequested():
-            return decide_registration(situation, data)
-        case requests.CustomerChangeRequested():
-            return decide_change(situation, data)
-        case requests.FollowUpCorrected() | requests.FollowUpVoided():
-            return decide_correction(situation, data.follow_up, "follow_up")
-        case requests.DealCorrected() | requests.DealVoided():
-            return decide_correction(situation, data.deal, "deal")
-        case requests.RequestUnparked():
-            return decisions.Noted(situation.customer_id)
-        case _:
-            raise AssertionError(f"{situation.request.name} is no request")
 
 
 # --- registration and change -------------------------------------------------------------------

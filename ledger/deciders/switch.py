@@ -1,0 +1,89 @@
+"""The switch of the decider: from the kind of a request to the function that decides it.
+
+What a version changes about older ones is a branch on ``situation.version``, wherever it matters.
+"""
+
+from __future__ import annotations
+
+from ledger.deciders import (
+    collaborating,
+    conflicting,
+    deadlines,
+    ownership,
+    recycling,
+    transferring,
+)
+from ledger.deciders.drafts import Draft
+from ledger.deciders.situations import Situation, situate
+from ledger.envelope import Event
+from ledger.events import decisions, requests
+from ledger.organisation import OrganisationAt
+from ledger.settled import Settled
+
+
+def decide(version: int, settled: Settled, request: Event, organisation: OrganisationAt) -> Draft:
+    """Return what follows from ``request`` by ``version`` of the decider.
+
+    ``organisation`` holds the facts below the request's position. Raises NotLoadedError where the
+    settled state lacks something that the decision depends on.
+    """
+    situation = situate(version, settled, request, organisation)
+    guards: dict[str, int] = {"ownership": settled.version(situation.customer_id)}
+    found = _switch(situation, guards)
+    found += transferring.overtaken(situation, found)
+    found += collaborating.left_behind(situation, found)
+    found += conflicting.arising(situation, found)
+    found += conflicting.gone(situation, found)
+    return Draft(found[0], situation.effective, organisation.policy.number, guards, more=found[1:])
+
+
+def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Decision, ...]:
+    data = situation.request.data
+    match data:
+        case requests.ReleaseRequested():
+            return ownership.decide_release(situation, data)
+        case requests.TransferRequested():
+            return transferring.decide_transfer(situation, data, guards)
+        case requests.ApprovalGiven():
+            return transferring.decide_answer(situation, data.approval, guards, agreed=True)
+        case requests.ApprovalDenied():
+            return transferring.decide_answer(situation, data.approval, guards, agreed=False)
+        case requests.TransferWithdrawn():
+            return transferring.decide_withdrawal(situation, data)
+        case requests.DeadlineReached():
+            return deadlines.decide_deadline(situation, data)
+        case requests.CollaborationRequested():
+            return collaborating.decide_collaboration(situation, data)
+        case requests.CollaborationEndRequested():
+            return collaborating.decide_end(situation, data)
+        case requests.RulingGiven():
+            return conflicting.decide_ruling(situation, data, guards)
+        case requests.RecycleHoldRequested():
+            return (recycling.decide_hold(situation, data),)
+        case _:
+            return (_switch_single(situation, guards),)
+
+
+def _switch_single(situation: Situation, guards: dict[str, int]) -> decisions.Decision:
+    data = situation.request.data
+    match data:
+        case requests.ClaimFiled():
+            return ownership.decide_claim(situation, data, guards)
+        case requests.FollowUpLogged():
+            return ownership.decide_follow_up(situation, data)
+        case requests.DealRecorded():
+            return ownership.decide_deal(situation, data)
+        case requests.AssignmentRequested():
+            return ownership.decide_assignment(situation, data, guards)
+        case requests.RegistrationRequested():
+            return ownership.decide_registration(situation, data)
+        case requests.CustomerChangeRequested():
+            return ownership.decide_change(situation, data)
+        case requests.FollowUpCorrected() | requests.FollowUpVoided():
+            return ownership.decide_correction(situation, data.follow_up, "follow_up")
+        case requests.DealCorrected() | requests.DealVoided():
+            return ownership.decide_correction(situation, data.deal, "deal")
+        case requests.RequestUnparked():
+            return decisions.Noted(situation.customer_id)
+        case _:
+            raise AssertionError(f"{situation.request.name} is no request")
