@@ -22,13 +22,14 @@ def decision_events(
 ) -> tuple[NewEvent, ...]:
     """Return the events that record ``draft`` as what was decided on ``request``, by ordinal.
 
-    ``version`` is that of the decider; ``settled`` holds what was decided before. Raises
-    EntryTooLargeError.
+    Each stands in the stream of the customer that it is about. ``version`` is that of the decider;
+    ``settled`` holds what was decided before. Raises EntryTooLargeError.
     """
-    customer = draft.data.customer
-    before = settled.version(customer)
+    versions: dict[str, int] = {}
     events = []
     for ordinal, data in enumerate(draft.all):
+        customer = data.customer
+        versions[customer] = versions.get(customer, settled.version(customer)) + 1
         ruling = Ruling(
             causation=request.position,
             ordinal=ordinal,
@@ -42,7 +43,7 @@ def decision_events(
             ownership_stream(customer),
             catalogue.name_of(data),
             decision_body(catalogue, ruling, data),
-            before + 1 + ordinal,
+            versions[customer],
             request.position,
             ordinal,
         )

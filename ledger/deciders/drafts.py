@@ -12,8 +12,9 @@ from ledger.events.decisions import Decision
 class Draft:
     """Decisions on one request, when they hold (UTC), under which policy, and the guards seen.
 
-    ``data`` is the first, ``more`` are the others: all are about one customer, and recorded
-    together.
+    ``data`` is the first, and about the customer that the request is about; ``more`` are the
+    others, which may be about other customers. All are recorded together, and hold at one moment:
+    none before what any of these customers saw last.
     """
 
     data: Decision
