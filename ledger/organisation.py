@@ -231,6 +231,19 @@ class Organisation:
         return OrganisationAt(self, position)
 
     @property
+    def recycles_since(self) -> int | None:
+        """The position of the first policy by which anything is recycled; None before there is."""
+        policies = self._policies
+        return next(
+            (
+                position
+                for position, each in zip(policies.positions, policies.values, strict=True)
+                if each.policy.recycling.rules
+            ),
+            None,
+        )
+
+    @property
     def latest(self) -> OrganisationAt:
         """The organisation as all facts folded so far say."""
         return OrganisationAt(self, self.position + 1)

@@ -3,6 +3,11 @@
 A row holds what the decider counts from, folded by the decider's own functions, and what it would
 say is next. That changes with facts of the organisation as well: who is away, which policy is in
 force, which import was closed.
+
+Until a policy first recycles there is a row only where something is open, a transfer or a conflict,
+and no more than that in it: what everybody does all day, claims and follow-ups, costs nothing. From
+then on there is one for every customer, with all that recycling counts from. With that policy they
+are made from the log, in one go, which takes about as long as a rebuild of this read model would.
 """
 
 from __future__ import annotations
@@ -28,19 +33,21 @@ from ledger.customer import (
     open_approvals,
     taken,
 )
-from ledger.envelope import Event
+from ledger.envelope import Event, StoredEvent, decode
 from ledger.events import decisions, requests
 from ledger.events import organisation as facts
+from ledger.events.catalogue import catalogue
 from ledger.organisation import Organisation, OrganisationAt
 from ledger.store.arrays import text_array
 from ledger.store.guards import customer_json, customer_of
+from ledger.store.reading import POSITION_MAX, read_requests
 from projections.base import Change, Table
 from projections.batches import put_rows
 from projections.columns import instants, texts
 from projections.facts import Facts
 
 # A row without ``due`` waits for something else. ``falls`` is when the customer goes back to the
-# pool if nobody does anything.
+# pool if nobody does anything, and ``owner`` whose it is, where that is counted.
 _TABLE = Table(
     "deadlines",
     """
@@ -57,7 +64,7 @@ _TABLE = Table(
     (
         "CREATE INDEX deadlines_due ON deadlines (due, customer) WHERE due IS NOT NULL",
         "CREATE INDEX deadlines_falls ON deadlines (falls, customer) WHERE falls IS NOT NULL",
-        "CREATE INDEX deadlines_owner ON deadlines (owner, customer)",
+        "CREATE INDEX deadlines_owner ON deadlines (owner, customer) WHERE owner IS NOT NULL",
         "CREATE INDEX deadlines_import ON deadlines (import_id, customer)"
         " WHERE import_id IS NOT NULL",
     ),
@@ -75,8 +82,15 @@ ON CONFLICT (customer) DO UPDATE SET owner = excluded.owner, kind = excluded.kin
     subject = excluded.subject, due = excluded.due, falls = excluded.falls,
     because = excluded.because, import_id = excluded.import_id, state = excluded.state
 """
+_DROP = "DELETE FROM deadlines WHERE customer = ANY(%b)"
+_DROP_ALL = "DELETE FROM deadlines"
+_LOG = """
+SELECT position, recorded, stream, version, name, body, causation, ordinal
+FROM ledger.events WHERE position > %b AND position <= %b AND name = ANY(%b)
+ORDER BY position LIMIT %b
+"""
 _PACKERS = (texts, texts, texts, texts, instants, instants, texts, texts, texts)
-# Which rows a fact concerns: those of an owner, of an import, or all that are owned.
+# Which rows a fact concerns: those of an owner, of an import, all that are owned, or simply all.
 _OF_OWNER = """
 SELECT customer, state::text FROM deadlines WHERE owner = %(value)s AND customer > %(after)s
 ORDER BY customer LIMIT %(limit)s
@@ -89,7 +103,12 @@ _OWNED = """
 SELECT customer, state::text FROM deadlines WHERE owner IS NOT NULL AND customer > %(after)s
 ORDER BY customer LIMIT %(limit)s
 """
+_ALL = """
+SELECT customer, state::text FROM deadlines WHERE customer > %(after)s
+ORDER BY customer LIMIT %(limit)s
+"""
 _AT_ONCE = 2_000
+_EVENTS_AT_ONCE = 5_000
 
 _FACTS = frozenset(
     f"{each.__name__}.v1"
@@ -113,76 +132,158 @@ _CAUSED = frozenset(
 )
 
 
+# What opens, changes and closes that for which there is a row without any recycling.
+_OF_WHAT_IS_OPEN = frozenset(
+    {
+        "ApprovalOpened.v1",
+        "StepAnswered.v1",
+        "StepOpened.v1",
+        "StepReminded.v1",
+        "StepPassedOn.v1",
+        "ApprovalClosed.v1",
+        "ConflictOpened.v1",
+        "RulingReminded.v1",
+        "RulingPassedOn.v1",
+        "ConflictClosed.v1",
+    }
+)
+_COUNTED = (
+    _CAUSED
+    | _OF_WHAT_IS_OPEN
+    | {
+        "OwnershipGranted.v1",
+        "OwnershipAssigned.v1",
+        "OwnershipReleased.v1",
+        "OwnershipTransferred.v1",
+        "CustomerRecycled.v1",
+        "RecycleWarned.v1",
+        "RecycleHeld.v1",
+    }
+)
+
+
 class Deadlines:
     """The projection of deadlines."""
 
     name = "deadlines"
-    version = 1
+    version = 2
     tables: Sequence[Table] = (_TABLE,)
-    handles = (
-        _FACTS
-        | _CAUSED
-        | {
-            "OwnershipGranted.v1",
-            "OwnershipAssigned.v1",
-            "OwnershipReleased.v1",
-            "OwnershipTransferred.v1",
-            "CustomerRecycled.v1",
-            "StepAnswered.v1",
-            "StepOpened.v1",
-            "StepReminded.v1",
-            "StepPassedOn.v1",
-            "ApprovalClosed.v1",
-            "RulingReminded.v1",
-            "RulingPassedOn.v1",
-            "ConflictClosed.v1",
-            "RecycleWarned.v1",
-            "RecycleHeld.v1",
-        }
-    )
+    handles = _FACTS | _COUNTED
     needs_cause = _CAUSED
 
     def __init__(self) -> None:
         self._facts = Facts()
+        # From which position on is counted, as far as anybody knows; None: nobody has looked.
+        self._since: int | None = None
 
     def apply(self, connection: Connection[Any], changes: Sequence[Change]) -> None:
         """Write what ``changes`` bring: decisions together, up to a fact that concerns others."""
-        organisation = self._facts.upto(connection, changes[-1].event.position)
+        since = self._counts_since(connection, changes)
         together: list[Change] = []
         for change in changes:
-            if change.event.name not in _FACTS:
-                together.append(change)
-                continue
-            found = _concerned(change.event, organisation)
-            if found is not None:
-                _fold(connection, together, organisation)
+            event = change.event
+            if event.name not in _FACTS:
+                if event.position > since or event.name in _OF_WHAT_IS_OPEN or _asks_anew(change):
+                    together.append(change)
+            elif event.position == since:
+                self._begin_counting(connection, event)
                 together = []
-                _count_again(connection, change.event, organisation, *found)
-        _fold(connection, together, organisation)
+            else:
+                organisation = self._facts.upto(connection, event.position)
+                found = _concerned(event, organisation)
+                if found is not None:
+                    self._fold(connection, together, since)
+                    together = []
+                    _count_again(connection, event, organisation, *found)
+        self._fold(connection, together, since)
+
+    def _counts_since(self, connection: Connection[Any], changes: Sequence[Change]) -> int:
+        """Return the position from which on is counted; behind all positions where none is.
+
+        Every policy comes by here, so that nothing is looked up where none has.
+        """
+        adopted = any(change.event.name == "PolicyAdopted.v1" for change in changes)
+        if self._since is None or adopted:
+            organisation = self._facts.upto(connection, changes[-1].event.position)
+            since = organisation.recycles_since
+            self._since = POSITION_MAX if since is None else since
+        return self._since
+
+    def _begin_counting(self, connection: Connection[Any], policy: Event) -> None:
+        """Make the rows of all customers from the log, up to the first policy that recycles.
+
+        What could not be applied before is tried again here; where it still cannot be, this fact
+        cannot either, until a mending and a rebuild.
+        """
+        organisation = self._facts.upto(connection, policy.position)
+        connection.execute(_DROP_ALL)
+        names = text_array(sorted(_COUNTED))
+        position = 0
+        while True:
+            rows = connection.execute(
+                _LOG, (position, policy.position, names, _EVENTS_AT_ONCE), binary=True
+            ).fetchall()
+            events = [decode(catalogue(), StoredEvent._make(row)) for row in rows]
+            causes = [event.causation or 0 for event in events if event.name in _CAUSED]
+            found = read_requests(connection, catalogue(), causes)
+            changes = [Change(event, found.get(event.causation or 0)) for event in events]
+            _fold(connection, changes, organisation)
+            if len(rows) < _EVENTS_AT_ONCE:
+                break
+            position = rows[-1][0]
+        _count_again(connection, policy, organisation, _ALL, None)
+
+    def _fold(self, connection: Connection[Any], changes: Sequence[Change], since: int) -> None:
+        if changes:
+            position = changes[-1].event.position
+            organisation = self._facts.upto(connection, position)
+            _fold(connection, changes, organisation, counting=position > since)
 
 
 def _fold(
-    connection: Connection[Any], changes: Sequence[Change], organisation: Organisation
+    connection: Connection[Any],
+    changes: Sequence[Change],
+    organisation: Organisation,
+    *,
+    counting: bool = True,
 ) -> None:
+    """Fold decisions into the rows of their customers, counting all or only what is open."""
     if not changes:
         return
     touched = {event.data.customer for event, _ in changes}
     states = dict(_states(connection.execute(_LOAD, (text_array(sorted(touched)),), binary=True)))
     at: dict[str, datetime] = {}
-    for event, cause in changes:
+    for change in changes:
+        event, cause = change
         name = event.data.customer
         before = states.get(name)
+        if before is None and not counting:
+            before = _nothing_open(event.effective)
         state = _after(before, event, cause, organisation)
         # Most follow-ups by others change nothing; but a deadline that did not hold asks anew.
-        if state is not None and (state is not before or _asks_anew(cause)):
+        if state is not None and (state is not before or _asks_anew(change)):
             states[name], at[name] = state, event.effective
+    over = [] if counting else [name for name in at if not _is_open(states[name])]
+    for name in over:
+        del at[name]
+    if over:
+        connection.execute(_DROP, (text_array(sorted(over)),), binary=True)
     facts_then = organisation.at(changes[-1].event.position + 1)
     rows = [_row(name, states[name], facts_then, now) for name, now in at.items()]
     put_rows(connection, _PUT, _PACKERS, rows)
 
 
-def _asks_anew(cause: Event | None) -> bool:
-    return cause is not None and isinstance(cause.data, requests.DeadlineReached)
+def _is_open(customer: Admitted) -> bool:
+    return bool(customer.conflicts) or any(True for _ in open_approvals(customer))
+
+
+def _nothing_open(effective: datetime) -> Admitted:
+    """Return a customer of whom only what is open is ever folded."""
+    return Admitted(effective, effective, "organisation", None, {}, {})
+
+
+def _asks_anew(change: Change) -> bool:
+    return change.cause is not None and isinstance(change.cause.data, requests.DeadlineReached)
 
 
 def _states(rows: Iterable[Sequence[Any]]) -> Iterable[tuple[str, Admitted]]:
@@ -350,15 +451,16 @@ PAGE = 500
 class DueRow:
     """A deadline at a customer: ``kind`` and ``subject`` as of ledger/deadlines.py, ``due`` UTC.
 
-    ``owner`` is who owns the customer. ``falls`` is when it goes back to the pool if nobody does
-    anything, and ``because`` why, where that is to come.
+    ``owner`` is who owns the customer, where recycling is counted; else projections/ownership.py
+    knows it. ``falls`` is when it goes back to the pool if nobody does anything, and ``because``
+    why, where that is to come.
     """
 
     customer: str
     kind: str
     subject: str
     due: datetime
-    owner: str
+    owner: str | None
     falls: datetime | None
     because: str | None
 

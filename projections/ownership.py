@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from ledger.events import decisions
-from ledger.store.arrays import int8_array
+from ledger.store.arrays import int8_array, text_array
 from projections.base import Change, Table
 from projections.columns import instants, texts
 
@@ -169,6 +169,10 @@ SELECT customer, owner, since, owner_territory, customer_territory, protected_un
        changed_position
 FROM projections.ownership
 """
+_OWNERS = """
+SELECT customer, owner FROM projections.ownership
+WHERE customer = ANY(%b) AND owner IS NOT NULL
+"""
 _ONE = f"{_SELECT} WHERE customer = %s"
 # A condition that is not asked for is not in the statement: each has an index of its own.
 _CONDITIONS = {
@@ -184,6 +188,12 @@ def owner_of(connection: Connection[Any], customer: str) -> OwnershipNow | None:
     """Return who owns a customer now, None where it was never admitted."""
     row = connection.execute(_ONE, (customer,), prepare=True, binary=True).fetchone()
     return OwnershipNow(*row) if row else None
+
+
+def owners_of(connection: Connection[Any], customers: Iterable[str]) -> dict[str, str]:
+    """Return who owns which of the customers now; those that nobody owns are missing."""
+    wanted = text_array(sorted(set(customers)))
+    return dict(connection.execute(_OWNERS, (wanted,), prepare=True, binary=True).fetchall())
 
 
 def list_ownership(

@@ -21,6 +21,7 @@ from projections import deadlines
 from projections.approvals import ApprovalRow, approvals_named
 from projections.conflicts import ConflictRow, conflicts_named
 from projections.deadlines import DueRow
+from projections.ownership import owners_of
 
 
 def due(
@@ -37,8 +38,14 @@ def due(
             rows = deadlines.due(connection, now + timedelta(days=days), limit=limit)
             approvals = approvals_named(connection, [row.subject for row in rows])
             disputes = conflicts_named(connection, [row.subject for row in rows])
+            owners = owners_of(connection, [row.customer for row in rows])
         if json:
-            print_json([{**_as_json(row), "overdue": row.due <= now} for row in rows])
+            print_json(
+                [
+                    {**_as_json(row, owners.get(row.customer)), "overdue": row.due <= now}
+                    for row in rows
+                ]
+            )
             return
         columns = ("due", "customer", "then", "of", "awaits")
         told = [
@@ -47,7 +54,7 @@ def due(
                 names.moment(row.due),
                 names.customer(row.customer),
                 deadline_words(row.kind),
-                names.person(row.owner),
+                names.person(owners.get(row.customer)),
                 _awaited(approvals.get(row.subject) or disputes.get(row.subject), names, now),
             )
             for row in rows
@@ -146,7 +153,7 @@ def _falls_json(row: DueRow, names: resolve.Names) -> dict[str, object]:
         "customer": row.customer,
         "owner": row.owner,
         "because": row.because,
-        "next": _as_json(row),
+        "next": _as_json(row, row.owner),
     }
 
 
@@ -173,13 +180,13 @@ def hold(
 # --- words -------------------------------------------------------------------------------------
 
 
-def _as_json(row: DueRow) -> dict[str, object]:
+def _as_json(row: DueRow, owner: str | None) -> dict[str, object]:
     return {
         "due": row.due.astimezone(UTC),
         "customer": row.customer,
         "kind": row.kind,
         "subject": row.subject,
-        "owner": row.owner,
+        "owner": owner,
     }
 
 

@@ -177,15 +177,20 @@ def test_a_hold_and_its_refusal_are_told(models: Models, batch: int) -> None:
     assert told[3].startswith("Recycling is held until ")
 
 
+@pytest.mark.parametrize("begins", [0, 50])
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_what_is_due_is_what_the_decider_would_say(
-    models: Models, seed: int
+    models: Models, seed: int, begins: int
 ) -> None:
+    """Also where a policy recycles for the first time in the middle of a history."""
     random = Random(seed)  # noqa: S311 - which history it is, and no secret
-    history = _history(6, {"rules": [{"follow_up_days": 20, "deal_days": 45}]})
+    recycling = {"rules": [{"follow_up_days": 20, "deal_days": 45}]}
+    history = _history(6, recycling if begins == 0 else {"rules": []})
     customers = [f"cus_{number}" for number in range(6)]
     made: list[tuple[str, str]] = []
     for step in range(120):
+        if step == begins > 0:
+            history.fact(facts.PolicyAdopted(2, {"recycling": recycling}))
         customer, person = random.choice(customers), random.choice(["per_a", "per_b", "per_head"])
         name = f"trf_{step}"
         match random.choice("fffdvctwaahrnnn"):
