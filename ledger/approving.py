@@ -238,11 +238,11 @@ def _candidates(approver: Approver, organisation: OrganisationAt) -> Iterator[Se
         person = organisation.person(approver.person)
         territory = person.territory if person else None
     elif approver.kind == "role":
-        yield [each.person for each in organisation.people() if approver.role in each.roles]
+        yield [each.person for each in organisation.bearers(approver.role or "")]
     for above in organisation.lineage(territory):
         if above.head is not None:
             yield (above.head,)
-    yield [each.person for each in organisation.people() if "admin" in each.roles]
+    yield [each.person for each in organisation.bearers("admin")]
 
 
 def _stand_in(

@@ -133,6 +133,9 @@ class Organisation:
         self.version = 0
         self._founded: _Versions[tuple[str, ZoneInfo]] = _Versions()
         self._people: dict[str, _Versions[Person]] = {}
+        # The order of joining; and by role, in that order, who ever had it.
+        self._places: dict[str, int] = {}
+        self._bearers: dict[str, list[str]] = {}
         self._territories: dict[str, _Versions[Territory]] = {}
         self._policies: _Versions[NumberedPolicy] = _Versions()
         self._deciders: _Versions[int] = _Versions()
@@ -221,10 +224,20 @@ class Organisation:
                 data.joined_on,
                 foreign_ids=data.foreign_ids,
             )
-            self._people.setdefault(data.person, _Versions()).put(position, person)
+            self._put_person(position, person)
             return
         versions = self._people[data.person]  # type: ignore[union-attr]  # the other facts of a person all name one
-        versions.put(position, _changed(versions.values[-1], data))
+        self._put_person(position, _changed(versions.values[-1], data))
+
+    def _put_person(self, position: int, person: Person) -> None:
+        name, places = person.person, self._places
+        places.setdefault(name, len(places))
+        self._people.setdefault(name, _Versions()).put(position, person)
+        for role in person.roles:
+            bearers = self._bearers.setdefault(role, [])
+            at = bisect_left(bearers, places[name], key=places.__getitem__)
+            if at == len(bearers) or bearers[at] != name:
+                bearers.insert(at, name)
 
     def at(self, position: int) -> OrganisationAt:
         """Return the organisation as the facts below ``position`` say; cheap."""
@@ -338,6 +351,13 @@ class OrganisationAt:
         for versions in self._organisation._people.values():
             person = versions.before(self.position)
             if person is not None:
+                yield person
+
+    def bearers(self, role: str) -> Iterator[Person]:
+        """Yield everybody who has a role, in the order of joining; those who left among them."""
+        for name in self._organisation._bearers.get(role, ()):
+            person = self.person(name)
+            if person is not None and role in person.roles:
                 yield person
 
     def territory(self, territory: str) -> Territory | None:

@@ -149,9 +149,7 @@ class _FactChecks:
 
     def _administrators(self) -> set[str]:
         return {
-            person.person
-            for person in self.organisation.people()
-            if "admin" in person.roles and person.left_on is None
+            person.person for person in self.organisation.bearers("admin") if person.left_on is None
         }
 
     def _administrators_after(self, before: set[str]) -> set[str]:

@@ -505,7 +505,7 @@ def _check_origin(origin: Origin, now: datetime) -> None:
 
 def _check_permission(organisation: OrganisationAt, origin: Origin, now: datetime) -> None:
     """Let administrators state facts, and before there is one whoever sets the ledger up."""
-    if any("admin" in person.roles for person in organisation.people()):
+    if any(organisation.bearers("admin")):
         _check_administrator(organisation, origin, now)
 
 

@@ -83,9 +83,8 @@ def _show_commands(ledger: Ledger, names: Names) -> None:
             (
                 (each.customer, person.person)
                 for each in free
-                for person in organisation.people()
-                if "rep" in person.roles
-                and person.left_on is None
+                for person in organisation.bearers("rep")
+                if person.left_on is None
                 and organisation.is_within(each.customer_territory, person.territory)
             ),
             None,
