@@ -6,9 +6,11 @@ A union by status, so that a field that makes no sense in a status does not exis
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from itertools import islice
+from operator import attrgetter
+from typing import Any
 
 from ledger.approving import Approval
 from ledger.collaborating import Collaboration
@@ -124,6 +126,23 @@ class Admitted:
 
 Customer = Unregistered | Refused | Admitted
 
+_FIELDS = tuple(each.name for each in fields(Admitted))
+_VALUES = attrgetter(*_FIELDS)
+_SETTERS = {name: getattr(Admitted, name).__set__ for name in _FIELDS}
+
+
+def but(customer: Admitted, **changes: Any) -> Admitted:
+    """Return the customer with other values in some fields.
+
+    As ``dataclasses.replace``, which takes twice as long; and every decision changes something.
+    """
+    made = object.__new__(Admitted)
+    for setter, value in zip(_SETTERS.values(), _VALUES(customer), strict=True):
+        setter(made, value)
+    for name, value in changes.items():
+        _SETTERS[name](made, value)
+    return made
+
 
 def admitted(
     request: RegistrationRequested, decision: CustomerAdmitted, effective: datetime
@@ -155,7 +174,7 @@ def changed(
     identifiers = customer.identifiers | {each.system: each.key for each in request.identifiers}
     contacts = customer.contacts.union(each.contact for each in request.contacts)
     sites = customer.sites.union(each.site for each in request.sites)
-    return replace(
+    return but(
         customer,
         territory=None if "territory" in removed else request.territory or customer.territory,
         parent=decision.parent,
@@ -179,7 +198,7 @@ def taken(
     import_id: str | None = None,
 ) -> Admitted:
     """Return the customer as it is when somebody begins to own it, by an import where one says."""
-    return replace(
+    return but(
         customer,
         tenure=Held(owner, effective, protected_until, Counting(import_id)),
         turned_down=(),
@@ -198,7 +217,7 @@ def given_up(customer: Admitted, effective: datetime, recorded: datetime) -> Adm
         raise AssertionError("only an owned customer can be given up")
     ended = FormerOwner(customer.tenure.owner, customer.tenure.since, effective)
     former = _remembered((ended, *customer.former), recorded - _LATELY)
-    return replace(
+    return but(
         customer,
         tenure=Free(),
         allowed=(),
@@ -245,4 +264,4 @@ def approval_closed(customer: Admitted, outcome: str, effective: datetime) -> Ad
     if outcome == "refused" and receiver is not None:
         others = (each for each in turned_down if each != receiver)
         turned_down = tuple(islice((receiver, *others), TURNED_DOWN_MAX))
-    return replace(customer, approval=None, turned_down=turned_down, effective=effective)
+    return but(customer, approval=None, turned_down=turned_down, effective=effective)

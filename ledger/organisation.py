@@ -403,6 +403,8 @@ class OrganisationAt:
 
     def common(self, first: str | None, second: str | None) -> str | None:
         """Return the nearest territory that is, or stands above, both; None where none does."""
+        if first is not None and first == second:  # as that of most parties
+            return first if self.territory(first) is not None else None
         above = {each.territory for each in self.lineage(first)}
         return next((t.territory for t in self.lineage(second) if t.territory in above), None)
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from ledger import reasons
 from ledger.canonical import instant
 from ledger.counting import Counting, Pause
-from ledger.customer import Admitted, Held
+from ledger.customer import Admitted, Held, but
 from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.organisation import OrganisationAt, Person
@@ -84,7 +84,7 @@ def counted_by(customer: Admitted, counting: Counting) -> Admitted:
     """Return the owned customer with another counting."""
     if not isinstance(customer.tenure, Held):
         raise AssertionError("only an owned customer is counted")
-    return replace(customer, tenure=replace(customer.tenure, counting=counting))
+    return but(customer, tenure=replace(customer.tenure, counting=counting))
 
 
 def is_paused(customer: Admitted) -> bool:

@@ -20,6 +20,7 @@ from ledger.customer import (
     Unregistered,
     admitted,
     approval_closed,
+    but,
     changed,
     given_up,
     taken,
@@ -194,7 +195,12 @@ class Settled:
         return found
 
     def _pass(self, customer: str, effective: datetime) -> None:
-        self.customers[customer] = replace(self.customer(customer), effective=effective)
+        found = self.customer(customer)
+        self.customers[customer] = (
+            but(found, effective=effective)
+            if isinstance(found, Admitted)
+            else replace(found, effective=effective)
+        )
 
     def _refuse_registration(
         self, data: decisions.RegistrationRefused, effective: datetime
@@ -305,7 +311,7 @@ class Settled:
         allowed = found.allowed
         if isinstance(data, decisions.ConflictClosed):
             allowed = conflicts.allowed_after(allowed, found.conflicts, data)
-        disputed = replace(
+        disputed = but(
             found,
             conflicts=conflicts.after(found.conflicts, data, cause, effective, organisation),
             allowed=allowed,

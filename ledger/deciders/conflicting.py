@@ -105,7 +105,7 @@ def _is_above(situation: Situation, customer: Admitted, person: str) -> bool:
     """Say whether somebody is a head above the owner or the customer, and so no rival."""
     organisation = situation.organisation
     owner = organisation.person(customer.owner or "")
-    homes = (owner.territory if owner else None, territory_of(situation, customer))
+    homes = {owner.territory if owner else None, territory_of(situation, customer)}
     return any(organisation.heads(person, each) for each in homes)
 
 
@@ -217,6 +217,8 @@ def _brought(
 
 # --- gone --------------------------------------------------------------------------------------
 
+_ENDS = (decisions.OwnershipReleased, decisions.OwnershipTransferred)
+
 
 def gone(situation: Situation, found: Decisions) -> Decisions:
     """Return the closing of those conflicts whose cause ``found`` takes away."""
@@ -237,8 +239,7 @@ def _why_gone(
 ) -> Iterator[str]:
     """Yield the one reason why the cause of a conflict is gone, or none."""
     data = situation.request.data
-    ends = decisions.OwnershipReleased | decisions.OwnershipTransferred
-    if any(isinstance(each, ends) for each in found):
+    if any(isinstance(each, _ENDS) for each in found):
         yield reasons.OWNERSHIP_CHANGED
     elif isinstance(data, requests.FollowUpVoided | requests.DealVoided):
         act = data.follow_up if isinstance(data, requests.FollowUpVoided) else data.deal

@@ -26,14 +26,11 @@ class Situation:
     customer: Customer
     opened_import: Import | None
     policy: Policy
+    # When the decision holds, and the organisation's day of that moment.
     effective: datetime
+    day: date
     # An imported row older than the customer's last decision.
     out_of_order: bool
-
-    @property
-    def day(self) -> date:
-        """The organisation's day on which the decision holds."""
-        return self.organisation.day(self.effective)
 
     @property
     def is_opening(self) -> bool:
@@ -59,6 +56,7 @@ def situate(
     last = customer.effective
     asked = asked_for(request, opened_import)
     out_of_order = opened_import is not None and last is not None and asked < last
+    effective = asked if last is None else max(asked, last)
     return Situation(
         version,
         settled,
@@ -68,7 +66,8 @@ def situate(
         customer,
         opened_import,
         opened_import.policy if opened_import else organisation.policy.policy,
-        asked if last is None else max(asked, last),
+        effective,
+        organisation.day(effective),
         out_of_order,
     )
 
@@ -128,7 +127,7 @@ def limits(
         yield Obstacle(reasons.HOLDING_LIMIT)
     if situation.is_opening:
         return  # on the day of the cut-over nobody claimed it
-    day = organisation.day(effective)
+    day = situation.day
     grants = situation.settled.grants_of(person.person, day.isoformat())
     guards["grants"] = grants
     if policy.daily_claim_limit is not None and grants >= policy.daily_claim_limit:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import orjson
 from psycopg import Connection
@@ -19,12 +20,16 @@ from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused
 from ledger.settled import Act, Holdings, Key, Settled
 from ledger.store.arrays import bytea_array, int4_array, text_array
 
+T = TypeVar("T")
+
 _SEPARATOR = "\x1f"
 _APPROVAL = TypeAdapter(Approval)
 _COLLABORATIONS = TypeAdapter(tuple[Collaboration, ...])
 _CONFLICTS = TypeAdapter(tuple[Conflict, ...])
 _ALLOWED = TypeAdapter(tuple[Allowed, ...])
 _COUNTING = TypeAdapter(Counting)
+_COUNTED = tuple(each.name for each in fields(Counting))
+_COUNTED_OF = attrgetter(*_COUNTED)
 
 _READ = "SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)"
 # The keys come sorted, and each statement takes its rows in that order: no two transactions can
@@ -217,10 +222,14 @@ def customer_of(state: dict[str, Any] | None) -> Customer:
         _APPROVAL.validate_python(state["approval"]) if "approval" in state else None,
         tuple(state.get("turned_down", ())),
         frozenset(state.get("sites", ())),
-        _COLLABORATIONS.validate_python(state.get("collaborations", ())),
-        _CONFLICTS.validate_python(state.get("conflicts", ())),
-        _ALLOWED.validate_python(state.get("allowed", ())),
+        _rare(_COLLABORATIONS, state.get("collaborations")),
+        _rare(_CONFLICTS, state.get("conflicts")),
+        _rare(_ALLOWED, state.get("allowed")),
     )
+
+
+def _rare(adapter: TypeAdapter[tuple[T, ...]], found: list[Any] | None) -> tuple[T, ...]:
+    return adapter.validate_python(found) if found else ()
 
 
 def _rare_json(customer: Admitted) -> dict[str, Any]:
@@ -251,10 +260,9 @@ def _held(owner: str, since: str, until: str | None, counting: dict[str, Any] | 
 def _counting_json(customer: Admitted) -> dict[str, Any]:
     if not isinstance(customer.tenure, Held):
         return {}
-    counting = customer.tenure.counting
-    found = {each.name: getattr(counting, each.name) for each in fields(counting)}
-    said = {name: value for name, value in found.items() if value}
-    return {"counting": said} if said else {}
+    said = zip(_COUNTED, _COUNTED_OF(customer.tenure.counting), strict=True)
+    found = {name: value for name, value in said if value}
+    return {"counting": found} if found else {}
 
 
 def _former(person: str, began: str, ended: str) -> FormerOwner:

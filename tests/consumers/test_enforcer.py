@@ -18,7 +18,7 @@ from consumers.feed import Batch, StoreFeed
 from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.deadlines import CLOCK
-from ledger.deciders import DeciderMissingError
+from ledger.deciders import LATEST, DeciderMissingError
 from ledger.envelope import Origin, request_body
 from ledger.events import decisions, requests
 from ledger.events.catalogue import UnknownEventError
@@ -325,7 +325,7 @@ class TestWhatIsTooNew:
         customer = ledger.register("苏州恒信电子有限公司")
         before = ledger.claim(customer, "per_1")
         # What a newer guishu records.
-        body = request_body(ledger.catalogue, ledger.origin(), 0, DeciderAdopted(2))
+        body = request_body(ledger.catalogue, ledger.origin(), 0, DeciderAdopted(LATEST + 1))
         ledger.committer.append(Append((NewEvent("organisation", "DeciderAdopted.v1", body),)))
         behind = ledger.claim(customer, "per_2")
         for _ in range(2):
@@ -333,9 +333,9 @@ class TestWhatIsTooNew:
                 enforcer.catch_up()
             assert len(ledger.decisions(before)) == 1
             assert ledger.decisions(behind) == []
-        newer = {1: failing_at(), 2: failing_at()}
+        newer = {1: failing_at(), LATEST + 1: failing_at()}
         catch_up(ledger, versions=newer)
-        assert ledger.decisions(behind)[0].envelope["decider"] == 2
+        assert ledger.decisions(behind)[0].envelope["decider"] == LATEST + 1
         check(ledger, newer)
 
     def test_a_kind_of_request_that_it_does_not_know(self, ledger: TestLedger) -> None:
