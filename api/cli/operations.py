@@ -210,11 +210,13 @@ def _wait_for_reflection(ledger: Ledger, ended: threading.Event) -> None:
 
 def _show_events(ledger: Ledger, ended: threading.Event, failed: threading.Event) -> None:
     """Show events until one of both is set; a database that restarts is waited for."""
-    with ledger.dedicated("tail") as connection:
-        after = head(connection)
+    after: int | None = None
     names = resolve.Names(ledger)
     while not (ended.is_set() or failed.is_set()):
         try:
+            if after is None:
+                with ledger.dedicated("tail") as connection:
+                    after = head(connection)
             for event in _follow(ledger, after, ended, failed):
                 names.refresh()
                 console().print(summary.line(event, names), markup=False, soft_wrap=True)

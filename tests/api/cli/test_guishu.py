@@ -126,7 +126,10 @@ def test_after_a_kill_the_next_start_just_works(terminal: Terminal) -> None:
 def test_run_outlives_a_restart_of_the_database(
     servers_folder: Path, database: DatabaseUrls
 ) -> None:
-    """Enforcer and projector tried again, but what shows the events ended the process."""
+    """Enforcer and projector tried again, but what shows the events ended the process.
+
+    Once more it did, where the database went just when it looked from where on to show them.
+    """
     key = base64.b64encode(b"k" * 32).decode()
     terminal = Terminal(servers_folder, DATABASE_URL=database.owner_url, GUISHU_MASTER_KEY=key)
     running = terminal.run()
