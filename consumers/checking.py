@@ -15,6 +15,7 @@ from psycopg import Connection
 from consumers import guessing, parking, progress
 from consumers.enforcer import CONSUMER
 from consumers.feed import StoreFeed
+from consumers.grouping import with_groups
 from ledger.deciders import decider
 from ledger.deciders.drafts import Draft
 from ledger.deciding import request_stream
@@ -111,7 +112,7 @@ def _decide(connection: Connection[Any], request: Event, organisation: Organisat
             customer = subject(settled, request)
             draft = decide(settled, request, organisation)
         except NotLoadedError as lacking:
-            keys = {lacking.key}
+            keys = with_groups(connection, {lacking.key})
             continue
         if parking.waiting_among(connection, [customer]):
             raise WouldWaitError(customer)

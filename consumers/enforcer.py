@@ -22,6 +22,7 @@ from psycopg.pq import TransactionStatus
 from consumers import guessing, parking, progress
 from consumers.batch import Asked, BatchDecider, Decided, DefectError, words_of
 from consumers.feed import Feed
+from consumers.grouping import with_groups
 from ledger.deciders import Decider, DeciderMissingError, deciders
 from ledger.deciding import ENFORCER, request_stream
 from ledger.envelope import StoredEvent, decode
@@ -323,7 +324,7 @@ class Enforcer:
             settled = Settled()
             named: set[Key] = {("customer", request.data.customer) for request in looked_at}
             guards.read(self._connection, named, settled)
-            keys.update(guessing.keys_seen(looked_at, settled))
+            keys |= with_groups(self._connection, guessing.keys_seen(looked_at, settled))
         return keys
 
     def _transact(
@@ -345,11 +346,15 @@ class Enforcer:
             progress.move(connection, own, reached)
             settled = Settled()
             self._lock(keys, settled)
+            lacking = self._groups_lacking(batch, keys, settled)
+            if lacking:
+                connection.execute("ROLLBACK")
+                return with_groups(connection, lacking)
             waiting = parking.waiting_among(connection, settled.customers) - {unparked}
             decided = self._batches.decide(batch, settled, waiting, defects)
             if decided.missing:
                 connection.execute("ROLLBACK")
-                return decided.missing
+                return with_groups(connection, decided.missing)
             self._write_and_commit(decided, settled)
         except BaseException as error:
             self._roll_back()
@@ -374,6 +379,19 @@ class Enforcer:
             self._makes_guards = True
             raise _GuardsMissingError
         self._makes_guards = made > 0
+
+    def _groups_lacking(self, batch: Sequence[Asked], keys: set[Key], settled: Settled) -> set[Key]:
+        """Return guards of groups that the batch may touch and that were not guessed.
+
+        Claims are not looked at before, for most customers are in no group: it would cost all of
+        them what it spares some.
+        """
+        claims = [
+            asked.event
+            for asked in batch
+            if asked.event is not None and not guessing.needs_a_look(asked.event)
+        ]
+        return set(guessing.keys_of_groups(claims, settled)) - keys
 
     def _write_and_commit(self, decided: Decided, settled: Settled) -> None:
         info = self._connection.info

@@ -5,7 +5,7 @@ A guess that lacks something costs a second round, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from ledger.customer import Admitted
@@ -62,7 +62,7 @@ def needs_a_look(request: Event) -> bool:
     )
 
 
-def keys_seen(batch: Iterable[Event], settled: Settled) -> Iterator[Key]:
+def keys_seen(batch: Sequence[Event], settled: Settled) -> Iterator[Key]:
     """Yield the guards that the customers' state, read without a lock, suggests besides."""
     for request in batch:
         if needs_a_look(request):
@@ -74,3 +74,32 @@ def keys_seen(batch: Iterable[Event], settled: Settled) -> Iterator[Key]:
                     yield ("holdings", customer.approval.receiver)
                 for system, key in customer.identifiers.items():
                     yield ("identifier", system, key)
+    yield from keys_of_groups(batch, settled)
+
+
+def keys_of_groups(batch: Iterable[Event], settled: Settled) -> Iterator[Key]:
+    """Yield the guards next to customers in groups whose owner or parent a request may change."""
+    for request in batch:
+        customer = settled.customers.get(request.data.customer)
+        if not isinstance(customer, Admitted) or not customer.is_in_group:
+            continue
+        if _may_regroup(request, customer):
+            if customer.children:
+                yield ("group", request.data.customer)
+            if customer.parent is not None:
+                yield ("customer", customer.parent)
+                yield ("group", customer.parent)
+
+
+def _may_regroup(request: Event, customer: Admitted) -> bool:
+    match request.data:
+        case requests.ClaimFiled() | requests.AssignmentRequested():
+            return customer.owner is None
+        case requests.CustomerChangeRequested() as data:
+            return data.parent is not None or "parent" in data.removed
+        case requests.RulingGiven() | requests.ReleaseRequested() | requests.TransferRequested():
+            return True
+        case requests.ApprovalGiven() | requests.DeadlineReached():
+            return True
+        case _:
+            return False

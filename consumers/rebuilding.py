@@ -92,6 +92,8 @@ def _keys(settled: Settled) -> Iterator[Key]:
         yield ("identifier", system, identifier)
     for act in settled.acts:
         yield ("act", act)
+    for customer in settled.groups:
+        yield ("group", customer)
 
 
 def _complete(settled: Settled, key: Key) -> None:
@@ -211,5 +213,7 @@ def _same(settled: Settled, found: Settled, key: Key) -> bool:
             return settled.grants_of(person, day) == found.grants_of(person, day)
         case ("identifier", system, identifier):
             return settled.holder_of(system, identifier) == found.holder_of(system, identifier)
+        case ("group", customer):
+            return settled.group(customer) == found.group(customer)
         case _:
             return settled.act(key[1]) == found.act(key[1])

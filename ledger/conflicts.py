@@ -1,13 +1,14 @@
 """Conflicts 撞单: two parties on one customer, the requests that prove it, and who rules. Pure.
 
-At most one conflict of a kind is open at a customer; what proves it further is added to it. The
+At most one conflict of a kind is open at a customer; what proves it further is added to it. One
+about the members of a group stands at its root, whose rulings a group keeps (ledger/groups.py). The
 head of the nearest common territory of its parties rules, or whoever stands in for that head:
 no party does, nor anybody who acts for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import islice
@@ -19,16 +20,22 @@ from ledger.events.values import Approver
 from ledger.organisation import OrganisationAt
 
 COMPETING_CLAIMS, FOLLOW_UP, DEAL = "competing_claims", "follow_up", "deal"
+GROUP, IDENTIFIER = "group", "identifier"
 ALLOW, GONE = "allow", "gone"
 # So many requests prove a conflict; whoever rules looks at no more.
 EVIDENCE_MAX = 20
+# So many owners of members are named as parties of a group's conflict; there may be more of them.
+PARTIES_MAX = 200
 # So many rulings that allow something are remembered, the last ones, while one owns the customer.
 ALLOWED_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A request that proves a conflict: its position, whose it was, the follow-up or deal in it."""
+    """A request that proves a conflict: its position, whose it was, the follow-up or deal in it.
+
+    Where it names an identifier that another customer has, ``act`` is that (see ``claimed``).
+    """
 
     request: int
     person: str
@@ -87,8 +94,13 @@ def is_allowed(allowed: Iterable[Allowed], kind: str, owner: str, person: str) -
     return any(each.kind == kind and {owner, person} <= set(each.parties) for each in allowed)
 
 
-def evidence_of(cause: Event) -> Evidence:
-    """Return what a claim, follow-up or deal proves."""
+def claimed(system: str, key: str) -> str:
+    """Return how an identifier is named in the evidence of a conflict about it."""
+    return f"{system}:{key}"
+
+
+def evidence_of(cause: Event, identifiers: Mapping[str, str]) -> Evidence:
+    """Return what a request proves; ``identifiers`` are those of the customer in conflict."""
     data = cause.data
     match data:
         case requests.ClaimFiled():
@@ -97,8 +109,15 @@ def evidence_of(cause: Event) -> Evidence:
             return Evidence(cause.position, data.person, data.follow_up)
         case requests.DealRecorded():
             return Evidence(cause.position, data.person, data.deal)
-        case _:
-            raise AssertionError(f"{cause.name} proves no conflict")
+        case requests.RegistrationRequested() | requests.CustomerChangeRequested():
+            taken = (
+                claimed(each.system, each.key)
+                for each in data.identifiers
+                if identifiers.get(each.system) == each.key
+            )
+            return Evidence(cause.position, cause.actor, next(taken, None))
+        case _:  # whatever gave a member of a group another owner
+            return Evidence(cause.position, cause.actor)
 
 
 # --- who rules ---------------------------------------------------------------------------------
@@ -157,11 +176,15 @@ def after(
     cause: Event,
     effective: datetime,
     organisation: OrganisationAt,
+    identifiers: Mapping[str, str],
 ) -> Conflicts:
-    """Fold a decision about a conflict, made for the request ``cause``."""
+    """Fold a decision about a conflict, made for the request ``cause``.
+
+    ``identifiers`` are those of the customer at which it stands.
+    """
     if isinstance(decision, decisions.ConflictOpened):
         waiting = Waiting(effective, organisation.policy.number, cause.import_id)
-        proof = (evidence_of(cause),)
+        proof = (evidence_of(cause, identifiers),)
         new = Conflict(decision.conflict, decision.kind, decision.parties, proof, waiting)
         return (*before, new)
     if isinstance(decision, decisions.ConflictClosed):
@@ -173,7 +196,7 @@ def after(
         return replace(
             each,
             parties=(*each.parties, *decision.parties),
-            evidence=(*each.evidence, evidence_of(cause)),
+            evidence=(*each.evidence, evidence_of(cause, identifiers))[:EVIDENCE_MAX],
         )
 
     return tuple(folded(each) if each.conflict == decision.conflict else each for each in before)
@@ -184,9 +207,19 @@ def allowed_after(
 ) -> tuple[Allowed, ...]:
     """Fold what a ruling allows; ``conflicts`` are those that were open before it."""
     found = of(conflicts, decision.conflict)
-    if found is None or decision.outcome != ALLOW:
+    if found is None or decision.outcome != ALLOW or found.kind == GROUP:
         return before
     return tuple(islice((Allowed(found.kind, found.parties), *before), ALLOWED_MAX))
+
+
+def allowing_group(
+    conflicts: Conflicts, decision: decisions.ConflictClosed
+) -> tuple[str, ...] | None:
+    """Return the parties of a group's conflict that a ruling allows; None where it is not that."""
+    found = of(conflicts, decision.conflict)
+    if found is None or decision.outcome != ALLOW or found.kind != GROUP:
+        return None
+    return found.parties
 
 
 def without(conflicts: Conflicts, act: str) -> Conflicts:

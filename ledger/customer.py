@@ -99,6 +99,13 @@ class Admitted:
     conflicts: tuple[Conflict, ...] = ()
     # What rulings allow while this owner owns the customer.
     allowed: tuple[Allowed, ...] = ()
+    # How many customers name it as their parent; with any it is in a group (see ledger/groups.py).
+    children: int = 0
+
+    @property
+    def is_in_group(self) -> bool:
+        """Whether other customers stand above or below it."""
+        return self.parent is not None or self.children > 0
 
     @property
     def owner(self) -> str | None:

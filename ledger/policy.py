@@ -25,7 +25,7 @@ LATE_FOLLOW_UP_DAYS_MAX = 92
 COLLABORATORS_MAX = 50
 CONFLICT_WINDOW_HOURS_MAX = 24 * 366
 
-ConflictKind = Literal["competing_claims", "follow_up", "deal"]
+ConflictKind = Literal["competing_claims", "follow_up", "deal", "group", "identifier"]
 
 
 class TerritoryRule(BaseModel):
@@ -74,8 +74,14 @@ class Policy(BaseModel):
     collaborators_max: int = Field(default=20, ge=0, le=COLLABORATORS_MAX)
 
     # What counts as a conflict (撞单). Another claim does within so many hours of the grant: later
-    # ones are no rivals, but late.
-    conflict_kinds: tuple[ConflictKind, ...] = ("competing_claims", "follow_up", "deal")
+    # ones are no rivals, but late. The last two are known since version 2 of the decider.
+    conflict_kinds: tuple[ConflictKind, ...] = (
+        "competing_claims",
+        "follow_up",
+        "deal",
+        "group",
+        "identifier",
+    )
     conflict_window_hours: int = Field(default=24, ge=0, le=CONFLICT_WINDOW_HOURS_MAX)
     # An imported history would open one for each quarrel of the past.
     conflicts_in_imports: bool = False

@@ -56,6 +56,11 @@ CONFLICT_CLOSED = "conflict_closed"
 NOT_A_PARTY = "not_a_party"
 RULED_ON = "ruled_on"
 COLLABORATES = "collaborates"
+ONE_OWNER = "one_owner"
+ALLOWED_BEFORE = "allowed_before"
+GROUP_JOINED = "group_joined"
+GROUP_NOT_AWARDED = "group_not_awarded"
+IDENTIFIER_GIVEN_UP = "identifier_given_up"
 
 SENTENCES: dict[str, str] = {
     OWNED_BY_ANOTHER: "The customer belongs to somebody else.",
@@ -112,5 +117,10 @@ SENTENCES: dict[str, str] = {
     NOT_A_PARTY: "The person is no party of the conflict, or is its owner.",
     RULED_ON: "A conflict at the customer was ruled on meanwhile.",
     COLLABORATES: "The other parties collaborate by now.",
+    ONE_OWNER: "The members of the group are no longer under different owners.",
+    ALLOWED_BEFORE: "Only those own members of the group whom an earlier ruling lets go on.",
+    GROUP_JOINED: "The group has become part of another.",
+    GROUP_NOT_AWARDED: "A group goes to nobody as a whole: its members are transferred each.",
+    IDENTIFIER_GIVEN_UP: "The customer does not have the identifier any more.",
 }
 """What each code means, as one sentence for people."""

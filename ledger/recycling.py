@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from ledger import reasons
 from ledger.canonical import instant
+from ledger.conflicts import GROUP
 from ledger.counting import Counting, Pause
 from ledger.customer import Admitted, Held, but
 from ledger.envelope import Event
@@ -88,8 +89,12 @@ def counted_by(customer: Admitted, counting: Counting) -> Admitted:
 
 
 def is_paused(customer: Admitted) -> bool:
-    """Say whether a transfer, release or conflict is open, so that nothing is counted."""
-    return customer.approval is not None or bool(customer.conflicts)
+    """Say whether a transfer, release or conflict is open, so that nothing is counted.
+
+    A group's conflict stands at its root, and is about its members.
+    """
+    disputed = any(each.kind != GROUP for each in customer.conflicts)
+    return customer.approval is not None or disputed
 
 
 def paused_by(before: Admitted, after: Admitted, effective: datetime) -> Admitted:

@@ -7,6 +7,7 @@ locks it too and decides again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -27,6 +28,7 @@ from ledger.customer import (
 )
 from ledger.envelope import Event
 from ledger.events import decisions, requests
+from ledger.groups import Group, Owners, less
 from ledger.organisation import OrganisationAt
 from ledger.recycling import noted, paused_by, told_or_held
 
@@ -54,7 +56,8 @@ class Act:
 
 Key = tuple[str, ...]
 """What a guard row is about: ``("customer", id)``, ``("holdings", person)``,
-``("grants", person, day)``, ``("identifier", system, key)``, ``("act", id)``."""
+``("grants", person, day)``, ``("identifier", system, key)``, ``("act", id)``,
+``("group", customer)``."""
 
 
 class NotLoadedError(Exception):
@@ -76,6 +79,7 @@ class Settled:
     grants: dict[tuple[str, str], int] = field(default_factory=dict)
     identifiers: dict[tuple[str, str], str | None] = field(default_factory=dict)
     acts: dict[str, Act | None] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
     # What decisions changed since it was loaded, for writing back.
     touched: set[Key] = field(default_factory=set)
 
@@ -127,6 +131,30 @@ class Settled:
             self._need("act", act)
         return self.acts.get(act)
 
+    def group(self, customer: str) -> Group:
+        """Return the group at and below a customer that has others below; raises NotLoadedError."""
+        found = self.groups.get(customer)
+        if found is None:
+            self._need("group", customer)
+            return Group()
+        return found
+
+    def above(self, customer: str) -> Iterator[str]:
+        """Yield the customers above one in its group, the root last; raises NotLoadedError."""
+        found = self.customer(customer)
+        while isinstance(found, Admitted) and found.parent is not None:
+            yield found.parent
+            found = self.customer(found.parent)
+
+    def owners_from(self, customer: str) -> Owners:
+        """Return whose a customer and all below it are; raises NotLoadedError."""
+        found = self.customer(customer)
+        if not isinstance(found, Admitted):
+            return {}
+        if found.children:
+            return self.group(customer).owners
+        return {} if found.owner is None else {found.owner: 1}
+
     def _need(self, *key: str) -> None:
         if not self.complete:
             raise NotLoadedError(key)
@@ -147,6 +175,8 @@ class Settled:
                 self.customers[customer] = admitted(cause.data, data, effective)
                 for identifier in data.identifiers:
                     self._take_identifier(identifier.system, identifier.key, customer)
+                if data.parent is not None:
+                    self._join(data.parent, {})
             case decisions.RegistrationRefused():
                 self._refuse_registration(data, effective)
             case decisions.CustomerChanged():
@@ -231,7 +261,56 @@ class Settled:
         for system, key in after.identifiers.items():
             if before.identifiers.get(system) != key:
                 self._take_identifier(system, key, customer)
+        if after.parent != before.parent:
+            self._move(customer, before, after)
         self.customers[customer] = after
+
+    def _move(self, customer: str, before: Admitted, after: Admitted) -> None:
+        """Let a customer, and all below it, leave one group and join another."""
+        moving = self.owners_from(customer)
+        if before.parent is not None:
+            self._leave(before.parent, moving)
+        if after.parent is not None:
+            self._join(after.parent, moving)
+        if before.parent is None and before.children:
+            # What was allowed in a group of its own is not in a part of another.
+            self._put_group(customer, replace(self.group(customer), allowed=()))
+
+    def _leave(self, parent: str, leaving: Owners) -> None:
+        self._count_above(parent, less(leaving))
+        found = self._admitted(parent)
+        self._put_parent(parent, but(found, children=found.children - 1))
+        if found.children == 1:
+            self._put_group(parent, Group())
+
+    def _join(self, parent: str, joining: Owners) -> None:
+        found = self._admitted(parent)
+        if found.children == 0 and found.owner is not None:
+            self._put_group(parent, Group({found.owner: 1}))
+        self._put_parent(parent, but(found, children=found.children + 1))
+        self._count_above(parent, joining)
+
+    def _count_above(self, customer: str, change: Owners) -> None:
+        """Count other owners at a customer that has others below, and at all above it."""
+        if change:
+            for each in (customer, *self.above(customer)):
+                self._put_group(each, self.group(each).counted(change))
+
+    def _count_in_group(self, customer: str, owner: str, number: int) -> None:
+        found = self._admitted(customer)
+        if found.children:
+            self._count_above(customer, {owner: number})
+        elif found.parent is not None:
+            self._count_above(found.parent, {owner: number})
+
+    def _put_group(self, customer: str, value: Group) -> None:
+        self.group(customer)
+        self.groups[customer] = value
+        self.touched.add(("group", customer))
+
+    def _put_parent(self, customer: str, value: Admitted) -> None:
+        self.customers[customer] = value
+        self.touched.add(("customer", customer))
 
     def _count_grant(self, person: str, day: str) -> None:
         self.grants[person, day] = self.grants_of(person, day) + 1
@@ -255,11 +334,13 @@ class Settled:
             raise AssertionError(f"{customer} would have two owners")
         self._count(owner, 1, found.won_deals > 0)
         self.customers[customer] = taken(found, owner, effective, protected_until, cause.import_id)
+        self._count_in_group(customer, owner, 1)
 
     def _end(self, customer: str, effective: datetime, recorded: datetime) -> None:
         found = self._admitted(customer)
         if isinstance(found.tenure, Held):
             self._count(found.tenure.owner, -1, -(found.won_deals > 0))
+            self._count_in_group(customer, found.tenure.owner, -1)
         self.customers[customer] = given_up(found, effective, recorded)
 
     def _approve(
@@ -311,9 +392,14 @@ class Settled:
         allowed = found.allowed
         if isinstance(data, decisions.ConflictClosed):
             allowed = conflicts.allowed_after(allowed, found.conflicts, data)
+            allowing = conflicts.allowing_group(found.conflicts, data)
+            if allowing is not None:
+                self._put_group(data.customer, self.group(data.customer).allowing(allowing))
         disputed = but(
             found,
-            conflicts=conflicts.after(found.conflicts, data, cause, effective, organisation),
+            conflicts=conflicts.after(
+                found.conflicts, data, cause, effective, organisation, found.identifiers
+            ),
             allowed=allowed,
             effective=effective,
         )

@@ -328,7 +328,8 @@ def _awaited(
     """Fold what becomes of approvals and conflicts; only the openings look at ``cause``."""
     data, effective = event.data, event.effective
     if isinstance(data, _DISPUTES):
-        disputes = conflicts.after(before.conflicts, data, cause, effective, organisation)
+        # What proves them is none of our business, nor are identifiers (see _kept).
+        disputes = conflicts.after(before.conflicts, data, cause, effective, organisation, {})
         return replace(before, conflicts=disputes)
     theirs = before.collaborations
     if collaborating.is_about_one(theirs, data):

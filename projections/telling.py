@@ -228,6 +228,8 @@ _KINDS = {
     "competing_claims": "another claim so soon after the grant",
     "follow_up": "a follow-up by somebody else",
     "deal": "a deal by somebody else",
+    "group": "members of one group under different owners",
+    "identifier": "the same identifier entered again",
 }
 
 
@@ -242,8 +244,13 @@ def _say_ruling(entry: TimelineEntry, names: _Names) -> str:
     return f"{_name(names, entry.actor)} ruled that {said}{whom}{_plainly(entry.code)}."
 
 
+_PARTIES_TOLD = 6
+
+
 def _say_conflict(entry: TimelineEntry, names: _Names) -> str:
     people = [_name(names, each) for each in entry.details.get("people", ())]
+    if len(people) > _PARTIES_TOLD:
+        people = [*people[: _PARTIES_TOLD - 1], f"{len(people) - _PARTIES_TOLD + 1} others"]
     kind = _KINDS.get(entry.details.get("kind", ""), "a conflict")
     return f"A conflict of {' and '.join(people)}: {kind}{_asked(entry, names)}."
 

@@ -394,8 +394,8 @@ class Timeline:
         for (event, _), what in zip(changes, said, strict=True):
             customer = customers[event.position] = event.data.customer
             cause = event.envelope.get("causation")
-            if cause is None:
-                continue
+            if cause is None or event.ordinal:
+                continue  # what it brings besides may concern others, such as the root of a group
             if cause in customers:
                 customers[cause] = customer
             else:
@@ -498,12 +498,10 @@ def latest(
     return _entries(connection, _BACKWARDS, (customer, before, limit))
 
 
-def at_positions(
-    connection: Connection[Any], customer: str, positions: Sequence[int]
-) -> list[TimelineEntry]:
-    """Return those entries of a customer's history that stand at these positions, in order."""
-    statement = f"{_COLUMNS} WHERE customer = %s AND position = ANY(%s) ORDER BY position"
-    rows = connection.execute(statement.encode(), (customer, list(positions)), binary=True)
+def at_positions(connection: Connection[Any], positions: Sequence[int]) -> list[TimelineEntry]:
+    """Return the entries at these positions, at whichever customer, in order."""
+    statement = f"{_COLUMNS} WHERE position = ANY(%s) ORDER BY position, customer"
+    rows = connection.execute(statement.encode(), (list(positions),), binary=True)
     return list(map(_entry, rows))
 
 

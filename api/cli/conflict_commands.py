@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from itertools import groupby
 from typing import Annotated, Any
 
 import typer
 
 from api.bootstrap import Ledger
 from api.cli import resolve
-from api.cli.conflict_words import KINDS
+from api.cli.conflict_words import KINDS, parties_words
 from api.cli.context import (
     ID,
     As,
@@ -35,7 +36,10 @@ from projections.conflicts import (
     conflict_of,
     list_conflicts,
 )
+from projections.groups import owned_members
 
+# Of the members of a group so many of each owner are named.
+MEMBERS_TOLD = 5
 # So many open conflicts are looked through for somebody's inbox at most.
 INBOX_MAX = 100_000
 
@@ -99,12 +103,15 @@ def _named(ledger: Ledger, text: str) -> ConflictRow:
 def conflicts(
     customer: Annotated[str | None, typer.Option(help="Only those at this customer.")] = None,
     party: Annotated[str | None, typer.Option(help="Only those with this person.")] = None,
-    kind: Annotated[str | None, typer.Option(help="competing_claims, follow_up or deal.")] = None,
+    kind: Annotated[str | None, typer.Option(help=", ".join(KINDS) + ".")] = None,
     open_: Annotated[
         bool | None, typer.Option("--open/--ended", help="Those that await a ruling, or not.")
     ] = None,
     evidence: Annotated[
-        bool, typer.Option("--evidence", help="Tell the requests that prove each as well.")
+        bool,
+        typer.Option(
+            "--evidence", help="Tell the requests that prove each, and a group's members, as well."
+        ),
     ] = False,
     before: Annotated[int | None, typer.Option(help="Only what was opened before it.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The last so many.")] = 50,
@@ -132,7 +139,7 @@ def conflicts(
             print_json(
                 [
                     {"conflict": row, "asked": asked_to_rule(row, names, day)}
-                    | ({"evidence": _evidence(ledger, row)} if evidence else {})
+                    | (_proof(ledger, row) if evidence else {})
                     for row in rows
                 ]
             )
@@ -158,7 +165,7 @@ def print_conflicts(
                 *((row.conflict,) if ids else ()),
                 names.customer(row.customer),
                 KINDS[row.kind],
-                ", ".join(names.person(each) for each in row.parties),
+                parties_words(row.parties, names),
                 str(len(row.evidence)),
                 names.moment(row.opened),
                 _outcome(row, names, day),
@@ -184,20 +191,32 @@ def asked_to_rule(row: ConflictRow, names: resolve.Names, day: date) -> tuple[st
     return ruling.rulers(row.parties, row.passed_on, names.organisation, day)
 
 
-def _evidence(ledger: Ledger, row: ConflictRow) -> list[timeline.TimelineEntry]:
+def _proof(ledger: Ledger, row: ConflictRow) -> dict[str, Any]:
+    """Return what proves a conflict: the requests, and of a group whose its members are now."""
     with ledger.pool.connection() as connection:
-        return timeline.at_positions(connection, row.customer, row.evidence)
+        proof: dict[str, Any] = {"evidence": timeline.at_positions(connection, row.evidence)}
+        if row.kind == ruling.GROUP:
+            proof["members"] = owned_members(connection, row.customer)
+    return proof
 
 
 def _tell_evidence(ledger: Ledger, row: ConflictRow, names: resolve.Names) -> None:
     out = console()
     out.print(f"{row.conflict}, {names.customer(row.customer)}:", markup=False, soft_wrap=True)
-    entries = _evidence(ledger, row)
+    proof = _proof(ledger, row)
+    entries = proof["evidence"]
     known = names.of(telling.ids_named(entries))
     for each in entries:
         told = telling.sentence(each, known)
+        elsewhere = "" if each.customer == row.customer else f"{names.customer(each.customer)}: "
         moment = names.moment(each.recorded)
-        out.print(f"{each.position:>7}  {moment}  {told}", markup=False, soft_wrap=True)
+        line = f"{each.position:>7}  {moment}  {elsewhere}{told}"
+        out.print(line, markup=False, soft_wrap=True)
+    for owner, theirs in groupby(proof.get("members", ()), lambda member: member.owner):
+        owned = [names.customer(member.customer) for member in theirs]
+        some = f", and {len(owned) - MEMBERS_TOLD} more" if len(owned) > MEMBERS_TOLD else ""
+        line = f"{len(owned):>7}  {names.person(owner)}: {', '.join(owned[:MEMBERS_TOLD])}{some}"
+        out.print(line, markup=False, soft_wrap=True)
 
 
 def awaiting_ruling(

@@ -11,9 +11,9 @@ from datetime import timedelta
 from ledger import conflicts, deadlines, reasons
 from ledger.collaborating import Collaboration, standing
 from ledger.conflicts import Conflict
-from ledger.customer import Admitted, Held
+from ledger.customer import Admitted, Held, changed
 from ledger.deciders import collaborating, transferring
-from ledger.deciders.situations import Situation, territory_of
+from ledger.deciders.situations import Situation, opens_conflicts, territory_of
 from ledger.events import decisions, requests
 
 Decisions = tuple[decisions.Decision, ...]
@@ -27,20 +27,26 @@ def arising(situation: Situation, found: Decisions) -> Decisions:
     customer = situation.customer
     if not isinstance(customer, Admitted) or not isinstance(customer.tenure, Held):
         return ()
-    if situation.opened_import is not None and not situation.policy.conflicts_in_imports:
-        return ()
     kind = _kind(situation, customer, customer.tenure, found[0])
-    if kind is None or kind not in situation.policy.conflict_kinds:
+    if kind is None or not opens_conflicts(situation, kind):
         return ()
-    owner, person = customer.tenure.owner, conflicts.evidence_of(situation.request).person
+    person = conflicts.evidence_of(situation.request, customer.identifiers).person
+    return between(situation, situation.customer_id, customer, kind, person)
+
+
+def between(
+    situation: Situation, customer_id: str, customer: Admitted, kind: str, person: str
+) -> Decisions:
+    """Return that a conflict of somebody with a customer's owner is open, if not all is settled."""
+    owner = customer.owner or ""
     if conflicts.is_allowed(customer.allowed, kind, owner, person) or _is_to_own(customer, person):
         return ()
     known = conflicts.of_kind(customer.conflicts, kind)
     if known is not None:
-        return _proved_further(situation, known, person)
+        return _proved_further(situation, customer_id, known, person)
     position, parties = situation.request.position, (owner, person)
     opened = decisions.ConflictOpened(
-        situation.customer_id,
+        customer_id,
         # Of one request there is one conflict at most.
         f"cft_{position}",
         kind,
@@ -72,7 +78,7 @@ def _kind(
         ):
             # One entered late, at a customer that has another owner by now, is about what is over.
             is_theirs = owner == tenure.owner
-            rivals = is_theirs and _sells_against(situation, customer, follow_up.person)
+            rivals = is_theirs and sells_against(situation, customer, follow_up.person)
             return conflicts.FOLLOW_UP if rivals else None
         case (
             decisions.Noted(remark=reasons.DEAL_BY_NON_OWNER),
@@ -91,7 +97,7 @@ def _competes(situation: Situation, customer: Admitted, tenure: Held) -> bool:
     return situation.effective < tenure.since + window
 
 
-def _sells_against(situation: Situation, customer: Admitted, person: str) -> bool:
+def sells_against(situation: Situation, customer: Admitted, person: str) -> bool:
     """Say whether somebody sells, and is no head above the owner or the customer.
 
     Who sells has the role ``rep``, whatever other roles besides.
@@ -117,13 +123,15 @@ def _shares(situation: Situation, customer: Admitted, person: str) -> bool:
     )
 
 
-def _proved_further(situation: Situation, known: Conflict, person: str) -> Decisions:
+def _proved_further(
+    situation: Situation, customer_id: str, known: Conflict, person: str
+) -> Decisions:
     if len(known.evidence) >= conflicts.EVIDENCE_MAX:
         return ()  # whoever rules has seen enough; what was decided besides is in the history
     joining = () if person in known.parties else (person,)
     parties = (*known.parties, *joining)
     added = decisions.ConflictEvidenceAdded(
-        situation.customer_id,
+        customer_id,
         known.conflict,
         (situation.request.position,),
         joining,
@@ -201,6 +209,8 @@ def _brought(
     """Return what a ruling brings besides the end of the conflict, or why it cannot be."""
     others = set(known.parties) - {customer.owner}
     match request.ruling:
+        case "award" | "split" if known.kind == conflicts.GROUP:
+            return reasons.GROUP_NOT_AWARDED
         case "award":
             if request.receiver not in others:
                 return reasons.NOT_A_PARTY
@@ -229,7 +239,7 @@ def gone(situation: Situation, found: Decisions) -> Decisions:
     return tuple(
         decisions.ConflictClosed(situation.customer_id, each.conflict, conflicts.GONE, reason)
         for each in customer.conflicts
-        if each.conflict not in ruled
+        if each.conflict not in ruled and each.kind != conflicts.GROUP
         for reason in _why_gone(situation, customer, each, found)
     )
 
@@ -247,6 +257,12 @@ def _why_gone(
             each.act == act for each in conflict.evidence
         ):
             yield reasons.ACT_VOIDED
+    elif conflict.kind == conflicts.IDENTIFIER:
+        if isinstance(found[0], decisions.CustomerChanged):
+            left = changed(customer, data, found[0]).identifiers
+            theirs = {conflicts.claimed(system, key) for system, key in left.items()}
+            if all(each.act not in theirs for each in conflict.evidence):
+                yield reasons.IDENTIFIER_GIVEN_UP
     elif _agreed_on(customer, conflict, found):
         yield reasons.COLLABORATES
 

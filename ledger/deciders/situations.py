@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from ledger import reasons
@@ -72,6 +72,12 @@ def situate(
     )
 
 
+def no_earlier(situation: Situation, moment: datetime) -> Situation:
+    """Return the situation of a decision that holds at a later moment."""
+    day = situation.organisation.day(moment)
+    return replace(situation, effective=moment, day=day)
+
+
 def asked_for(request: Event, opened_import: Import | None) -> datetime:
     """Return when the request is to take effect: in an import when it occurred, else at once.
 
@@ -87,6 +93,23 @@ def asked_for(request: Event, opened_import: Import | None) -> datetime:
 def territory_of(situation: Situation, customer: Admitted) -> str | None:
     """Return the customer's territory: named, else by the first rule of the policy, else None."""
     return situation.policy.territory_of(customer.territory, customer.attributes)
+
+
+def opens_conflicts(situation: Situation, kind: str) -> bool:
+    """Say whether the policy sees conflicts of a kind, in imports too where it is one."""
+    policy = situation.policy
+    if situation.opened_import is not None and not policy.conflicts_in_imports:
+        return False
+    return kind in policy.conflict_kinds
+
+
+def is_behind(situation: Situation, other: Admitted) -> bool:
+    """Say whether an imported row is older than what was decided last about another customer.
+
+    It takes effect when it occurred, and so brings nothing there. What is asked now takes effect
+    no earlier than what that customer saw last.
+    """
+    return situation.opened_import is not None and situation.effective < other.effective
 
 
 # --- limits ------------------------------------------------------------------------------------

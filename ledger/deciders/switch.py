@@ -5,16 +5,20 @@ What a version changes about older ones is a branch on ``situation.version``, wh
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from ledger.deciders import (
     collaborating,
     conflicting,
     deadlines,
+    duplicates,
+    grouping,
     ownership,
     recycling,
     transferring,
 )
 from ledger.deciders.drafts import Draft
-from ledger.deciders.situations import Situation, situate
+from ledger.deciders.situations import Situation, no_earlier, situate
 from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.organisation import OrganisationAt
@@ -28,13 +32,33 @@ def decide(version: int, settled: Settled, request: Event, organisation: Organis
     settled state lacks something that the decision depends on.
     """
     situation = situate(version, settled, request, organisation)
+    draft = _draft(situation)
+    # What it brings about other customers must not hold before what any of these saw last.
+    while (latest := _seen_last(settled, draft)) > draft.effective:
+        draft = _draft(no_earlier(situation, latest))
+    return draft
+
+
+def _draft(situation: Situation) -> Draft:
+    settled, organisation = situation.settled, situation.organisation
     guards: dict[str, int] = {"ownership": settled.version(situation.customer_id)}
     found = _switch(situation, guards)
     found += transferring.overtaken(situation, found)
     found += collaborating.left_behind(situation, found)
     found += conflicting.arising(situation, found)
+    found += duplicates.claimed_twice(situation, found)
     found += conflicting.gone(situation, found)
+    found += grouping.consequences(situation, found, guards)
     return Draft(found[0], situation.effective, organisation.policy.number, guards, more=found[1:])
+
+
+def _seen_last(settled: Settled, draft: Draft) -> datetime:
+    """Return when the last decision holds on any of those whom a draft is about, if it is later."""
+    latest = draft.effective
+    for each in draft.more:
+        if each.customer != draft.data.customer:
+            latest = max(latest, settled.customer(each.customer).effective or latest)
+    return latest
 
 
 def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Decision, ...]:

@@ -292,8 +292,11 @@ class CollaborationsEnded:
 class ConflictOpened:
     """Two parties meet at the customer (撞单); ``parties`` begin with the owner.
 
-    ``kind`` is ``competing_claims``, ``follow_up`` or ``deal``; ``evidence`` are the positions of
-    the requests that prove it. ``asked`` may rule, as the organisation stands at this moment.
+    ``kind`` is ``competing_claims``, ``follow_up``, ``deal``, ``identifier`` (entered again as
+    another customer) or ``group``: members of the group at whose root this stands are under
+    different owners, of whom ``parties`` begin with whoever owns most of them. ``evidence`` are the
+    positions of the requests that prove it. ``asked`` may rule, as the organisation stands at this
+    moment.
     """
 
     customer: str

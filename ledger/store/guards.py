@@ -17,6 +17,7 @@ from ledger.collaborating import Collaboration
 from ledger.conflicts import Allowed, Conflict
 from ledger.counting import Counting
 from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
+from ledger.groups import Group
 from ledger.settled import Act, Holdings, Key, Settled
 from ledger.store.arrays import bytea_array, int4_array, text_array
 
@@ -107,6 +108,8 @@ def _put(settled: Settled, key: Key, version: int, state: bytes | None) -> None:
             settled.identifiers[system, identifier] = parsed
         case ("act", act):
             settled.acts[act] = _act(parsed) if parsed else None
+        case ("group", customer):
+            settled.groups[customer] = _group(parsed) if parsed else Group()
         case _:
             raise AssertionError(f"{key} is no guard")
 
@@ -148,6 +151,8 @@ def state_of(settled: Settled, key: Key) -> bytes:
             value = settled.identifiers[system, identifier]
         case ("act", act):
             value = _act_json(settled.acts[act])
+        case ("group", customer):
+            value = _group_json(settled.groups[customer])
         case _:
             raise AssertionError(f"{key} is no guard")
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -225,6 +230,7 @@ def customer_of(state: dict[str, Any] | None) -> Customer:
         _rare(_COLLABORATIONS, state.get("collaborations")),
         _rare(_CONFLICTS, state.get("conflicts")),
         _rare(_ALLOWED, state.get("allowed")),
+        state.get("children", 0),
     )
 
 
@@ -249,6 +255,8 @@ def _rare_json(customer: Admitted) -> dict[str, Any]:
         found["conflicts"] = customer.conflicts
     if customer.allowed:
         found["allowed"] = customer.allowed
+    if customer.children:
+        found["children"] = customer.children
     return found
 
 
@@ -267,6 +275,17 @@ def _counting_json(customer: Admitted) -> dict[str, Any]:
 
 def _former(person: str, began: str, ended: str) -> FormerOwner:
     return FormerOwner(person, datetime.fromisoformat(began), datetime.fromisoformat(ended))
+
+
+def _group_json(group: Group) -> dict[str, Any] | None:
+    if group == Group():
+        return None
+    allowed = {"allowed": group.allowed} if group.allowed else {}
+    return {"owners": group.owners, **allowed}
+
+
+def _group(state: dict[str, Any]) -> Group:
+    return Group(state["owners"], tuple(state.get("allowed", ())))
 
 
 def _act_json(act: Act | None) -> list[Any] | None:

@@ -194,7 +194,10 @@ def test_a_rule_without_conditions_is_refused() -> None:
 
 
 def test_the_defaults() -> None:
-    """A change of a default changes what old policies mean that do not state it: never do it."""
+    """A change of a default changes what old policies mean that do not state it: never do it.
+
+    What is added to one must be unknown to every version of the decider that has landed.
+    """
     assert Policy().as_rules() == {
         "holding_limit": 999,
         "won_customers_count": True,
@@ -216,7 +219,7 @@ def test_the_defaults() -> None:
         "approval_deadlines": {"remind_days": 2, "pass_on_days": 4, "expire_days": 14},
         "collaborator_share_max": "50",
         "collaborators_max": 20,
-        "conflict_kinds": ["competing_claims", "follow_up", "deal"],
+        "conflict_kinds": ["competing_claims", "follow_up", "deal", "group", "identifier"],
         "conflict_window_hours": 24,
         "conflicts_in_imports": False,
         "recycling": {

@@ -81,7 +81,7 @@ def test_one_that_is_proved_further_and_ruled_on(models: Models, batch: int) -> 
     assert row is not None
     assert row.parties == ("per_a", "per_b", "per_c")
     assert row.evidence == (opened - 2, opened + 1, opened + 4)
-    found = at_positions(models.connection, "cus_1", row.evidence)
+    found = at_positions(models.connection, row.evidence)
     assert [(each.position, each.person) for each in found] == [
         (opened - 2, "per_b"),
         (opened + 1, "per_b"),

@@ -60,6 +60,7 @@ class Guards:
     """The store of guard rows, as the enforcer has it: keys and JSON bytes."""
 
     rows: dict[str, tuple[int, bytes | None]] = field(default_factory=dict)
+    version: int = 1
 
     def decide(self, request: Event, organisation: OrganisationAt) -> Draft:
         """Decide by loading what is asked for, round by round, and write back what changed."""
@@ -69,7 +70,7 @@ class Guards:
             for key in keys:
                 _put(settled, key, *self.rows.get(text_of(key), (0, None)))
             try:
-                draft = decider(1)(settled, request, organisation)
+                draft = decider(self.version)(settled, request, organisation)
                 for data in draft.all:
                     settled.apply(request, data, draft.effective, organisation)
             except NotLoadedError as missing:

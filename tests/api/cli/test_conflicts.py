@@ -81,3 +81,43 @@ def test_what_cannot_be_ruled_on_gets_a_clear_error(ours: Shell) -> None:
     said = ours("release", "恒信电子", *OWNER)
     assert "the conflict is gone: The ownership ended in another way meanwhile." in said.out
     assert "older ones: --before" in ours("conflicts", "--limit", "1").err
+
+
+def test_a_group_is_divided_seen_before_and_ruled_on_at_its_root(ours: Shell) -> None:
+    ours("register", "鼎恒集团", *OWNER)
+    for name in ("上海分公司", "杭州分公司"):
+        ours("register", name, "--parent", "鼎恒集团", "--territory", "华东", *OWNER)
+    ours("claim", "上海分公司", *OWNER)
+    check = ours("claim", "杭州分公司", "--check", *OTHER).out
+    seen = "a conflict of 李娜 and 王强 in the group of 鼎恒集团: members of one group under"
+    assert seen in check
+    assert ours.json("conflicts") == []
+    said = ours("claim", "杭州分公司", *OTHER).out
+    assert seen in said
+    assert "asked to rule: 林晓燕" in said
+    (waiting,) = ours.json("inbox", *HEAD)
+    assert waiting["conflict"]["kind"] == "group"
+
+    listed = ours("conflicts", "--evidence", "--kind", "group").out
+    assert "杭州分公司: 王强 claimed the customer." in listed
+    for member in ("1  李娜: 上海分公司", "1  王强: 杭州分公司"):
+        assert member in listed
+    (row,) = ours.json("conflicts", "--evidence")
+    assert len(row["members"]) == 2
+
+    refused = ours("rule", "鼎恒集团", "award", "--to", "王强", *HEAD, status=3)
+    assert "A group goes to nobody as a whole" in refused.out
+    assert "ruled by 林晓燕: allow" in ours("rule", "鼎恒集团", "allow", *HEAD).out
+    ours("register", "南京分公司", "--parent", "鼎恒集团", "--claim", "--territory", "华东", *OTHER)
+    assert ours.json("conflicts", "--open") == []
+    assert "A conflict of 李娜 and 王强: members of one group" in ours("history", "鼎恒集团").out
+    assert "the enforcer's guards are what the log makes of them" in ours("verify").out
+
+
+def test_who_enters_a_customer_again_is_told_of_the_conflict(ours: Shell) -> None:
+    number = ("--identifier", "uscc=91350100M000100Y43")
+    ours("change", "恒信电子", *number, *OWNER)
+    said = ours("register", "恒信电子公司", *number, *OTHER, status=3).out
+    assert "refused: identifier_taken" in said
+    assert "a conflict of 李娜 and 王强 at 恒信电子: the same identifier entered again" in said
+    assert "恒信电子公司" in ours("conflicts", "--evidence").out

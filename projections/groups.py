@@ -1,0 +1,42 @@
+"""Groups 集团: the members below a root, and whose they are. From other read models, when asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+
+MEMBERS_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A customer of a group that somebody owns, since a moment (UTC)."""
+
+    customer: str
+    owner: str
+    since: datetime
+
+
+# The union of sets, for what is asked about customers may go round; what is decided does not.
+_OWNED = """
+WITH RECURSIVE members AS (
+    SELECT customer FROM projections.customers WHERE customer = %(root)s
+    UNION
+    SELECT c.customer FROM members m JOIN projections.customers c ON c.parent = m.customer
+    WHERE c.state IN ('admitted', 'closed')
+)
+SELECT o.customer, o.owner, o.since
+FROM members m JOIN projections.ownership o ON o.customer = m.customer
+WHERE o.owner IS NOT NULL ORDER BY o.owner, o.since, o.customer LIMIT %(limit)s
+"""
+
+
+def owned_members(
+    connection: Connection[Any], root: str, *, limit: int = MEMBERS_MAX
+) -> list[Member]:
+    """Return the members of a group that are owned now, the root too, by owner and since when."""
+    rows = connection.execute(_OWNED, {"root": root, "limit": limit})
+    return [Member(*row) for row in rows]

@@ -1,0 +1,119 @@
+"""Groups in the read models: their conflicts, whose their members are, and how it is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger import reasons
+from ledger.events import requests
+from ledger.events.values import Identifier
+from projections.conflicts import list_conflicts
+from projections.groups import owned_members
+from projections.telling import sentence
+from projections.timeline import at_positions
+from projections.timeline import history as timeline
+from tests.projections.history import History
+from tests.projections.models import Models
+
+BATCHES = pytest.mark.parametrize("batch", [1, 3, 2_000])
+
+
+def company() -> History:
+    history = History().found(protection_days=0, conflict_kinds=["group", "identifier"])
+    history.territory("ter_east", head="per_head")
+    history.join("per_head", "ter_east", ("manager",))
+    for person in ("per_a", "per_b", "per_c"):
+        history.join(person, "ter_east")
+    return history
+
+
+def group(history: History, *members: str, root: str = "cus_root") -> History:
+    history.register(root)
+    for member in members:
+        request = requests.RegistrationRequested(member, "organisation", "分公司", parent=root)
+        history.ask(request)
+    return history
+
+
+@BATCHES
+def test_a_groups_conflict_stands_at_its_root_and_its_proofs_at_the_members(
+    models: Models, batch: int
+) -> None:
+    history = group(company(), "cus_1", "cus_2", "cus_3")
+    history.claim("cus_1", "per_a")
+    second = history.claim("cus_2", "per_b")
+    third = history.later(hours=1).claim("cus_3", "per_c")
+    models.project(history, batch=batch)
+    (row,) = list_conflicts(models.connection, is_open=True)
+    assert (row.customer, row.kind, row.owner) == ("cus_root", "group", "per_a")
+    assert (row.parties, row.evidence) == (("per_a", "per_b", "per_c"), (second, third))
+    proofs = at_positions(models.connection, row.evidence)
+    assert [(each.customer, each.event) for each in proofs] == [
+        ("cus_2", "ClaimFiled"),
+        ("cus_3", "ClaimFiled"),
+    ]
+    members = owned_members(models.connection, "cus_root")
+    assert [(each.customer, each.owner) for each in members] == [
+        ("cus_1", "per_a"),
+        ("cus_2", "per_b"),
+        ("cus_3", "per_c"),
+    ]
+    assert owned_members(models.connection, "cus_root", limit=1) == members[:1]
+    assert [each.event for each in timeline(models.connection, "cus_2")] == [
+        "RegistrationRequested",
+        "CustomerAdmitted",
+        "ClaimFiled",
+        "OwnershipGranted",
+    ]
+    told = [sentence(each, {}) for each in timeline(models.connection, "cus_root")]
+    assert told[-2:] == [
+        "A conflict of per_a and per_b: members of one group under different owners;"
+        " asked: per_head.",
+        "One more proof of the conflict, which per_c joins; asked: per_head.",
+    ]
+
+    history.later(hours=1).release("cus_2")
+    history.release("cus_3")
+    models.project(history, batch=batch)
+    (row,) = list_conflicts(models.connection, customer="cus_root")
+    assert (row.outcome, row.reason_code, row.closed) == ("gone", reasons.ONE_OWNER, history.now)
+    assert models.parked() == []
+
+
+def test_of_many_parties_some_are_named(models: Models) -> None:
+    history = company()
+    people = [f"per_{number:02}" for number in range(9)]
+    for person in people:
+        history.join(person, "ter_east")
+    for customer in ("cus_root", "cus_top"):
+        group(history, *(f"{customer}_{number}" for number in range(9)), root=customer)
+    for number, person in enumerate(people):
+        history.claim(f"cus_root_{number}", person)
+    history.ask(requests.CustomerChangeRequested("cus_root", parent="cus_top"))
+    models.project(history)
+    (told,) = (
+        sentence(each, {})
+        for each in timeline(models.connection, "cus_top")
+        if each.event == "ConflictOpened"
+    )
+    assert told.startswith("A conflict of per_00 and per_01 and per_02 and per_03 and per_04")
+    assert "per_04 and 4 others: members of one group" in told
+
+
+@BATCHES
+def test_who_registers_it_again_is_a_party(models: Models, batch: int) -> None:
+    history = company()
+    history.register("cus_1", uscc="91350100M000100Y43")
+    history.claim("cus_1", "per_a")
+    numbers = (Identifier("uscc", "91350100M000100Y43"),)
+    again = requests.RegistrationRequested("cus_2", "organisation", "公司", numbers)
+    position = history.ask(again, actor="per_b")
+    models.project(history, batch=batch)
+    (row,) = list_conflicts(models.connection, party="per_b")
+    assert (row.customer, row.kind, row.evidence) == ("cus_1", "identifier", (position,))
+    (proof,) = at_positions(models.connection, row.evidence)
+    assert (proof.customer, proof.event) == ("cus_2", "RegistrationRequested")
+    told = [sentence(each, {}) for each in timeline(models.connection, "cus_1")]
+    assert told[-1] == (
+        "A conflict of per_a and per_b: the same identifier entered again; asked: per_head."
+    )
