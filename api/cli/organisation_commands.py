@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from api.bootstrap import Ledger
-from api.cli import resolve
+from api.cli import figure_commands, resolve
 from api.cli.context import (
     ID,
     As,
@@ -358,6 +358,7 @@ def territories_app() -> typer.Typer:
     """Return the commands about territories."""
     app = _group()
     app.callback(invoke_without_command=True)(territories)
+    app.command("figures")(figure_commands.figures)
     app.command("define")(define_territory)
     app.command("change")(change_territory)
     return app
