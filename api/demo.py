@@ -180,6 +180,34 @@ def work_beside_owners(recording: Recording, owned: Iterable[tuple[str, str]]) -
             recording.record(asked)
 
 
+def divide_a_group(recording: Recording) -> None:
+    """Let two branches of one group be claimed in two territories, and one be entered twice."""
+    chance = random.Random(SEED + 1)  # noqa: S311 - as above
+    code = {"system": "uscc", "value": _credit_code(chance, "上海")}
+
+    def register(key: str, person: str, **fields: Any) -> str:
+        actor = demo_id(ids.PERSON, person)
+        command = parse(commands.RegisterCustomer, fields)
+        asked = Asked(command, _origin(f"group/{key}", actor), seed=f"demo/g/{key}")
+        return recording.record(asked).customer
+
+    group = register("root", "陈建国", name="鼎恒集团")
+    for key, person, city, region, identifiers in (
+        ("east", "周杰", "上海", "上海", [code]),
+        ("south", "梁晨", "广州", "广东", []),
+    ):
+        register(
+            key,
+            person,
+            name=f"鼎恒集团{city}分公司",
+            parent=group,
+            attributes={"region": region},
+            identifiers=identifiers,
+            claim_for=demo_id(ids.PERSON, person),
+        )
+    register("again", "吴敏", name="鼎恒集团上海公司", identifiers=[code])
+
+
 def _colleagues(owner: str) -> list[str]:
     """Return the others of an owner's team."""
     teams = ([demo_id(ids.PERSON, name) for name in team] for team in _REPS.values())

@@ -34,7 +34,13 @@ from api.cli.context import (
 )
 from api.cli.organisation_commands import must_be_a_decider
 from api.database import open_database
-from api.demo import ask_for_transfers, close_demo, make_demo, work_beside_owners
+from api.demo import (
+    ask_for_transfers,
+    close_demo,
+    divide_a_group,
+    make_demo,
+    work_beside_owners,
+)
 from api.imports.filing import Filed, Filing, Importer
 from api.imports.finding import LedgerDirectory
 from api.imports.mapping import Mapping, load_mapping
@@ -195,6 +201,7 @@ def _make_demo(ledger: Ledger) -> bool:
     owned = [(each.customer, each.owner or "") for each in listed]
     ask_for_transfers(ledger.recording, owned[:WAITING_TRANSFERS])
     work_beside_owners(ledger.recording, owned[WAITING_TRANSFERS:])
+    divide_a_group(ledger.recording)
     settle(ledger)
     return True
 

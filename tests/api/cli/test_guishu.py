@@ -94,7 +94,7 @@ def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> N
         wait_until(lambda: f"granted: {name} belongs to {person}" in terminal.shown())
 
         kinds = {each["conflict"]["kind"] for each in terminal.json("conflicts", "--open")}
-        assert kinds == {"follow_up", "deal"}
+        assert kinds == {"follow_up", "deal", "group", "identifier"}
         (asked,) = terminal.json("collaborate", "list")
         assert asked["status"] == "asked"
 
