@@ -207,8 +207,8 @@ class WhatIf:
             report.undecidable.add(about)
         else:
             report.requests += 1
-            for customer in dict.fromkeys((about, *(each.customer for each in decided))):
-                self._expect(customer, self._under_policy(request.position))
+            for touched in dict.fromkeys((about, *(each.customer for each in decided))):
+                self._expect(touched, self._under_policy(request.position))
         return _Pending(customer, decided)
 
     def _decide(

@@ -91,6 +91,24 @@ def test_a_stricter_limit_changes_owners_and_what_follows_from_them() -> None:
     assert report.owners == {"cus_2": ("per_a", "per_b")}
 
 
+def test_a_policy_that_looks_at_groups_shows_which_are_divided() -> None:
+    history = _history()
+    for member in ("cus_2", "cus_3"):
+        history.ask(requests.CustomerChangeRequested(member, parent="cus_1"))
+    begin = history.position
+    history.claim("cus_2", "per_a")
+    history.claim("cus_3", "per_b")
+    history.later(days=9).release("cus_3")
+    report = _decide_again(history, begin, _same(conflict_kinds=["group"]))
+    divided, united = report.changes.items()
+    assert divided[0] == ("OwnershipGranted", "OwnershipGranted, ConflictOpened")
+    assert united[0] == ("OwnershipReleased", "OwnershipReleased, ConflictClosed")
+    assert (divided[1].customers, united[1].customers) == ({"cus_3": 1}, {"cus_3": 1})
+    # The ruling would have been reminded at the root, and passed on.
+    assert report.raised.customers.keys() == {"cus_1"}
+    assert report.owners == {}
+
+
 def test_what_was_decided_before_stays_as_it_was() -> None:
     history = _history()
     history.claim("cus_1", "per_a")
