@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from ledger import reasons
+from ledger.deadlines import CLOCK
 from ledger.events import requests
 from ledger.events.values import Identifier
 from projections.conflicts import list_conflicts
+from projections.deadlines import due
 from projections.groups import owned_members
 from projections.telling import sentence
 from projections.timeline import at_positions
@@ -18,8 +22,9 @@ from tests.projections.models import Models
 BATCHES = pytest.mark.parametrize("batch", [1, 3, 2_000])
 
 
-def company() -> History:
-    history = History().found(protection_days=0, conflict_kinds=["group", "identifier"])
+def company(**rules: object) -> History:
+    kinds = ["group", "identifier"]
+    history = History().found(protection_days=0, conflict_kinds=kinds, **rules)
     history.territory("ter_east", head="per_head")
     history.join("per_head", "ter_east", ("manager",))
     for person in ("per_a", "per_b", "per_c"):
@@ -77,6 +82,34 @@ def test_a_groups_conflict_stands_at_its_root_and_its_proofs_at_the_members(
     models.project(history, batch=batch)
     (row,) = list_conflicts(models.connection, customer="cus_root")
     assert (row.outcome, row.reason_code, row.closed) == ("gone", reasons.ONE_OWNER, history.now)
+    assert models.parked() == []
+
+
+@pytest.mark.parametrize("days", [None, 30])
+@BATCHES
+def test_its_ruling_falls_due_at_a_root_that_nobody_owns(
+    models: Models, batch: int, days: int | None
+) -> None:
+    rules = [] if days is None else [{"follow_up_days": days}]
+    history = group(company(recycling={"rules": rules}), "cus_1", "cus_2")
+    history.claim("cus_1", "per_a")
+    conflict = f"cft_{history.claim('cus_2', 'per_b')}"
+    for kind in ("ruling_reminder", "ruling_pass_on"):
+        models.project(history, batch=batch)
+        first = due(models.connection, history.now + timedelta(days=9))[0]
+        assert (first.customer, first.kind, first.subject) == ("cus_root", kind, conflict)
+        history.now = max(history.now, first.due)
+        history.ask(requests.DeadlineReached("cus_root", kind, conflict, first.due), actor=CLOCK)
+    # The root is owned and free again, and its conflict goes on.
+    history.claim("cus_root", "per_a")
+    history.release("cus_root")
+    history.release("cus_2")
+    models.project(history, batch=batch)
+    (row,) = list_conflicts(models.connection)
+    assert (row.outcome, row.reason_code) == ("gone", reasons.ONE_OWNER)
+    assert "cus_root" not in {
+        each.customer for each in due(models.connection, history.now + timedelta(days=99))
+    }
     assert models.parked() == []
 
 
