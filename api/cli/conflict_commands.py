@@ -46,7 +46,10 @@ INBOX_MAX = 100_000
 
 def rule(
     conflict: Annotated[str, typer.Argument(help="The conflict's id, or its customer.")],
-    what: Annotated[str, typer.Argument(help="keep, award, split, allow or dismiss.")],
+    what: Annotated[
+        str,
+        typer.Argument(help="keep, award, split, allow or dismiss; of a group no award or split."),
+    ],
     as_: As = None,
     to: Annotated[str | None, typer.Option(help="To whom it is awarded: a party.")] = None,
     part: Annotated[

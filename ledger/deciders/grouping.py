@@ -43,8 +43,7 @@ def consequences(situation: Situation, found: Decisions, guards: dict[str, int])
         root = situation.settled.customer(change.root)
         if not isinstance(root, Admitted) or is_behind(situation, root):
             continue
-        if change.owners is not None:
-            guards["group_owners"] = len(change.owners)
+        guards["group_owners"] = len(situation.settled.owners_from(change.root))
         for each in _at_root(situation, root, change, opened):
             opened += isinstance(each, decisions.ConflictOpened)
             result.append(each)

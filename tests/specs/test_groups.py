@@ -144,6 +144,8 @@ def test_a_second_owner_in_a_group_is_seen_at_its_root() -> None:
     story = claimed(group(), cus_1="per_a", cus_3="per_a")
     assert further(story) == ()
     claimed(story, cus_2="per_b").then(grant("per_b", "cus_2"), opened(story, "per_a", "per_b"))
+    assert story.draft is not None
+    assert story.draft.guards["group_owners"] == 1
     assert story.settled.versions[ROOT] == 2
     check(story)
 
