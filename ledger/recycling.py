@@ -150,7 +150,9 @@ def fall_of(
         return None
     owner = organisation.person(tenure.owner)
     territory = policy.territory_of(customer.territory, customer.attributes)
-    rule = policy.recycling.rule_for(territory, customer.attributes, organisation.is_within)
+    rule = policy.recycling.rule_for(
+        territory, customer.attributes, customer.won_deals, organisation.is_within
+    )
     if rule is None or owner is None:
         return None
     clock = _Clock(organisation, tuple(_merged(_pauses(tenure, owner, organisation))))

@@ -14,12 +14,15 @@ from ledger.events.values import Attribute
 RECYCLE_DAYS_MAX = 3_650
 RULES_MAX = 50
 WARNINGS_MAX = 5
+WON_DEALS_MAX = 1_000
 
 Days = Annotated[int, Field(ge=1, le=RECYCLE_DAYS_MAX)]
 
 
 class RecycleRule(BaseModel):
     """Figures for those customers that all it names holds for; with neither figure an exemption.
+
+    ``won_deals_min`` holds for customers at which at least so many deals were won, by whomever.
 
     Calendar days of the organisation: without a follow-up by the owner, and without a deal won by
     the owner, each counted from the beginning of the ownership, or the last one since. An empty
@@ -30,6 +33,7 @@ class RecycleRule(BaseModel):
 
     territories: Annotated[tuple[str, ...], Field(max_length=200)] = ()
     conditions: Annotated[tuple[Condition, ...], Field(max_length=20)] = ()
+    won_deals_min: Annotated[int, Field(ge=1, le=WON_DEALS_MAX)] | None = None
     follow_up_days: Days | None = None
     deal_days: Days | None = None
 
@@ -81,13 +85,17 @@ class Recycling(BaseModel):
         self,
         territory: str | None,
         attributes: Mapping[str, Attribute],
+        won_deals: int,
         is_within: Callable[[str | None, str], bool],
     ) -> RecycleRule | None:
-        """Return the rule for a customer; None where none matches."""
+        """Return the rule for a customer with so many won deals; None where none matches."""
         for rule in self.rules:
             is_there = not rule.territories or any(
                 is_within(territory, each) for each in rule.territories
             )
-            if is_there and all(condition.matches(attributes) for condition in rule.conditions):
+            has_won = rule.won_deals_min is None or won_deals >= rule.won_deals_min
+            if not (is_there and has_won):
+                continue
+            if all(condition.matches(attributes) for condition in rule.conditions):
                 return rule
         return None

@@ -41,6 +41,7 @@ from ledger.organisation import Organisation, OrganisationAt
 from ledger.store.arrays import text_array
 from ledger.store.guards import customer_json, customer_of
 from ledger.store.reading import POSITION_MAX, read_requests
+from projections import won_deals
 from projections.base import Change, Table
 from projections.batches import put_rows
 from projections.columns import instants, texts
@@ -167,7 +168,7 @@ class Deadlines:
 
     name = "deadlines"
     version = 2
-    tables: Sequence[Table] = (_TABLE,)
+    tables: Sequence[Table] = (_TABLE, won_deals.TABLE)
     handles = _FACTS | _COUNTED
     needs_cause = _CAUSED
 
@@ -217,6 +218,7 @@ class Deadlines:
         """
         organisation = self._facts.upto(connection, policy.position)
         connection.execute(_DROP_ALL)
+        won_deals.drop_all(connection)
         names = text_array(sorted(_COUNTED))
         position = 0
         while True:
@@ -252,6 +254,7 @@ def _fold(
         return
     touched = {event.data.customer for event, _ in changes}
     states = dict(_states(connection.execute(_LOAD, (text_array(sorted(touched)),), binary=True)))
+    won = won_deals.differences(connection, changes)
     at: dict[str, datetime] = {}
     for change in changes:
         event, cause = change
@@ -260,6 +263,8 @@ def _fold(
         if before is None and not counting:
             before = _nothing_open(event.effective)
         state = _after(before, event, cause, organisation)
+        if state is not None and event.position in won:
+            state = replace(state, won_deals=state.won_deals + won[event.position])
         # Most follow-ups by others change nothing; but a deadline that did not hold asks anew.
         if state is not None and (state is not before or _asks_anew(change)):
             states[name], at[name] = state, event.effective

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ledger import deadlines as rules
+from ledger.customer import Admitted
 from ledger.deadlines import CLOCK, RECYCLE, RECYCLE_WARNING
 from ledger.events import organisation as facts
 from ledger.events import requests
@@ -61,8 +62,8 @@ def _check(models: Models, history: History) -> None:
     """What is shown as due is what the decider would say of the settled state."""
     expected = {
         customer: found
-        for customer in history.settled.customers
-        if (found := _next(history, customer)) is not None
+        for customer, state in history.settled.customers.items()
+        if isinstance(state, Admitted) and (found := _next(history, customer)) is not None
     }
     rows = due(models.connection, FOR_EVER)
     shown = {row.customer: rules.Deadline(row.kind, row.subject, row.due) for row in rows}
@@ -156,6 +157,29 @@ def test_facts_of_the_organisation_move_what_is_due(models: Models, batch: int) 
     models.project(history, batch=batch)
     _check(models, history)
     assert {row.owner for row in due(models.connection, FOR_EVER)} == {"per_a"}
+
+
+@BATCHES
+def test_won_deals_are_counted_as_the_settled_state_counts_them(models: Models, batch: int) -> None:
+    history = _history(2, {"rules": [{"won_deals_min": 2}, {"follow_up_days": 31}]})
+    history.ask(requests.DealRecorded("cus_9", "dea_none", "per_a", "won"))
+    lost = history.deal("cus_0", "per_a", "lost")
+    won = history.deal("cus_0", "per_b")
+    models.project(history, batch=batch)
+    _check(models, history)
+    history.ask(requests.DealCorrected("cus_0", lost, "wrong", outcome="won"))
+    history.ask(requests.DealCorrected("cus_0", lost, "wrong", product="press"))
+    history.ask(requests.DealRecorded("cus_0", lost, "per_a", "won"))
+    models.project(history, batch=batch)
+    _check(models, history)
+    assert {row.customer for row in due(models.connection, FOR_EVER)} == {"cus_1"}
+    history.ask(requests.DealVoided("cus_0", won, "fell_through"))
+    models.project(history, batch=batch)
+    _check(models, history)
+    assert {row.customer for row in due(models.connection, FOR_EVER)} == {"cus_0", "cus_1"}
+    before = digests(models.connection, models.projections, LIVE)
+    models.rebuild()
+    assert digests(models.connection, models.projections, LIVE) == before
 
 
 @BATCHES

@@ -18,6 +18,7 @@ from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
 from ledger.recycling import NO_DEAL, NO_FOLLOW_UP, fall_of, paused_by
+from ledger.recycling_rules import RecycleRule, Recycling
 from ledger.store import guards
 from tests.specs.story import START, Story
 from tests.specs.test_ownership import NAME, company, register
@@ -274,6 +275,33 @@ def test_who_is_recycled_goes_by_what_the_customer_is_now() -> None:
     assert isinstance(story.decided, d.ChangeRefused)  # else the owner would choose the figures
     story.when(change, by="per_head")
     expect(story, 4, RECYCLE_WARNING)
+
+
+def test_who_has_won_deals_may_be_exempt_or_have_other_figures() -> None:
+    rules = (
+        {"won_deals_min": 2},
+        {"won_deals_min": 1, "follow_up_days": 61},
+        {"follow_up_days": 31},
+    )
+    story = owned(*rules)
+    expect(story, 28, RECYCLE_WARNING)
+    deal(story, "lost", name="dea_0")
+    expect(story, 28, RECYCLE_WARNING)
+    deal(story)
+    expect(story, 58, RECYCLE_WARNING)
+    deal(story, name="dea_2")
+    assert next_due(story) is None
+    story.when(r.DealVoided("cus_1", "dea_2", "fell_through"), by="per_a")
+    expect(story, 58, RECYCLE_WARNING)
+    story.when(r.DealCorrected("cus_1", "dea_1", "wrong", outcome="lost"), by="per_a")
+    expect(story, 28, RECYCLE_WARNING)
+
+
+def test_a_rule_without_a_number_of_won_deals_holds_for_any() -> None:
+    """What policies of before say: the field is not in their JSON."""
+    rule = RecycleRule.model_validate({"follow_up_days": 31})
+    assert Recycling(rules=(rule,)).rule_for(None, {}, 0, lambda *_: False) is rule
+    assert Recycling(rules=(rule,)).rule_for(None, {}, 7, lambda *_: False) is rule
 
 
 # --- pauses ------------------------------------------------------------------------------------
@@ -551,6 +579,7 @@ def test_what_falls_due_later_keeps_its_time() -> None:
         {"warnings": [{"days_before": 1, "to": []}]},
         {"rules": [{"follow_up_days": 0}]},
         {"rules": [{"months": 1}]},
+        {"rules": [{"won_deals_min": 0}]},
     ],
 )
 def test_rules_that_make_no_sense_are_refused(recycling: dict[str, Any]) -> None:
