@@ -11,6 +11,7 @@ from typing import Any
 
 from stdnum.cn import uscc
 
+from api.holidays import years_for
 from ledger import building, commands, ids
 from ledger import organisation_commands as facts
 from ledger.commands import CustomerCommand, parse
@@ -25,6 +26,7 @@ CALLER = "demo"
 SEED = 20_260_301
 CUSTOMERS = 180
 DAYS = 90
+_TIME_ZONE = "Asia/Shanghai"
 
 # Territory, its parent, and the provinces that lie in it.
 _TERRITORIES: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
@@ -126,11 +128,11 @@ def make_demo(recording: Recording, now: datetime) -> Demo:
     """
     chance = random.Random(SEED)  # noqa: S311 - a demo is to come out the same, not to be secret
     administrator = demo_id(ids.PERSON, _HEADS["全国"])
-    _found(recording, administrator)
+    _found(recording, administrator, now)
     history = sorted(_history(chance, now), key=lambda asked: asked[0])
     import_id = demo_id(ids.IMPORT, "history")
     opening = facts.OpenImport(
-        import_id=import_id, name="demo-history", time_zone="Asia/Shanghai", policy=policy()
+        import_id=import_id, name="demo-history", time_zone=_TIME_ZONE, policy=policy()
     )
     recording.record_fact(opening, _origin("import", administrator))
     asked = [
@@ -220,9 +222,9 @@ def _origin(
     return Origin(CALLER, f"demo/{key}", actor, occurred=occurred, import_id=import_id)
 
 
-def _found(recording: Recording, administrator: str) -> None:
+def _found(recording: Recording, administrator: str, now: datetime) -> None:
     commands_: list[facts.FactCommand] = [
-        facts.FoundOrganisation(name="东方智造", time_zone="Asia/Shanghai")
+        facts.FoundOrganisation(name="东方智造", time_zone=_TIME_ZONE)
     ]
     for name, parent, _ in _TERRITORIES:
         commands_.append(_territory(name, parent))
@@ -238,6 +240,7 @@ def _found(recording: Recording, administrator: str) -> None:
     commands_.append(facts.RequireFourEyes(required=False))
     commands_.append(facts.AdoptDecider(version=LATEST))
     commands_.append(facts.AdoptPolicy(policy=policy(), comment="the demo's limits are low"))
+    commands_ += years_for(_TIME_ZONE, now.date())
     recording.record_facts(commands_, _origin("organisation", administrator))
 
 

@@ -425,6 +425,14 @@ def build_fact(
             return adopted, command.proposal
         case facts_in.WithdrawProposal():
             return organisation.ProposalWithdrawn(command.proposal), command.proposal
+        case facts_in.StateCalendar():
+            stated = organisation.CalendarStated(
+                command.year,
+                tuple(sorted(command.holidays)),
+                tuple(sorted(command.workdays)),
+                command.source,
+            )
+            return stated, str(command.year)
         case _:
             return _about_person(command, seal), command.person
 

@@ -17,6 +17,7 @@ from ledger.envelope import Event
 from ledger.events import organisation as facts
 from ledger.events.values import ForeignId, Text
 from ledger.policy import Policy
+from ledger.working_days import StatedYear, WorkingDays
 
 T = TypeVar("T")
 
@@ -142,7 +143,9 @@ class Organisation:
         self._imports: dict[str, _Versions[Import]] = {}
         self._four_eyes: _Versions[bool] = _Versions()
         self._proposals: dict[str, _Versions[Proposal]] = {}
+        self._working_days: _Versions[WorkingDays] = _Versions()
         self._default = NumberedPolicy(0, Policy())
+        self._no_calendar = WorkingDays()
 
     def apply(self, event: Event) -> None:
         """Fold one event of the stream; events come in order."""
@@ -167,6 +170,10 @@ class Organisation:
                 versions.put(position, replace(last, closed=True, closed_at=event.recorded))
             case facts.FourEyesRequired():
                 self._four_eyes.put(position, data.required)
+            case facts.CalendarStated():
+                year = StatedYear(data.year, data.holidays, data.workdays, data.source)
+                before = self.at(position).working_days
+                self._working_days.put(position, before.with_year(year))
             case facts.FactProposed() | facts.ProposalAdopted() | facts.ProposalWithdrawn():
                 self._put_proposal(event)
             case _:
@@ -324,6 +331,12 @@ class OrganisationAt:
     def four_eyes(self) -> bool:
         """Whether four eyes are required; not before any event has said so."""
         return self._organisation._four_eyes.before(self.position) or False
+
+    @property
+    def working_days(self) -> WorkingDays:
+        """Which days are worked, by the calendars stated; without any from Monday to Friday."""
+        organisation = self._organisation
+        return organisation._working_days.before(self.position) or organisation._no_calendar
 
     def as_of(self, position: int) -> OrganisationAt:
         """Return the organisation as it was for another position."""

@@ -94,6 +94,8 @@ class _FactChecks:
                 facts_in.RequireFourEyes() | facts_in.AdoptProposal() | facts_in.WithdrawProposal()
             ):
                 pass  # judged in ledger/four_eyes.py
+            case facts_in.StateCalendar():
+                pass  # a year may be stated at any time, and again
             case _:
                 self._check_about_person(command)
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from ledger.commands import Command, Id, Name, Note, Numbers, Word
 from ledger.policy import Policy
+from ledger.working_days import is_weekend
 
 Role = Literal["rep", "manager", "auditor", "admin", "integration"]
 
@@ -135,6 +136,32 @@ class RequireFourEyes(Command):
     required: bool
 
 
+YEAR_MIN, YEAR_MAX = 1900, 2200
+"""No customer was followed up before, nor will be behind that."""
+
+
+class StateCalendar(Command):
+    """Say which days of a year are worked, from now on; ``source`` names a library, if any."""
+
+    year: Annotated[int, Field(ge=YEAR_MIN, le=YEAR_MAX)]
+    holidays: Annotated[tuple[date, ...], Field(max_length=262)] = ()
+    workdays: Annotated[tuple[date, ...], Field(max_length=106)] = ()
+    source: Word | None = None
+
+    @model_validator(mode="after")
+    def _are_exceptions(self) -> StateCalendar:
+        named = (*self.holidays, *self.workdays)
+        if len(set(named)) != len(named):
+            raise ValueError("a day is named twice")
+        if any(each.year != self.year for each in named):
+            raise ValueError("a day lies in another year")
+        if any(is_weekend(each) for each in self.holidays):
+            raise ValueError("a holiday is a Saturday or Sunday, on which nobody works anyway")
+        if not all(is_weekend(each) for each in self.workdays):
+            raise ValueError("a working day is none of a weekend, and people work on it anyway")
+        return self
+
+
 ProposedCommand = AdoptPolicy | DefineTerritory | ChangePerson | OpenImport | RequireFourEyes
 
 
@@ -179,4 +206,5 @@ FactCommand = (
     | ProposeFact
     | AdoptProposal
     | WithdrawProposal
+    | StateCalendar
 )

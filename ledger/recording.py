@@ -481,7 +481,7 @@ class Recording:
 
 
 def _subject(data: Any) -> str | None:
-    for name in ("proposal", "person", "territory", "import_id", "number"):
+    for name in ("proposal", "person", "territory", "import_id", "number", "year"):
         found = getattr(data, name, None)
         if found is not None:
             return str(found)

@@ -1,10 +1,10 @@
 """Recycling: when a customer that nobody works goes back to the pool, and who hears of it. Pure.
 
-Counted are days without a follow-up by the present owner or a collaborator, or without a deal.
-Nothing is counted while the owner is away, a transfer, release or conflict is open, or a head has
-granted a hold. Each warning runs its full
-time before the next step, whenever it was given: also when the policy was tightened meanwhile, or
-the clock has slept.
+Counted are days without a follow-up by the present owner or a collaborator, or without a deal:
+calendar days or working days, as the policy says. Nothing is counted while the owner is away, a
+transfer, release or conflict is open, or a head has granted a hold. Each warning runs its full time
+before the next step, whenever it was given: also when the policy was tightened meanwhile, or the
+clock has slept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.organisation import OrganisationAt, Person
 from ledger.recycling_rules import RecycleRule, Recycling
+from ledger.working_days import WorkingDays
 
 NO_FOLLOW_UP = "no_follow_up"
 NO_DEAL = "no_deal"
@@ -155,7 +156,9 @@ def fall_of(
     )
     if rule is None or owner is None:
         return None
-    clock = _Clock(organisation, tuple(_merged(_pauses(tenure, owner, organisation))))
+    working = organisation.working_days if policy.recycling.days == "working" else None
+    pauses = tuple(_merged(_pauses(tenure, owner, organisation)))
+    clock = _Clock(organisation, pauses, working)
     begun = _begun(tenure, owner, organisation)
     chains = [] if begun is None else list(_chains(tenure, rule, policy.recycling, begun, clock))
     if not chains:
@@ -244,23 +247,34 @@ def _next(tenure: Held, recycling: Recycling, clock: _Clock, chain: _Chain) -> F
 # --- counting days -----------------------------------------------------------------------------
 
 
+# Without a zone, for it is counted by the wall clock.
+_YEAR_1 = datetime.min  # noqa: DTZ901
+
+
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """Counts calendar days of the organisation, leaving pauses out (in order, apart)."""
+    """Counts days of the organisation, leaving pauses out (in order, apart).
+
+    Where only working days count, ``working`` says which these are; each counts with its 24 hours,
+    so that what begins on a Friday at ten is a working day old on the Monday at ten.
+    """
 
     organisation: OrganisationAt
     pauses: Sequence[Pause]
+    working: WorkingDays | None = None
 
     def after(self, start: datetime, days: int) -> datetime:
         """Return the moment that so many counted days have gone by; days go by the wall clock."""
-        local = self._local
-        begin, due = local(start), local(start) + timedelta(days=days)
+        counted, working = self._counted, self.working
+        begin = counted(start)
+        due = begin + timedelta(days=days)
         for pause in self.pauses:
-            first, end = max(local(pause.begin), begin), local(pause.end)
+            first, end = max(counted(pause.begin), begin), counted(pause.end)
             if first >= due:
                 break
             due += max(end - first, timedelta())
-        return due.replace(tzinfo=self.organisation.time_zone).astimezone(UTC)
+        local = _YEAR_1 + due if working is None else working.moment(due)
+        return local.replace(tzinfo=self.organisation.time_zone).astimezone(UTC)
 
     def not_within_a_pause(self, due: datetime, now: datetime) -> datetime:
         """Return ``due``, or the end of a pause that began before anything came of it."""
@@ -269,8 +283,10 @@ class _Clock:
                 due = pause.end
         return due
 
-    def _local(self, moment: datetime) -> datetime:
-        return moment.astimezone(self.organisation.time_zone).replace(tzinfo=None)
+    def _counted(self, moment: datetime) -> timedelta:
+        """Return how much time that counts has gone by from long ago, by the wall clock."""
+        local = moment.astimezone(self.organisation.time_zone).replace(tzinfo=None)
+        return local - _YEAR_1 if self.working is None else self.working.elapsed(local)
 
 
 def _pauses(tenure: Held, owner: Person, organisation: OrganisationAt) -> Iterator[Pause]:

@@ -24,9 +24,9 @@ class RecycleRule(BaseModel):
 
     ``won_deals_min`` holds for customers at which at least so many deals were won, by whomever.
 
-    Calendar days of the organisation: without a follow-up by the owner, and without a deal won by
-    the owner, each counted from the beginning of the ownership, or the last one since. An empty
-    list of ``territories`` means any; a territory stands for those below it as well.
+    Days without a follow-up by the owner, and without a deal won by the owner, are each counted
+    from the beginning of the ownership, or the last one since. An empty list of ``territories``
+    means any; a territory stands for those below it as well.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +50,9 @@ class RecycleWarning(BaseModel):
 class Recycling(BaseModel):
     """What is recycled, and who is warned before. Without rules nothing ever is.
 
+    ``days`` says which days all figures count: calendar days of the organisation, or its working
+    days (ledger/working_days.py). A hold is dated, so that its longest time is in calendar days.
+
     Open CRMs recycle after 5 days without a follow-up and 31 without a deal (others 31 and 3), and
     remind 2 days before or afterwards only; sales teams ask for steps, the owner first and then the
     head. So the warnings have defaults, and the figures have none.
@@ -63,6 +66,7 @@ class Recycling(BaseModel):
         RecycleWarning(days_before=3, to=("owner",)),
         RecycleWarning(days_before=1, to=("owner", "head")),
     )
+    days: Literal["calendar", "working"] = "calendar"
     # A head's hold lasts at most so many days: a quarter.
     hold_days_max: Days = 92
 

@@ -28,7 +28,7 @@ from ledger.deciding import request_stream
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import ApprovalOpened, Decision, RequestParked
-from ledger.events.organisation import ImportClosed
+from ledger.events.organisation import CalendarStated, ImportClosed
 from ledger.events.requests import DeadlineReached
 from ledger.folding import Folding, fold_log
 from ledger.organisation import NumberedPolicy, OrganisationAt
@@ -158,8 +158,8 @@ class WhatIf:
                 organisation = self._folding.organisation.at(request.position)
                 self._other.apply(request, data, event.effective, organisation)
         self._folding.take(event, requests)
-        if isinstance(data, ImportClosed):
-            self._expect_all(event.position)  # from now on what it brought falls due
+        if isinstance(data, ImportClosed) or self._counts_by(data):
+            self._expect_all(event.position)  # from now on something falls due, or at another time
 
     def take_all(self, events: Iterable[Event], requests: Mapping[int, Event]) -> None:
         """Take the next events, in order."""
@@ -238,6 +238,12 @@ class WhatIf:
         return _UnderPolicy(self._folding.organisation, position, self._given)
 
     # --- deadlines -----------------------------------------------------------------------------
+
+    def _counts_by(self, data: object) -> bool:
+        """Say whether what falls due goes by a calendar that is just being stated."""
+        recycling = self._given.policy.recycling
+        counts = recycling.rules and recycling.days == "working"
+        return bool(counts) and isinstance(data, CalendarStated)
 
     def _expect(self, customer: str, organisation: OrganisationAt) -> None:
         """Take note of what falls due next at a customer."""

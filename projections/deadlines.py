@@ -117,6 +117,7 @@ _FACTS = frozenset(
         facts.ImportClosed,
         facts.PolicyAdopted,
         facts.TerritoryDefined,
+        facts.CalendarStated,
         facts.PersonAway,
         facts.PersonLeft,
         facts.PersonReturned,
@@ -422,6 +423,9 @@ def _concerned(event: Event, organisation: Organisation) -> tuple[str, str | Non
             return _OF_IMPORT, import_id
         case facts.PolicyAdopted():
             return (_OWNED, None) if had or has else None
+        case facts.CalendarStated():
+            counts = has and after.policy.policy.recycling.days == "working"
+            return (_OWNED, None) if counts else None
         case facts.TerritoryDefined():
             return (_OWNED, None) if any(rule.territories for rule in has) else None
         case _:
@@ -510,6 +514,13 @@ def falling(
     """
     rows = connection.execute(_FALLING.encode(), (until, *after, limit))
     return [DueRow(*row) for row in rows]
+
+
+def last_fall(connection: Connection[Any]) -> datetime | None:
+    """Return when the last customer goes back to the pool, if nobody does anything (UTC)."""
+    row = connection.execute("SELECT max(falls) FROM projections.deadlines").fetchone()
+    last: datetime | None = row[0] if row else None
+    return last
 
 
 def reached(connection: Connection[Any]) -> int:

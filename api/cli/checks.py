@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from psycopg import Connection
 
 from api.bootstrap import Ledger
+from api.cli.calendar_commands import provisional, unstated_years
 from api.cli.resolve import NotFoundError
 from api.running import reflected
+from consumers.clock import database_now
 from consumers.enforcer import CONSUMER
 from consumers.rebuilding import compare_guards
 from ledger.store.migrations import POSTGRES_VERSION_MIN, status
@@ -22,6 +25,7 @@ from projections.rebuild import compare
 from projections.runner import parked_streams, positions
 
 OLD_SNAPSHOT_SECONDS = 60
+CALENDAR_DAYS_AHEAD = 31
 SHOWN_MAX = 10
 COUNTED_MAX = 1_000
 # A gibibyte holds the log of a few hundred thousand events, and time to react.
@@ -126,6 +130,7 @@ def examine(ledger: Ledger) -> list[Finding]:
             _read_models(connection, ledger),
             _parked_requests(connection),
             _parked_streams(connection),
+            _calendar(connection, ledger),
             _old_snapshots(connection),
             _role(connection),
         ]
@@ -275,6 +280,27 @@ def _old_snapshots(connection: Connection[Any]) -> Finding:
         "old snapshots",
         told or "none that this role may see",
         "They keep the server from tidying up: end the sessions that forgot them." if old else "",
+    )
+
+
+def _calendar(connection: Connection[Any], ledger: Ledger) -> Finding:
+    """Say of which years holidays are stated, where the policy counts working days."""
+    organisation, now = ledger.recording.organisation(), database_now(connection)
+    if connection.execute("SELECT to_regclass('projections.deadlines')").fetchone() == (None,):
+        return Finding(True, "calendar", "nothing falls due yet")
+    recycling = organisation.policy.policy.recycling
+    if not recycling.rules or recycling.days != "working":
+        return Finding(True, "calendar", "the policy counts no working days")
+    years = unstated_years(connection, organisation, now)
+    if not years:
+        return Finding(True, "calendar", "stated as far as anything falls due")
+    # The next year is announced in November: before, nobody can state it.
+    soon = organisation.day(now + timedelta(days=CALENDAR_DAYS_AHEAD)).year
+    return Finding(
+        min(years) > soon,
+        "calendar",
+        provisional(years),
+        "Run guishu calendar seed, or guishu calendar state.",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from psycopg import Connection
 
-from api.cli import conflict_commands, resolve
+from api.cli import calendar_commands, conflict_commands, resolve
 from api.cli.approval_words import deadline_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
 from api.cli.context import day as parsed_day
@@ -39,6 +39,8 @@ def due(
             approvals = approvals_named(connection, [row.subject for row in rows])
             disputes = conflicts_named(connection, [row.subject for row in rows])
             owners = owners_of(connection, [row.customer for row in rows])
+            if any(row.falls is not None for row in rows):
+                calendar_commands.tell_what_is_provisional(connection, names.organisation, now)
         if json:
             print_json(
                 [
@@ -99,8 +101,11 @@ def recycle(
         names = resolve.Names(ledger)
         owner_id = resolve.person(ledger, owner) if owner else None
         with ledger.pool.connection() as connection:
-            until = database_now(connection) + timedelta(days=forecast)
+            now = database_now(connection)
+            until = now + timedelta(days=forecast)
             rows = [row for row in _falling(connection, until) if owner_id in (None, row.owner)]
+            if rows:
+                calendar_commands.tell_what_is_provisional(connection, names.organisation, now)
         if json:
             print_json([_falls_json(row, names) for row in rows])
             return

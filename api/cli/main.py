@@ -11,6 +11,7 @@ import typer
 
 from api.cli import (
     approval_commands,
+    calendar_commands,
     collaboration_commands,
     conflict_commands,
     due_commands,
@@ -67,6 +68,7 @@ def make_app() -> typer.Typer:
     app.add_typer(four_eyes_commands.proposals_app(), name="proposals")
     app.command("adopt")(four_eyes_commands.adopt)
     app.command("four-eyes")(four_eyes_commands.four_eyes)
+    app.add_typer(calendar_commands.calendar_app(), name="calendar")
     app.command("what-if")(what_if_commands.what_if)
     app.command("events")(operations.events)
     app.command("rebuild")(operations.rebuild)

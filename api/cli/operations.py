@@ -41,6 +41,7 @@ from api.demo import (
     make_demo,
     work_beside_owners,
 )
+from api.holidays import years_for
 from api.imports.filing import Filed, Filing, Importer
 from api.imports.finding import LedgerDirectory
 from api.imports.mapping import Mapping, load_mapping
@@ -146,6 +147,7 @@ def _found(ledger: Ledger, name: str, administrators: Sequence[str], time_zone: 
         stated.append(commands.parse(facts.AddPerson, fields))
     stated.append(facts.RequireFourEyes(required=len(administrators) > 1))
     stated.append(facts.AdoptDecider(version=LATEST))
+    stated += years_for(time_zone, datetime.now(UTC).date())
     recorded = ledger.recording.record_facts(stated, origin("setup"))
     return recorded[1].about or ""
 

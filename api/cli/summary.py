@@ -219,6 +219,10 @@ def _fact(event: Event, names: Names) -> str:
         case facts.ImportClosed():
             opened = names.organisation.import_(data.import_id)
             return f"import {opened.name if opened else data.import_id} ends"
+        case facts.CalendarStated():
+            free, worked = len(data.holidays), len(data.workdays)
+            source = f", as {data.source} has it" if data.source else ""
+            return f"{data.year}: {free} holidays, {worked} weekend days worked{source}"
         case facts.FourEyesRequired():
             return f"four eyes are {'required' if data.required else 'not required'} from now on"
         case facts.FactProposed():

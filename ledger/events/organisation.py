@@ -160,6 +160,21 @@ class ProposalWithdrawn:
     proposal: str
 
 
+@dataclass(frozen=True, slots=True)
+class CalendarStated:
+    """Which days of a year are worked, from now on; it replaces what was stated of it before.
+
+    ``holidays`` are days from Monday to Friday that are not worked (节假日), ``workdays`` Saturdays
+    and Sundays that are (调休). ``source`` names the library that they were taken from; where
+    there is none, people stated them.
+    """
+
+    year: int
+    holidays: tuple[Day, ...] = ()
+    workdays: tuple[Day, ...] = ()
+    source: str | None = None
+
+
 OrganisationFact = (
     OrganisationFounded
     | TerritoryDefined
@@ -177,4 +192,5 @@ OrganisationFact = (
     | FactProposed
     | ProposalAdopted
     | ProposalWithdrawn
+    | CalendarStated
 )

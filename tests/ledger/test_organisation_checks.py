@@ -10,7 +10,7 @@ import pytest
 
 from ledger import organisation_commands as facts_in
 from ledger.building import FactContext, Ids, build_fact
-from ledger.commands import InvalidRequestError, UnknownIdError
+from ledger.commands import InvalidRequestError, UnknownIdError, parse
 from ledger.conditions import Condition
 from ledger.deciders import DeciderMissingError
 from ledger.errors import LedgerError
@@ -53,6 +53,30 @@ def person(name: str = "per_new", *roles: Any, **fields: Any) -> facts_in.AddPer
 
 def territory(name: str, parent: str | None = None, **fields: Any) -> facts_in.DefineTerritory:
     return facts_in.DefineTerritory(territory=name, name="区", parent=parent, **fields)
+
+
+def test_a_year_may_be_stated_at_any_time_and_again() -> None:
+    holiday, worked = date(2026, 10, 1), date(2026, 10, 10)
+    year = facts_in.StateCalendar(year=2026, holidays=(holiday,), workdays=(worked,))
+    check(year, year)
+    stated, about = build_fact(year, Ids(), lambda *_: NAME, FactContext(0, {}))
+    assert (stated, about) == (facts.CalendarStated(2026, (holiday,), (worked,)), "2026")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"holidays": ["2026-10-03"]}, "a holiday is a Saturday or Sunday"),
+        ({"workdays": ["2026-10-01"]}, "a working day is none of a weekend"),
+        ({"holidays": ["2025-10-01"]}, "a day lies in another year"),
+        ({"holidays": ["2026-10-01", "2026-10-01"]}, "a day is named twice"),
+        ({"year": 1800}, "greater than or equal to 1900"),
+        ({"holidays": ["2026-13-01"]}, "valid date"),
+    ],
+)
+def test_calendars_that_make_no_sense_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidRequestError, match=said):
+        parse(facts_in.StateCalendar, {"year": 2026, **fields})
 
 
 def left(name: str = "per_1") -> facts_in.MarkLeft:

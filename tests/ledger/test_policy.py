@@ -228,6 +228,7 @@ def test_the_defaults() -> None:
                 {"days_before": 3, "to": ["owner"]},
                 {"days_before": 1, "to": ["owner", "head"]},
             ],
+            "days": "calendar",
             "hold_days_max": 92,
         },
     }

@@ -17,7 +17,7 @@ from ledger.recycling import NO_FOLLOW_UP
 from projections import customers as customer_views
 from projections.base import LIVE
 from projections.comparing import digests
-from projections.deadlines import due, falling
+from projections.deadlines import due, falling, last_fall
 from projections.holdings import workloads
 from projections.intervals import RECYCLED, of_customer
 from projections.ownership import owner_of
@@ -180,6 +180,37 @@ def test_won_deals_are_counted_as_the_settled_state_counts_them(models: Models, 
     before = digests(models.connection, models.projections, LIVE)
     models.rebuild()
     assert digests(models.connection, models.projections, LIVE) == before
+
+
+@BATCHES
+def test_a_calendar_moves_what_is_due_where_working_days_count(models: Models, batch: int) -> None:
+    history = _history(recycling={"rules": [{"follow_up_days": 31}], "days": "working"})
+    models.project(history, batch=batch)
+    _check(models, history)
+    before = due(models.connection, FOR_EVER)
+    ahead = [history.now.date() + timedelta(days=number) for number in range(3, 30)]
+    for year in sorted({each.year for each in ahead}):
+        free = tuple(each for each in ahead if each.year == year and each.weekday() < 3)
+        history.fact(facts.CalendarStated(year, free, ()))
+    models.project(history, batch=batch)
+    _check(models, history)
+    later = due(models.connection, FOR_EVER)
+    assert all(new.due > old.due for old, new in zip(before, later, strict=True))
+    for year in sorted({each.year for each in ahead}):
+        history.fact(facts.CalendarStated(year))
+    models.project(history, batch=batch)
+    assert due(models.connection, FOR_EVER) == before
+    history.fact(facts.PolicyAdopted(2, {"recycling": {"rules": [{"follow_up_days": 31}]}}))
+    year = ahead[0].year
+    free = tuple(each for each in ahead if each.year == year and each.weekday() < 3)
+    history.fact(facts.CalendarStated(year, free))
+    models.project(history, batch=batch)
+    _check(models, history)
+    falls = [row.falls for row in due(models.connection, FOR_EVER) if row.falls is not None]
+    assert last_fall(models.connection) == max(falls)
+    digested = digests(models.connection, models.projections, LIVE)
+    models.rebuild()
+    assert digests(models.connection, models.projections, LIVE) == digested
 
 
 @BATCHES
