@@ -31,6 +31,10 @@ Digest = Callable[[str, str], str]
 """``digest(system, normalised value)``: the keyed digest of an individual's identifier."""
 
 
+NoteDigest = Callable[[str, str], str]
+"""``note_digest(subject, note)``: what tells the same note apart, by the subject's key."""
+
+
 @dataclass(slots=True)
 class Ids:
     """Makes the ids of one command, each once; they follow from ``seed`` where there is one."""
@@ -64,6 +68,7 @@ def build_request(
     made: Ids,
     seal: Seal,
     digest: Digest,
+    note_digest: NoteDigest,
     kind_of: Callable[[str], str],
 ) -> Built:
     """Return the requests that a command stands for.
@@ -76,7 +81,7 @@ def build_request(
         case commands.ChangeCustomer():
             return _change(command, made, seal, digest, kind_of(command.customer))
         case commands.LogFollowUp() | commands.RecordDeal():
-            return _act(command, made, seal)
+            return _act(command, made, seal, note_digest)
         case commands.RequestTransfer():
             transfer = made.make(ids.TRANSFER)
             asked = requests.TransferRequested(
@@ -207,7 +212,12 @@ def _foreign(numbers: commands.Numbers) -> tuple[ForeignId, ...]:
     return tuple(ForeignId(each.system, each.value) for each in numbers)
 
 
-def _act(command: commands.LogFollowUp | commands.RecordDeal, made: Ids, seal: Seal) -> Built:
+def _act(
+    command: commands.LogFollowUp | commands.RecordDeal,
+    made: Ids,
+    seal: Seal,
+    note_digest: NoteDigest,
+) -> Built:
     if isinstance(command, commands.RecordDeal):
         deal = made.make(ids.DEAL)
         recorded = requests.DealRecorded(
@@ -234,6 +244,7 @@ def _act(command: commands.LogFollowUp | commands.RecordDeal, made: Ids, seal: S
         command.contact,
         command.site,
         _foreign(command.foreign_ids),
+        None if command.note is None else note_digest(subject, command.note),
     )
     return Built((logged,), command.customer, follow_up)
 

@@ -7,19 +7,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 
 # So many of the last are remembered: one that is voided must not count, and one before it does.
 ACTS_MAX = 2
+# So many where it is known what they say: whoever repeats one of them has not worked the customer.
+NOTES_MAX = 4
+TOKENS_MAX = 2
+_AT = attrgetter("at")
 # More pauses are taken together, in the owner's favour.
 PAUSES_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
 class CountedAct:
-    """A follow-up or deal by the owner, and when it was (UTC)."""
+    """A follow-up or deal by the owner, and when it was (UTC).
+
+    ``note`` is the digest of what a follow-up says, where the policy recycled when it came; ``by``
+    who followed up where that was a collaborator. What only repeats another, ``token_of``, counts
+    once that one is voided.
+    """
 
     act: str
     at: datetime
+    note: str | None = None
+    by: str | None = None
+    token_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +65,9 @@ class Counting:
     warned: tuple[Warned, ...] = ()
     pausing: datetime | None = None
 
-    def with_follow_up(self, act: str, at: datetime) -> Counting:
-        """Return it with one more follow-up by the owner."""
-        return replace(self, follow_ups=_latest((CountedAct(act, at), *self.follow_ups)))
+    def with_follow_up(self, act: CountedAct) -> Counting:
+        """Return it with one more follow-up by the owner or a collaborator."""
+        return replace(self, follow_ups=_latest((act, *self.follow_ups)))
 
     def with_deal(self, act: str, at: datetime) -> Counting:
         """Return it with one more deal that the owner won."""
@@ -62,19 +75,28 @@ class Counting:
 
     def without(self, act: str) -> Counting:
         """Return it without a follow-up or deal that no longer counts."""
-        if all(each.act != act for each in (*self.follow_ups, *self.deals)):
+        if all(act not in (each.act, each.token_of) for each in (*self.follow_ups, *self.deals)):
             return self
+        left = (each for each in self.follow_ups if each.act != act)
+        freed = (replace(each, token_of=None) if each.token_of == act else each for each in left)
         return replace(
             self,
-            follow_ups=tuple(each for each in self.follow_ups if each.act != act),
+            follow_ups=_latest(tuple(freed)),
             deals=tuple(each for each in self.deals if each.act != act),
         )
 
     def moved(self, act: str, at: datetime) -> Counting:
         """Return it with a follow-up that was at another time."""
-        if all(each.act != act for each in self.follow_ups):
+        found = next((each for each in self.follow_ups if each.act == act), None)
+        if found is None:
             return self
-        return self.without(act).with_follow_up(act, at)
+        others = (each for each in self.follow_ups if each is not found)
+        return replace(self, follow_ups=_latest((replace(found, at=at), *others)))
+
+    @property
+    def worked(self) -> tuple[CountedAct, ...]:
+        """The follow-ups that count, the last first."""
+        return tuple(each for each in self.follow_ups if each.token_of is None)
 
     def paused(self, begin: datetime, end: datetime) -> Counting:
         """Return it with one more pause, which replaces what is left of those before it."""
@@ -91,4 +113,16 @@ class Counting:
 
 
 def _latest(acts: tuple[CountedAct, ...]) -> tuple[CountedAct, ...]:
-    return tuple(sorted(acts, key=lambda each: each.at, reverse=True)[:ACTS_MAX])
+    remembered: list[CountedAct] = []
+    counted = tokens = 0
+    for each in sorted(acts, key=_AT, reverse=True):
+        if each.token_of is not None:
+            tokens += 1
+            if tokens > TOKENS_MAX:
+                continue
+        else:
+            counted += 1
+            if counted > (ACTS_MAX if each.note is None else NOTES_MAX):
+                continue
+        remembered.append(each)
+    return tuple(remembered)

@@ -26,6 +26,7 @@ NOT_YOURS = "not_yours"
 DEAL_BY_NON_OWNER = "deal_by_non_owner"
 FOLLOW_UP_BY_NON_OWNER = "follow_up_by_non_owner"
 CONTACT_UNKNOWN = "contact_unknown"
+TOKEN_FOLLOW_UP = "token_follow_up"  # noqa: S105 - of follow-ups, and no secret
 NOT_OWNED = "not_owned"
 APPROVAL_OPEN = "approval_open"
 PROTECTED = "protected"
@@ -87,6 +88,7 @@ SENTENCES: dict[str, str] = {
     DEAL_BY_NON_OWNER: "The deal was made by somebody who does not own the customer.",
     FOLLOW_UP_BY_NON_OWNER: "The follow-up was made by somebody who does not own the customer.",
     CONTACT_UNKNOWN: "The follow-up names a contact that the customer does not have.",
+    TOKEN_FOLLOW_UP: "The follow-up only repeats one before, by its note or within minutes.",
     NOT_OWNED: "Nobody owns the customer.",
     APPROVAL_OPEN: "Another transfer or release of the customer awaits approval.",
     PROTECTED: "The owner is protected against transfers that others ask for.",

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import orjson
 from psycopg import Connection
 
-from ledger import building, commands, four_eyes, ids
+from ledger import building, commands, four_eyes, ids, tokens
 from ledger import organisation_commands as facts_in
 from ledger.canonical import canonical_bytes, instant
 from ledger.commands import UnknownIdError as UnknownIdError  # its name for callers of this module
@@ -121,6 +121,12 @@ class _Sealing:
         key = self.keys[subject]
         origin = self.origin
         return self.vault.seal(key, text, origin.caller, origin.request_id, self.index, name)
+
+    def note_digest(self, subject: str, note: str) -> str:
+        if self.keys is None:
+            self.subjects[subject] = None
+            return ""
+        return self.vault.note_digest(self.keys[subject], tokens.folded(note))
 
 
 class Recording:
@@ -227,7 +233,12 @@ class Recording:
         self, asked: Asked, made: building.Ids, sealing: _Sealing, kinds: dict[str, str]
     ) -> building.Built:
         return building.build_request(
-            asked.command, made, sealing.seal, self._vault.identifier_digest, kinds.__getitem__
+            asked.command,
+            made,
+            sealing.seal,
+            self._vault.identifier_digest,
+            sealing.note_digest,
+            kinds.__getitem__,
         )
 
     def _append_of(self, asked: Asked, built: building.Built) -> Append:

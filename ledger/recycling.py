@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from ledger import reasons
 from ledger.canonical import instant
 from ledger.conflicts import GROUP
-from ledger.counting import Counting, Pause
+from ledger.counting import CountedAct, Counting, Pause
 from ledger.customer import Admitted, Held, but
 from ledger.envelope import Event
 from ledger.events import decisions, requests
@@ -31,19 +31,33 @@ NO_DEAL = "no_deal"
 
 
 def noted(
-    customer: Admitted, cause: Event, decision: decisions.Noted, effective: datetime
+    customer: Admitted,
+    cause: Event,
+    decision: decisions.Noted,
+    effective: datetime,
+    organisation: OrganisationAt,
 ) -> Admitted:
-    """Return the customer as a fact that was noted leaves it, as far as recycling counts."""
+    """Return the customer as a fact that was noted leaves it, as far as recycling counts.
+
+    What a follow-up says is remembered where the policy in force, by the facts of ``organisation``,
+    recycles at all: elsewhere nobody asks.
+    """
     tenure, data = customer.tenure, cause.data
     if not isinstance(tenure, Held):
         return customer
     counting = tenure.counting
     match data:
         case requests.FollowUpLogged():
-            if _counts(tenure, decision):
-                counting = counting.with_follow_up(data.follow_up, min(cause.occurred, effective))
+            if counts(tenure, decision):
+                at = min(cause.occurred, effective)
+                says_more = data.note_digest is not None or data.person != tenure.owner
+                if says_more and not organisation.policy.policy.recycling.rules:
+                    act = CountedAct(data.follow_up, at)
+                else:
+                    act = counted_act(tenure, data, at, decision.token_of)
+                counting = counting.with_follow_up(act)
         case requests.DealRecorded():
-            if data.outcome == "won" and _counts(tenure, decision):
+            if data.outcome == "won" and counts(tenure, decision):
                 counting = counting.with_deal(data.deal, min(cause.occurred, effective))
         case requests.FollowUpCorrected():
             if data.at is not None:
@@ -60,10 +74,18 @@ def noted(
     return customer if counting is tenure.counting else counted_by(customer, counting)
 
 
-def _counts(tenure: Held, decision: decisions.Noted) -> bool:
+def counts(tenure: Held, decision: decisions.Noted) -> bool:
     """Say whether it was the present owner's, or that of somebody who collaborates."""
-    counts = decision.remark in (None, reasons.CONTACT_UNKNOWN)
-    return counts and decision.owner == tenure.owner
+    theirs = decision.remark in (None, reasons.CONTACT_UNKNOWN, reasons.TOKEN_FOLLOW_UP)
+    return theirs and decision.owner == tenure.owner
+
+
+def counted_act(
+    tenure: Held, request: requests.FollowUpLogged, at: datetime, token_of: str | None = None
+) -> CountedAct:
+    """Return a follow-up of a moment as it is remembered where something is recycled."""
+    by = None if request.person == tenure.owner else request.person
+    return CountedAct(request.follow_up, at, request.note_digest, by, token_of)
 
 
 def told_or_held(
@@ -207,7 +229,7 @@ def _chains(
     counting = tenure.counting
     first = recycling.warnings[0].days_before if recycling.warnings else 0
     for because, acts, days in (
-        (NO_FOLLOW_UP, counting.follow_ups, rule.follow_up_days),
+        (NO_FOLLOW_UP, counting.worked, rule.follow_up_days),
         (NO_DEAL, counting.deals, rule.deal_days),
     ):
         if days is not None:

@@ -15,6 +15,7 @@ RECYCLE_DAYS_MAX = 3_650
 RULES_MAX = 50
 WARNINGS_MAX = 5
 WON_DEALS_MAX = 1_000
+TOKEN_MINUTES_MAX = 24 * 60
 
 Days = Annotated[int, Field(ge=1, le=RECYCLE_DAYS_MAX)]
 
@@ -67,6 +68,9 @@ class Recycling(BaseModel):
         RecycleWarning(days_before=1, to=("owner", "head")),
     )
     days: Literal["calendar", "working"] = "calendar"
+    # A follow-up within so many minutes of the last one by the same person resets nothing, no more
+    # than the same note again. Asked for since version 2 of the decider.
+    token_follow_up_minutes: Annotated[int, Field(ge=0, le=TOKEN_MINUTES_MAX)] = 10
     # A head's hold lasts at most so many days: a quarter.
     hold_days_max: Days = 92
 

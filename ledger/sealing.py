@@ -12,7 +12,8 @@ Fields are named by their path: ``name``, ``note``, ``contacts.<contact id>.phon
 Keys lie outside the log, each wrapped by the master key (AES-256-GCM; additional data: the JSON
 array of key id and subject); destroying one erases its subject, and the log stays whole.
 
-Two keyed digests (HMAC-SHA-256) use keys derived from the ledger's first master key by HKDF. The
+What a note says is told apart by an HMAC-SHA-256 under a key derived from its subject's, which dies
+with that. Two other keyed digests use keys derived from the ledger's first master key by HKDF. The
 digests of identifiers stand in the log for ever, so these keys must outlive a change of the master
 key: they are kept, wrapped, in ``keys.master_check``, which thereby also tells whether a master
 key is the right one.
@@ -53,6 +54,9 @@ REWRAP_PAGE_KEYS = 5_000
 # Random nonces of 12 bytes are safe for 2^32 texts under one key (NIST SP 800-38D, section 8.3),
 # far more than anybody writes about one subject.
 _NONCE_BYTES = 12
+# Only the last few notes of a customer are compared.
+_NOTE_DIGEST_BYTES = 12
+_NOTES = b"guishu notes v1"
 
 # The first to make a subject's key wins; whoever comes second reads that one. Nothing is made
 # under a master key that is no longer in use: rewrap locks the table, and who waited looks anew.
@@ -383,6 +387,17 @@ class Vault:
         _utf8(value, "an identifier")
         message = orjson.dumps([system, value])
         return "hmac:" + hmac.new(self._checked().identifiers, message, hashlib.sha256).hexdigest()
+
+    def note_digest(self, key: SubjectKey, note: str) -> str:
+        """Return what tells the same note apart from others under a subject's key: 24 hex digits.
+
+        ``note`` is folded (ledger/tokens.py). Without the key nobody can make it again, nor try
+        what a note may have said. Raises TextRefusedError for U+0000 and lone surrogates.
+        """
+        message = _utf8(note, "note")
+        # The key is random, so that one step of HKDF (RFC 5869, expand) makes one apart from it.
+        derived = hmac.digest(key.secret, _NOTES + b"\x01", "sha256")
+        return hmac.digest(derived, message, "sha256")[:_NOTE_DIGEST_BYTES].hex()
 
     def request_digest(self, canonical: bytes) -> bytes:
         """Return 32 bytes that tell a request's content apart without giving it away.

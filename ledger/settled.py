@@ -193,7 +193,7 @@ class Settled:
                 self._end(customer, effective, cause.recorded)
                 self._begin(cause, customer, data.owner, effective, data.protected_until)
             case decisions.Noted():
-                self._note(data, cause, effective)
+                self._note(data, cause, effective, organisation)
             case decisions.RecycleWarned() | decisions.RecycleHeld():
                 self._count_towards_recycling(data, effective)
             case (
@@ -411,7 +411,13 @@ class Settled:
         found = self._admitted(data.customer)
         self.customers[data.customer] = told_or_held(found, data, effective)
 
-    def _note(self, decision: decisions.Noted, cause: Event, effective: datetime) -> None:
+    def _note(
+        self,
+        decision: decisions.Noted,
+        cause: Event,
+        effective: datetime,
+        organisation: OrganisationAt,
+    ) -> None:
         customer, data = decision.customer, cause.data
         match data:
             case requests.FollowUpLogged():
@@ -430,7 +436,7 @@ class Settled:
                 pass
         found = self.customer(customer)
         if isinstance(found, Admitted):
-            self.customers[customer] = noted(found, cause, decision, effective)
+            self.customers[customer] = noted(found, cause, decision, effective, organisation)
         self._pass(customer, effective)
 
     def _record(self, customer: str, act: str, cause: Event, outcome: str | None) -> None:

@@ -312,7 +312,8 @@ def _after(
         case decisions.CustomerChanged():
             return changed(before, _cause(event, cause).data, data)
         case decisions.Noted():
-            return recycling.noted(before, _cause(event, cause), data, effective)
+            facts_then = organisation.at(event.causation or 0)
+            return recycling.noted(before, _cause(event, cause), data, effective, facts_then)
         case decisions.RecycleWarned() | decisions.RecycleHeld():
             return recycling.told_or_held(before, data, effective)
         case decisions.OwnershipReleased() | decisions.CustomerRecycled():

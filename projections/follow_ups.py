@@ -272,9 +272,10 @@ class FollowUp:
 def by_owner(decided_position: int | None, remark: str | None, by_non_owner: str) -> bool | None:
     """Say what a decision's remark tells about who did it; None where it does not tell.
 
-    Of a contact only the owner's follow-ups are told that it is unknown.
+    Only the owner's follow-ups are told that a contact is unknown, or that they repeat another.
     """
-    if decided_position is None or remark not in (None, by_non_owner, reasons.CONTACT_UNKNOWN):
+    of_owners = (None, reasons.CONTACT_UNKNOWN, reasons.TOKEN_FOLLOW_UP)
+    if decided_position is None or remark not in (*of_owners, by_non_owner):
         return None
     return remark != by_non_owner
 

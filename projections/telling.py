@@ -147,7 +147,8 @@ def _say_noted(entry: TimelineEntry, names: _Names) -> str:
     if entry.code is None:
         return "It was noted."
     owner = f" The owner is {_name(names, entry.person)}." if entry.person else ""
-    return f"It was noted: {_because(entry.code)}{owner}"
+    token = " It does not count against recycling." if "token_of" in entry.details else ""
+    return f"It was noted: {_because(entry.code)}{token}{owner}"
 
 
 def _say_transfer(entry: TimelineEntry, names: _Names) -> str:

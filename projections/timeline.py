@@ -365,7 +365,9 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "RulingRefused.v1": lambda data: _Said(
         data.person, data.reason, details={"conflict": data.conflict}
     ),
-    "Noted.v1": lambda data: _Said(data.owner, data.remark),
+    "Noted.v1": lambda data: _Said(
+        data.owner, data.remark, details={"token_of": data.token_of} if data.token_of else None
+    ),
     "CorrectionRefused.v1": lambda data: _Said(code=data.reason, details={"act": data.act}),
     "RequestParked.v1": lambda data: _Said(details={"request": data.request, "error": data.error}),
 }

@@ -15,9 +15,10 @@ from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_j
 from api.cli.context import day as parsed_day
 from api.cli.write_commands import answer, ask
 from consumers.clock import database_now
-from ledger import approving, commands
+from ledger import approving, commands, reasons
 from ledger.commands import parse
-from projections import deadlines
+from ledger.deadlines import RECYCLE, RECYCLE_WARNING
+from projections import deadlines, follow_ups
 from projections.approvals import ApprovalRow, approvals_named
 from projections.conflicts import ConflictRow, conflicts_named
 from projections.deadlines import DueRow
@@ -39,12 +40,17 @@ def due(
             approvals = approvals_named(connection, [row.subject for row in rows])
             disputes = conflicts_named(connection, [row.subject for row in rows])
             owners = owners_of(connection, [row.customer for row in rows])
+            tokens = _last_are_tokens(connection, rows)
             if any(row.falls is not None for row in rows):
                 calendar_commands.tell_what_is_provisional(connection, names.organisation, now)
         if json:
             print_json(
                 [
-                    {**_as_json(row, owners.get(row.customer)), "overdue": row.due <= now}
+                    {
+                        **_as_json(row, owners.get(row.customer)),
+                        "overdue": row.due <= now,
+                        "last_follow_up_is_token": row.customer in tokens,
+                    }
                     for row in rows
                 ]
             )
@@ -57,7 +63,9 @@ def due(
                 names.customer(row.customer),
                 deadline_words(row.kind),
                 names.person(owners.get(row.customer)),
-                _awaited(approvals.get(row.subject) or disputes.get(row.subject), names, now),
+                REAL_FOLLOW_UP
+                if row.customer in tokens
+                else _awaited(approvals.get(row.subject) or disputes.get(row.subject), names, now),
             )
             for row in rows
         ]
@@ -68,6 +76,16 @@ def due(
         )
         if len(rows) == limit:
             notes().print(f"there may be more: --limit {2 * limit}", markup=False)
+
+
+REAL_FOLLOW_UP = "a follow-up that does not only repeat another"
+
+
+def _last_are_tokens(connection: Connection[Any], rows: list[DueRow]) -> set[str]:
+    """Return the customers on their way to the pool whose last follow-up resets nothing (敷衍)."""
+    falling = [row.customer for row in rows if row.kind in (RECYCLE, RECYCLE_WARNING)]
+    last = follow_ups.last_standing(connection, falling) if falling else {}
+    return {name for name, each in last.items() if each.remark == reasons.TOKEN_FOLLOW_UP}
 
 
 # --- recycling ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ test_versions.py`` holds each version to what it brought when it came out.
 
 1. Admission, single ownership, transfers and releases with approval, collaborators, conflicts,
    deadlines, recycling.
-2. What came after the first release.
+2. What came after the first release: token follow-ups.
 """
 
 from __future__ import annotations

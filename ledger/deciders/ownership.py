@@ -12,7 +12,7 @@ from datetime import datetime
 from ledger import reasons
 from ledger.collaborating import collaborates
 from ledger.customer import Admitted, Held, Refused
-from ledger.deciders import transferring
+from ledger.deciders import recycling, transferring
 from ledger.deciders.situations import (
     Obstacle,
     Situation,
@@ -297,10 +297,10 @@ def decide_follow_up(situation: Situation, request: requests.FollowUpLogged) -> 
     noted = _note(situation, request.person, reasons.FOLLOW_UP_BY_NON_OWNER, owner_then(situation))
     if noted.remark == reasons.FOLLOW_UP_BY_NON_OWNER and _collaborated(situation, request):
         noted = replace(noted, remark=None)
-    if noted.remark is None and request.contact is not None and isinstance(customer, Admitted):
-        known = request.contact in customer.contacts
-        return noted if known else replace(noted, remark=reasons.CONTACT_UNKNOWN)
-    return noted
+    if noted.remark is None and isinstance(customer, Admitted):
+        is_known = request.contact is None or request.contact in customer.contacts
+        noted = noted if is_known else replace(noted, remark=reasons.CONTACT_UNKNOWN)
+    return recycling.judged(situation, request, noted)
 
 
 def decide_deal(situation: Situation, request: requests.DealRecorded) -> decisions.Noted:

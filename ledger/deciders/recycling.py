@@ -1,16 +1,16 @@
-"""Recycling: warnings, the way to the pool, and holds."""
+"""Recycling: warnings, the way to the pool, holds, and follow-ups that reset nothing."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ledger import approving, reasons
+from ledger import approving, reasons, tokens
 from ledger.approval_steps import releasing_territory
-from ledger.customer import Admitted
+from ledger.customer import Admitted, Held
 from ledger.deciders.situations import Situation, heads_customer, is_admin, territory_of
 from ledger.events import decisions, requests
 from ledger.events.values import Approver
-from ledger.recycling import fall_of, told_or_held
+from ledger.recycling import counted_act, counts, fall_of, told_or_held
 
 
 def decide_fall(situation: Situation, customer: Admitted) -> decisions.Decision:
@@ -44,6 +44,35 @@ def _told(situation: Situation, customer: Admitted, owner: str, step: int) -> tu
         found = approving.entitled(above, 0, barred, organisation, situation.day)
         told.update(dict.fromkeys(found))
     return tuple(told)
+
+
+def judged(
+    situation: Situation, request: requests.FollowUpLogged, noted: decisions.Noted
+) -> decisions.Noted:
+    """Return what was noted of a follow-up, and which one it only repeats, where it does.
+
+    Where nothing is recycled nobody needs to know. What an import brings was entered elsewhere,
+    often by the day alone, and is taken as it is.
+    """
+    customer, recycling = situation.customer, situation.policy.recycling
+    if situation.version < 2 or situation.opened_import is not None or not recycling.rules:
+        return noted
+    if not isinstance(customer, Admitted) or not isinstance(customer.tenure, Held):
+        return noted
+    if not counts(customer.tenure, noted):
+        return noted
+    happened = min(situation.request.occurred, situation.effective)
+    act = counted_act(customer.tenure, request, happened)
+    token_of = tokens.repeated(
+        customer.tenure.counting.worked,
+        act.by,
+        act.note,
+        act.at,
+        recycling.token_follow_up_minutes,
+    )
+    if token_of is None:
+        return noted
+    return replace(noted, remark=noted.remark or reasons.TOKEN_FOLLOW_UP, token_of=token_of)
 
 
 def decide_hold(

@@ -414,12 +414,14 @@ class Noted:
 
     ``remark`` is a code such as ``deal_by_non_owner``; ``owner`` the owner at that moment. Of a
     follow-up that was entered late, within the days of the policy, both speak of the time at which
-    it happened.
+    it happened. ``token_of`` names the follow-up that this one only repeats, so that it does not
+    count against recycling; that is remarked where there is nothing else to remark.
     """
 
     customer: str
     remark: str | None = None
     owner: str | None = None
+    token_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,7 @@ class FollowUpLogged:
     """Somebody followed a customer up (跟进): how, what was agreed, and when next.
 
     When it happened is the envelope's ``occurred``, where it differs from the recorded time.
+    ``note_digest`` tells the same note apart from others under the same key (ledger/tokens.py).
     """
 
     customer: str
@@ -208,6 +209,7 @@ class FollowUpLogged:
     contact: str | None = None
     site: str | None = None
     foreign_ids: tuple[ForeignId, ...] = ()
+    note_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from ledger.approving import Approval
 from ledger.collaborating import Collaboration
 from ledger.conflicts import Allowed, Conflict
-from ledger.counting import Counting
+from ledger.counting import CountedAct, Counting
 from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
 from ledger.groups import Group
 from ledger.settled import Act, Holdings, Key, Settled
@@ -268,9 +268,25 @@ def _held(owner: str, since: str, until: str | None, counting: dict[str, Any] | 
 def _counting_json(customer: Admitted) -> dict[str, Any]:
     if not isinstance(customer.tenure, Held):
         return {}
-    said = zip(_COUNTED, _COUNTED_OF(customer.tenure.counting), strict=True)
-    found = {name: value for name, value in said if value}
+    counting = customer.tenure.counting
+    said = zip(_COUNTED, _COUNTED_OF(counting), strict=True)
+    found: dict[str, Any] = {name: value for name, value in said if value}
+    if counting.follow_ups:
+        found["follow_ups"] = [_followed_up_json(each) for each in counting.follow_ups]
+    if counting.deals:
+        found["deals"] = [{"act": each.act, "at": each.at} for each in counting.deals]
     return {"counting": found} if found else {}
+
+
+def _followed_up_json(act: CountedAct) -> dict[str, Any]:
+    found: dict[str, Any] = {"act": act.act, "at": act.at}
+    if act.note is not None:
+        found["note"] = act.note
+    if act.by is not None:
+        found["by"] = act.by
+    if act.token_of is not None:
+        found["token_of"] = act.token_of
+    return found
 
 
 def _former(person: str, began: str, ended: str) -> FormerOwner:

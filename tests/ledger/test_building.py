@@ -45,11 +45,15 @@ def digest(system: str, value: str) -> str:
     return f"hmac:{system}:{len(value)}"
 
 
+def note_digest(subject: str, note: str) -> str:
+    return f"{subject}/{len(note)}"
+
+
 def build(
     command: commands.CustomerCommand, sealer: Sealer | None = None, kind: str = "organisation"
 ) -> Built:
     return build_request(
-        command, Ids("seed"), (sealer or Sealer()).seal, digest, lambda customer: kind
+        command, Ids("seed"), (sealer or Sealer()).seal, digest, note_digest, lambda customer: kind
     )
 
 
@@ -238,6 +242,7 @@ def test_a_note_is_sealed_for_whom_it_is_about(contact: str | None, subject: str
                 date(2026, 3, 9),
                 contact,
                 "sit_1",
+                note_digest=note_digest(subject, "客户要报价单"),
             ),
         ),
         "cus_1",

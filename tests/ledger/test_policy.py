@@ -229,6 +229,7 @@ def test_the_defaults() -> None:
                 {"days_before": 1, "to": ["owner", "head"]},
             ],
             "days": "calendar",
+            "token_follow_up_minutes": 10,
             "hold_days_max": 92,
         },
     }

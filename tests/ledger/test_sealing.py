@@ -48,6 +48,7 @@ KEY_3 = bytes.fromhex(
 SEALED_3 = "AAECAwQFBgcICQoLd2prh3sG08yMyfj1BktuDCNQDurh+SyidLzqTbFQLQyhoMkb11zY6Q=="
 MASTER_NAME = "7c822c4a75a4aadc"
 IDENTIFIER = "hmac:555aeca9da2f51330be6480b9cb001b68dbc5c678ac0546b1cf1fb6e6d4a30c6"
+NOTE = "c7134d09d2f514e4553e24f2"
 REQUEST = "38210a012baf53d40bade6510aacb0d182dea1eb6c12ad91d894edc2938f5206"
 
 
@@ -127,6 +128,28 @@ def test_the_digests_are_for_ever(database: DatabaseUrls) -> None:
     vault = vault_of(database)
     assert vault.identifier_digest("resident_id", "王芳") == IDENTIFIER
     assert vault.request_digest(b'{"a":1}').hex() == REQUEST
+
+
+def test_the_digest_of_a_note_is_for_ever_and_goes_by_its_subject() -> None:
+    # By OpenSSL: HKDF (expand only) of the key 20..3f, then HMAC-SHA-256 of the note.
+    key = SubjectKey("key_3", bytes(range(32, 64)))
+    vault = Vault(unreachable, MASTER)
+    assert vault.note_digest(key, "客户要报价单") == NOTE
+    assert vault.note_digest(key, "客户要合同") != NOTE
+    assert vault.note_digest(SubjectKey("key_4", bytes(32)), "客户要报价单") != NOTE
+    with pytest.raises(TextRefusedError):
+        vault.note_digest(key, "\ud800")
+
+
+def test_the_digest_of_a_note_dies_with_the_key_of_its_subject(database: DatabaseUrls) -> None:
+    """Whoever is erased leaves nothing by which a note could be guessed, or told to be the same."""
+    vault = vault_of(database)
+    before = vault.note_digest(vault.keys_for(["cus_1"])["cus_1"], "客户要报价单")
+    again = vault_of(database)
+    assert again.note_digest(again.keys_for(["cus_1"])["cus_1"], "客户要报价单") == before
+    destroy(database, "cus_1")
+    after = vault_of(database)
+    assert after.note_digest(after.keys_for(["cus_1"])["cus_1"], "客户要报价单") != before
 
 
 def test_digests_tell_systems_values_and_ledgers_apart(

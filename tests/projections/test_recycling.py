@@ -18,6 +18,7 @@ from projections import customers as customer_views
 from projections.base import LIVE
 from projections.comparing import digests
 from projections.deadlines import due, falling, last_fall
+from projections.follow_ups import of_customer as follow_ups_of
 from projections.holdings import workloads
 from projections.intervals import RECYCLED, of_customer
 from projections.ownership import owner_of
@@ -214,6 +215,44 @@ def test_a_calendar_moves_what_is_due_where_working_days_count(models: Models, b
 
 
 @BATCHES
+def test_a_token_follow_up_moves_nothing_and_is_told(models: Models, batch: int) -> None:
+    history = _history(1)
+
+    def follow_up(name: str, note: str, contact: str | None = None) -> None:
+        logged = requests.FollowUpLogged(
+            "cus_0", name, "per_a", "call", contact=contact, note_digest=note
+        )
+        history.later(hours=1).ask(logged, actor="per_a", occurred=history.now)
+
+    follow_up("fol_1", "aa")
+    models.project(history, batch=batch)
+    _check(models, history)
+    before = due(models.connection, FOR_EVER)
+    follow_up("fol_2", "aa")
+    follow_up("fol_3", "aa", contact="con_9")
+    models.project(history, batch=batch)
+    _check(models, history)
+    assert due(models.connection, FOR_EVER) == before
+    shown = {each.follow_up: each for each in follow_ups_of(models.connection, "cus_0")}
+    assert [(each.remark, each.by_owner) for each in shown.values()] == [
+        (None, True),
+        ("token_follow_up", True),
+        ("contact_unknown", True),
+    ]
+    told = [sentence(each, {"per_a": "李想"}) for each in timeline(models.connection, "cus_0")]
+    for number in (-3, -1):
+        assert told[number].endswith("It does not count against recycling. The owner is 李想.")
+    # Voided, the first counts no more, and what repeated it does.
+    history.ask(requests.FollowUpVoided("cus_0", "fol_1", "double"), actor="per_a")
+    models.project(history, batch=batch)
+    _check(models, history)
+    assert due(models.connection, FOR_EVER)[0].due > before[0].due
+    digested = digests(models.connection, models.projections, LIVE)
+    models.rebuild()
+    assert digests(models.connection, models.projections, LIVE) == digested
+
+
+@BATCHES
 def test_a_hold_and_its_refusal_are_told(models: Models, batch: int) -> None:
     history = _history()
     until = date.today() + timedelta(days=20)  # noqa: DTZ011 - any day that lies ahead
@@ -232,6 +271,23 @@ def test_a_hold_and_its_refusal_are_told(models: Models, batch: int) -> None:
     assert told[3].startswith("Recycling is held until ")
 
 
+def _state_something(history: History, random: Random) -> None:
+    """Adopt another policy, or state the days of this year or the next."""
+    if random.random() < 0.5:
+        number = history.organisation.latest.policy.number + 1
+        rules: list[dict[str, Any]] = [{"follow_up_days": random.choice([10, 20]), "deal_days": 45}]
+        if random.random() < 0.5:
+            rules.insert(0, {"won_deals_min": 1})
+        recycling = {"rules": rules, "days": random.choice(["working", "calendar"])}
+        history.fact(facts.PolicyAdopted(number, {"recycling": recycling, "conflict_kinds": []}))
+        return
+    for year in (history.now.year, history.now.year + 1):
+        days = [date(year, 1, 1) + timedelta(days=random.randrange(365)) for _ in range(80)]
+        free = {each for each in days if each.weekday() < 5}
+        stated = facts.CalendarStated(year, tuple(sorted(free)), tuple(sorted(set(days) - free)))
+        history.fact(stated)
+
+
 @pytest.mark.parametrize("begins", [0, 50])
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_what_is_due_is_what_the_decider_would_say(
@@ -243,16 +299,28 @@ def test_whatever_happens_what_is_due_is_what_the_decider_would_say(
     history = _history(6, recycling if begins == 0 else {"rules": []})
     customers = [f"cus_{number}" for number in range(6)]
     made: list[tuple[str, str]] = []
+    won: list[tuple[str, str]] = []
     for step in range(120):
         if step == begins > 0:
             history.fact(facts.PolicyAdopted(2, {"recycling": recycling}))
         customer, person = random.choice(customers), random.choice(["per_a", "per_b", "per_head"])
         name = f"trf_{step}"
-        match random.choice("fffdvctwaahrnnn"):
+        match random.choice("fffgggdlvctwaahrsnnn"):
             case "f":
                 made.append((customer, history.follow_up(customer, person)))
+            case "g":
+                note = random.choice(["aa", "bb", None])
+                act = f"fol_{step}"
+                logged = requests.FollowUpLogged(customer, act, person, "call", note_digest=note)
+                history.ask(logged, actor=person, occurred=history.now)
+                made.append((customer, act))
             case "d":
-                history.deal(customer, person)
+                won.append((customer, history.deal(customer, person)))
+            case "l" if won:
+                at, act = won.pop()
+                history.ask(requests.DealCorrected(at, act, "wrong", outcome="lost"))
+            case "s":
+                _state_something(history, random)
             case "v" if made:
                 at, act = made.pop()
                 history.ask(requests.FollowUpVoided(at, act, "double"))
@@ -289,3 +357,6 @@ def test_whatever_happens_what_is_due_is_what_the_decider_would_say(
             assert {row.customer for row in rows} == {
                 customer for customer in customers if _next(history, customer) is not None
             }
+    before = digests(models.connection, models.projections, LIVE)
+    models.rebuild()
+    assert digests(models.connection, models.projections, LIVE) == before

@@ -135,3 +135,4 @@ def test_what_is_provisional_is_said_where_working_days_count(
     assert guishu("recycle", "--forecast", "900").err == ""
     assert guishu("due", "--days", "900").err == ""
     assert "stated as far" in findings(guishu, status=0)["calendar"]["found"]
+    guishu("verify")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.bootstrap import open_ledger
+from api.cli.due_commands import REAL_FOLLOW_UP
 from api.running import running
 from api.settings import load_settings
 from tests.api.cli.test_commands import BOSS, Shell, days_ahead
@@ -96,3 +97,31 @@ def test_what_goes_back_to_the_pool_is_foretold_and_can_be_held(
     assert "held: 恒信电子 until" in held.out
     assert "back to the pool within 32 days: none" in guishu("recycle", "--forecast", "32").out
     assert "is no day" in guishu("recycle", "hold", "恒信电子", "soon", *BOSS, status=1).err
+
+
+def test_a_token_follow_up_is_flagged_wherever_it_is_shown(
+    guishu: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    policy = tmp_path_factory.mktemp("policy") / "policy.toml"
+    policy.write_text("[[recycling.rules]]\nfollow_up_days = 31\n", encoding="utf-8")
+    guishu("policy", "adopt", str(policy), *BOSS)
+    guishu("register", "恒信电子", "--territory", "华东", *BOSS)
+    guishu("claim", "恒信电子", "--as", "李娜")
+    guishu("follow-up", "恒信电子", "客户要报价单", "--as", "李娜")
+    (before,) = guishu.json("due", "--days", "30")
+    assert before["last_follow_up_is_token"] is False
+    # The same words, blanks and width aside: by the digest that stands beside the sealed note.
+    said = guishu("follow-up", "恒信电子", " 客户要 报价单", "--as", "李娜")
+    assert "The follow-up only repeats one before" in said.out
+    (after,) = guishu.json("due", "--days", "30")
+    assert after == {**before, "last_follow_up_is_token": True}
+    assert REAL_FOLLOW_UP in guishu("due", "--days", "30").out
+    told = guishu("history", "恒信电子").out
+    assert "only repeats one before, by its note or within minutes. It does not count" in told
+    (noted,) = [
+        each
+        for each in guishu.json("history", "恒信电子")["entries"]
+        if each["code"] == "token_follow_up"
+    ]
+    assert noted["details"]["token_of"].startswith("fol_")
+    guishu("verify")
