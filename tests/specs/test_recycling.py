@@ -585,3 +585,91 @@ def test_what_falls_due_later_keeps_its_time() -> None:
 def test_rules_that_make_no_sense_are_refused(recycling: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         company(recycling=recycling)
+
+
+# --- hard cases --------------------------------------------------------------------------------
+
+
+def adopt(story: Story, *rules: dict[str, Any], **more: Any) -> Story:
+    number = story.organisation.latest.policy.number + 1
+    recycling = {"rules": list(rules), **more}
+    return story.given(facts.PolicyAdopted(number, {"protection_days": 0, "recycling": recycling}))
+
+
+def raise_(story: Story, deadline: Deadline) -> Story:
+    request = r.DeadlineReached("cus_1", deadline.kind, deadline.subject, deadline.due)
+    return story.when(request, by=deadlines.CLOCK)
+
+
+@pytest.mark.parametrize("warnings", range(3))
+def test_at_one_instant_the_log_says_which_came_first(warnings: int) -> None:
+    """A follow-up at the very moment at which a warning, or the end, falls due; both orders."""
+    clock_first, rep_first = owned(), owned()
+    for story in (clock_first, rep_first):
+        for _ in range(warnings):
+            raise_next(story)
+    found = next_due(clock_first)
+    assert found is not None
+    clock_first.now = rep_first.now = found.due
+    raise_(clock_first, found)
+    is_gone = isinstance(clock_first.decided, d.CustomerRecycled)
+    assert is_gone == (warnings == 2)
+    follow_up(clock_first)
+    remark = reasons.FOLLOW_UP_BY_NON_OWNER if is_gone else None
+    clock_first.then(d.Noted("cus_1", remark, None if is_gone else "per_a"))
+    raise_(follow_up(rep_first), found).then(MOVED)
+    # Where it is still owned, both orders come to the same from here on.
+    if not is_gone:
+        assert next_due(clock_first) == next_due(rep_first)
+    assert (owner_of(clock_first), owner_of(rep_first)) == (None if is_gone else "per_a", "per_a")
+
+
+def test_a_policy_tightened_in_the_middle_of_the_warnings_keeps_what_was_given() -> None:
+    story = raise_next(owned())  # on day 28; it would go on day 31
+    adopt(story.later(hours=12), {"follow_up_days": 10})
+    # The first warning runs its two days, and is not given once more.
+    expect(story, 30, RECYCLE_WARNING)
+    raise_next(story).then(warned(1, 31, "per_a", "per_head"))
+    adopt(story, {"follow_up_days": 10}, warnings=[{"days_before": 5, "to": ["owner"]}])
+    # Other warnings: the first one was given on day 28, and runs five days now.
+    expect(story, 33, RECYCLE)
+    raise_next(story)
+    assert owner_of(story) is None
+
+
+def test_a_warning_that_a_tightened_policy_puts_in_front_is_given_first() -> None:
+    story = raise_next(owned(warnings=[{"days_before": 1, "to": ["owner"]}]))
+    expect(story, 31, RECYCLE)
+    steps = [{"days_before": 7, "to": ["owner"]}, {"days_before": 2, "to": ["owner"]}]
+    adopt(story, {"follow_up_days": 20}, warnings=steps)
+    # The one that was given counts as the first; the second one is still to come.
+    expect(story, 35, RECYCLE_WARNING)
+    raise_next(story).then(warned(1, 37, "per_a"))
+    expect(story, 37, RECYCLE)
+
+
+def test_an_import_under_all_of_these_counts_a_full_period_from_its_closing() -> None:
+    """While it is open the policy is tightened, a calendar stated, and the clock asleep."""
+    story = imported(200)
+    long_ago = START - timedelta(days=150)
+    for number in range(3):
+        at = long_ago + timedelta(days=number)
+        logged = r.FollowUpLogged("cus_1", f"fol_{number}", "per_a", "call", note_digest="aa")
+        story.when(logged, by="per_a", on=at, under="imp_1").then(d.Noted("cus_1", None, "per_a"))
+    out_of_order = r.FollowUpLogged("cus_1", "fol_9", "per_a", "call")
+    story.when(out_of_order, by="per_a", on=long_ago, under="imp_1")
+    story.then(d.Noted("cus_1", reasons.HISTORY_OUT_OF_ORDER, "per_a"))
+    adopt(story.later(days=1), {"won_deals_min": 1}, {"follow_up_days": 10}, days="working")
+    story.given(facts.CalendarStated(2026, (date(2026, 3, 9),), (date(2026, 3, 14),)))
+    assert next_due(story) is None
+    story.given(facts.ImportClosed("imp_1"))
+    # From Tuesday the 3rd of March: seven working days, one of which is a holiday.
+    expect(story, 1 + 10, RECYCLE_WARNING)
+    # A copy of what was imported resets nothing; what really happens does.
+    logged = r.FollowUpLogged("cus_1", "fol_3", "per_a", "call", note_digest="aa")
+    story.later(days=1).when(logged, by="per_a")
+    assert getattr(story.decided, "token_of", None) == "fol_2"
+    expect(story, 1 + 10, RECYCLE_WARNING)
+    raise_next(story, on=22).then(warned(0, 25, "per_a"))
+    deal(story)
+    assert next_due(story) is None

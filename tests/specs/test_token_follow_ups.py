@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 
 import orjson
@@ -272,3 +273,45 @@ def test_blanks_case_and_width_make_no_other_note(note: str, again: str) -> None
 
 def test_other_words_make_another_note() -> None:
     assert folded("客户要报价单") != folded("客户要合同")
+
+
+# --- in a long history ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_in_any_history_only_what_repeats_a_standing_follow_up_resets_nothing(seed: int) -> None:
+    chance = Random(seed)  # noqa: S311 - which history it is, and no secret
+    story = owned({"follow_up_days": 3_000}).when(
+        r.CollaborationRequested("cus_1", "col_1", "per_b", "support", "help"), by="per_a"
+    )
+    standing: dict[str, tuple[str, str | None, datetime]] = {}
+    tokens: dict[str, str] = {}
+    for number in range(150):
+        story.later(minutes=chance.choice([1, 4, 9, 11, 5_000]))
+        name, person = f"fol_{number}", chance.choice(["per_a", "per_b"])
+        note = chance.choice([None, None, "aa", "bb", f"n{number}"])
+        if standing and chance.random() < 0.15:
+            voided = chance.choice(sorted(standing, key=lambda each: standing[each][2])[-3:])
+            story.when(r.FollowUpVoided("cus_1", voided, "double"), by="per_boss")
+            del standing[voided]
+            tokens = {each: of for each, of in tokens.items() if voided not in (each, of)}
+        said(story, name, note, person)
+        counted = {each: act for each, act in standing.items() if each not in tokens}
+        of = story.decided.token_of if isinstance(story.decided, d.Noted) else "none"
+        alike = [
+            each
+            for each, (by, words, at) in counted.items()
+            if (note is not None and note == words)
+            or (by == person and story.now - at < timedelta(minutes=10))
+        ]
+        newest = sorted(counted, key=lambda each: counted[each][2])[-2:]
+        assert of is None or of in alike
+        assert of is not None or not set(newest) & set(alike)
+        standing[name] = (person, note, story.now)
+        if of is not None:
+            tokens[name] = of
+        worked = {each: at for each, (_, _, at) in standing.items() if each not in tokens}
+        assert counting(story).worked[0].at == max(worked.values())
+        kept = story.settled.customers["cus_1"]
+        stored = orjson.dumps(guards.customer_json(kept))
+        assert guards.customer_of(orjson.loads(stored)) == kept

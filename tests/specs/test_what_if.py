@@ -352,3 +352,36 @@ def test_what_would_have_been_recycled_is_reported() -> None:
     assert report.owners == {"cus_1": ("per_a", "per_b"), "cus_2": ("per_a", None)}
     assert report.raised.customers == {"cus_1": 1, "cus_2": 1}
     assert report.undecidable.total == 0
+
+
+def test_what_falls_due_by_working_days_goes_by_the_calendars_stated_meanwhile() -> None:
+    """A worked weekend brings forward what was expected later; only a look anew can tell."""
+    recycling = {"rules": [{"follow_up_days": 5}], "days": "working", "warnings": []}
+    history = _history()
+    history.claim("cus_1", "per_a")  # on a Monday at nine: it falls on the Monday behind
+    begin = history.position
+    monday = history.now.date()
+    saturday, sunday = monday + timedelta(days=5), monday + timedelta(days=6)
+    history.fact(facts.CalendarStated(monday.year, (), (saturday, sunday)))
+    history.later(days=5, hours=1).claim("cus_1", "per_b")
+    for days, owner in (("working", "per_b"), ("calendar", "per_b")):
+        policy = _same(recycling={**recycling, "days": days})
+        report = _decide_again(history, begin, policy)
+        assert report.owners == {"cus_1": ("per_a", owner)}
+    report = _decide_again(history, begin, _same(recycling={**recycling, "rules": []}))
+    assert (report.owners, report.raised.total) == ({}, 0)
+
+
+def test_a_note_that_would_have_been_a_token_resets_nothing() -> None:
+    """Notes are remembered by the policy that would be, and not by the one that is."""
+    history = _history()
+    begin = history.position
+    history.claim("cus_1", "per_a")
+    for number in range(3):
+        logged = requests.FollowUpLogged("cus_1", f"fol_{number}", "per_a", "call", note_digest="a")
+        history.later(days=4).ask(logged, actor="per_a")
+    history.later(days=1).claim("cus_1", "per_b")
+    recycling = {"rules": [{"follow_up_days": 8}], "warnings": []}
+    report = _decide_again(history, begin, _same(recycling=recycling))
+    assert report.owners == {"cus_1": ("per_a", "per_b")}
+    assert report.decisions.total == 3
