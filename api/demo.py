@@ -21,12 +21,18 @@ from ledger.envelope import Origin
 from ledger.errors import LedgerError
 from ledger.policy import Policy, TerritoryRule
 from ledger.recording import Asked, Recording
+from ledger.recycling_rules import RecycleRule, Recycling
 
 CALLER = "demo"
 SEED = 20_260_301
 CUSTOMERS = 180
 DAYS = 90
 _TIME_ZONE = "Asia/Shanghai"
+# Nobody followed up for so long: not every customer of three months, but one or two a day.
+RECYCLE_DAYS = 45
+# So many minutes behind the history's end some are warned of, so that it can be seen.
+_WARNED_DAYS = Recycling().warnings[0].days_before
+_WARNED_MINUTES = (3, 6, 10, 15)
 
 # Territory, its parent, and the provinces that lie in it.
 _TERRITORIES: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
@@ -109,7 +115,10 @@ class Demo:
 
 
 def policy() -> Policy:
-    """Return the demo's policy: the defaults, with low limits so that they can be met."""
+    """Return the demo's policy: the defaults, with low limits so that they can be met.
+
+    Customers that nobody works are recycled, but for those with a won deal.
+    """
     rules = tuple(
         TerritoryRule(
             territory=demo_id(ids.TERRITORY, name),
@@ -118,7 +127,12 @@ def policy() -> Policy:
         for name, _, provinces in _TERRITORIES
         if provinces
     )
-    return Policy(holding_limit=40, daily_claim_limit=12, territory_rules=rules)
+    recycling = Recycling(
+        rules=(RecycleRule(won_deals_min=1), RecycleRule(follow_up_days=RECYCLE_DAYS))
+    )
+    return Policy(
+        holding_limit=40, daily_claim_limit=12, territory_rules=rules, recycling=recycling
+    )
 
 
 def make_demo(recording: Recording, now: datetime) -> Demo:
@@ -210,6 +224,16 @@ def divide_a_group(recording: Recording) -> None:
     register("again", "吴敏", name="鼎恒集团上海公司", identifiers=[code])
 
 
+def repeat_notes(recording: Recording, owned: Iterable[tuple[str, str]]) -> None:
+    """Let owners note the same twice: the second time counts for nothing, and is flagged."""
+    for number, (customer, owner) in enumerate(owned):
+        for time in (1, 2):
+            follow_up = commands.LogFollowUp(customer=customer, person=owner, note="电话未接通")
+            key = f"{number}/{time}"
+            asked = Asked(follow_up, _origin(f"token/{key}", owner), seed=f"demo/t/{key}")
+            recording.record(asked)
+
+
 def _colleagues(owner: str) -> list[str]:
     """Return the others of an owner's team."""
     teams = ([demo_id(ids.PERSON, name) for name in team] for team in _REPS.values())
@@ -279,6 +303,14 @@ def _history(chance: random.Random, now: datetime) -> Iterator[_Act]:
         life = _Life(chance, number, demo_id(ids.PERSON, _HEADS[territory]), reps, start, now)
         yield life.registered(_company(chance, province, names), province)
         yield from life.worked()
+    # By a chance of their own, so that all the others stay as they are without them.
+    apart = random.Random(f"{SEED}/forgotten")  # noqa: S311 - as above
+    for number, minutes in enumerate(_WARNED_MINUTES, start=CUSTOMERS):
+        territory, province = apart.choice(places)
+        reps = [demo_id(ids.PERSON, name) for name in _REPS[territory]]
+        life = _Life(apart, number, demo_id(ids.PERSON, _HEADS[territory]), reps, start, now)
+        last = timedelta(days=RECYCLE_DAYS - _WARNED_DAYS) - timedelta(minutes=minutes)
+        yield from life.forgotten(_company(apart, province, names), province, now - last)
 
 
 class _Life:
@@ -342,6 +374,16 @@ class _Life:
                     customer=self._customer, reason_code="not_reached"
                 )
                 yield self._act(owner, release)
+
+    def forgotten(self, name: str, province: str, last: datetime) -> Iterator[_Act]:
+        """Yield the story of a customer that was claimed, followed up once, and left alone."""
+        owner = self._chance.choice(self._reps)
+        self._at = last - timedelta(days=3)
+        yield self.registered(name, province)
+        self._at = last - timedelta(days=1)
+        yield self._claim(owner)
+        self._at = last
+        yield self._follow_up(owner)
 
     def _transferred(self, owner: str) -> Iterator[_Act]:
         """Now and then the owner hands the customer to a colleague; the newest still waits."""

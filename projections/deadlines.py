@@ -517,6 +517,13 @@ def falling(
     return [DueRow(*row) for row in rows]
 
 
+def falling_count(connection: Connection[Any], until: datetime) -> int:
+    """Return how many customers go back to the pool up to ``until`` (UTC), as ``falling`` lists."""
+    statement = "SELECT count(*) FROM projections.deadlines WHERE falls <= %s"
+    row = connection.execute(statement, (until,)).fetchone()
+    return int(row[0]) if row else 0
+
+
 def last_fall(connection: Connection[Any]) -> datetime | None:
     """Return when the last customer goes back to the pool, if nobody does anything (UTC)."""
     row = connection.execute("SELECT max(falls) FROM projections.deadlines").fetchone()

@@ -39,6 +39,7 @@ from api.demo import (
     close_demo,
     divide_a_group,
     make_demo,
+    repeat_notes,
     work_beside_owners,
 )
 from api.holidays import years_for
@@ -159,6 +160,8 @@ def _found(ledger: Ledger, name: str, administrators: Sequence[str], time_zone: 
 WAITING_TRANSFERS = 3
 # At so many others colleagues of the owner work as well.
 WORKED_BESIDE = 3
+# And so many owners note the same twice.
+NOTED_TWICE = 2
 
 
 def run(
@@ -199,11 +202,13 @@ def _make_demo(ledger: Ledger) -> bool:
     settle(ledger)
     close_demo(ledger.recording, made)
     with ledger.pool.connection() as connection:
-        listed = list_ownership(connection, free=False, limit=WAITING_TRANSFERS + WORKED_BESIDE)
+        wanted = WAITING_TRANSFERS + WORKED_BESIDE + NOTED_TWICE
+        listed = list_ownership(connection, free=False, limit=wanted)
     owned = [(each.customer, each.owner or "") for each in listed]
     ask_for_transfers(ledger.recording, owned[:WAITING_TRANSFERS])
-    work_beside_owners(ledger.recording, owned[WAITING_TRANSFERS:])
+    work_beside_owners(ledger.recording, owned[WAITING_TRANSFERS:-NOTED_TWICE])
     divide_a_group(ledger.recording)
+    repeat_notes(ledger.recording, owned[-NOTED_TWICE:])
     settle(ledger)
     return True
 

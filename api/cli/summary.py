@@ -13,15 +13,18 @@ from api.cli.collaboration_words import collaboration_words
 from api.cli.conflict_words import conflict_words
 from api.cli.context import console, print_table
 from api.cli.resolve import Names
+from consumers.clock import database_now
 from ledger import reasons
 from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.events import organisation as facts
 from projections import claims as claim_views
 from projections import customers as customer_views
+from projections import deadlines
 from projections.ownership import list_ownership
 
 CLAIM_DAYS = 7
+FORECAST_DAYS = 30
 
 
 def demo_now(ledger: Ledger) -> datetime:
@@ -70,8 +73,24 @@ def show(ledger: Ledger, *, try_these: bool) -> None:
         ("day", "granted", "refused"),
         [(day, each["granted"], each["refused"]) for day, each in sorted(per_day.items())],
     )
+    _show_recycling(ledger, names)
     if try_these:
         _show_commands(ledger, names)
+
+
+def _show_recycling(ledger: Ledger, names: Names) -> None:
+    """Say how many customers go back to the pool soon, where the policy recycles."""
+    if not names.organisation.policy.policy.recycling.rules:
+        return
+    with ledger.pool.connection() as connection:
+        now = database_now(connection)
+        count = deadlines.falling_count(connection, now + timedelta(days=FORECAST_DAYS))
+    console().print(
+        f"{count} customers go back to the pool within {FORECAST_DAYS} days unless somebody works"
+        " them (guishu recycle; guishu due lists the warnings)",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _show_commands(ledger: Ledger, names: Names) -> None:

@@ -53,6 +53,11 @@ class Terminal:
         """Run a command with --json and return what it said."""
         return json.loads(self.guishu(*arguments, "--json", status=status))
 
+    def events(self) -> list[dict[str, Any]]:
+        """Return all events of the log, as JSON."""
+        lines = self.guishu("events", "--limit", "100000", "--json").splitlines()
+        return [json.loads(line) for line in lines]
+
     def run(self) -> subprocess.Popen[bytes]:
         """Start ``guishu run --demo`` and wait until it shows what to try."""
         with self.output.open("wb") as output:
@@ -97,6 +102,16 @@ def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> N
         assert kinds == {"follow_up", "deal", "group", "identifier"}
         (asked,) = terminal.json("collaborate", "list")
         assert asked["status"] == "asked"
+
+        # Some are warned of within minutes of the start, and others in the days behind.
+        soon = [each["kind"] for each in terminal.json("due", "--days", "1")]
+        events = terminal.events()
+        warned = [each for each in events if each["name"] == "RecycleWarned.v1"]
+        assert soon.count("recycle_warning") + len(warned) >= 4
+        (foretold,) = re.findall(r"(\d+) customers go back to the pool", terminal.shown())
+        assert 10 <= int(foretold) <= 60
+        noted = [each["data"].get("remark") for each in events]
+        assert noted.count("token_follow_up") == 2
 
         refused = terminal.json("claim", name, "--as", "陈建国", status=3)
         assert refused["decisions"][0]["reason"] == "owned_by_another"
