@@ -99,8 +99,14 @@ def next_at(
     name: str, customer: Admitted, organisation: OrganisationAt, now: datetime
 ) -> Deadline | None:
     """Return what falls due next of all at the customer ``name``, as things are ``now``."""
+    return next_beside(fall_of(name, customer, organisation, now), customer, organisation)
+
+
+def next_beside(
+    fall: Fall | None, customer: Admitted, organisation: OrganisationAt
+) -> Deadline | None:
+    """Return what falls due next at a customer whose next step towards the pool is known."""
     rulings = {each.conflict: each.waiting for each in customer.conflicts}
-    fall = fall_of(name, customer, organisation, now)
     found = [
         next_of(open_approvals(customer), rulings, organisation),
         None if fall is None else of_fall(fall),

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from ledger import reasons
 from ledger.canonical import instant
@@ -180,7 +181,7 @@ def fall_of(
         return None
     working = organisation.working_days if policy.recycling.days == "working" else None
     pauses = tuple(_merged(_pauses(tenure, owner, organisation)))
-    clock = _Clock(organisation, pauses, working)
+    clock = _Clock(organisation.time_zone, pauses, working)
     begun = _begun(tenure, owner, organisation)
     chains = [] if begun is None else list(_chains(tenure, rule, policy.recycling, begun, clock))
     if not chains:
@@ -281,7 +282,7 @@ class _Clock:
     so that what begins on a Friday at ten is a working day old on the Monday at ten.
     """
 
-    organisation: OrganisationAt
+    zone: ZoneInfo
     pauses: Sequence[Pause]
     working: WorkingDays | None = None
 
@@ -296,7 +297,7 @@ class _Clock:
                 break
             due += max(end - first, timedelta())
         local = _YEAR_1 + due if working is None else working.moment(due)
-        return local.replace(tzinfo=self.organisation.time_zone).astimezone(UTC)
+        return local.replace(tzinfo=self.zone).astimezone(UTC)
 
     def not_within_a_pause(self, due: datetime, now: datetime) -> datetime:
         """Return ``due``, or the end of a pause that began before anything came of it."""
@@ -307,7 +308,7 @@ class _Clock:
 
     def _counted(self, moment: datetime) -> timedelta:
         """Return how much time that counts has gone by from long ago, by the wall clock."""
-        local = moment.astimezone(self.organisation.time_zone).replace(tzinfo=None)
+        local = moment.astimezone(self.zone).replace(tzinfo=None)
         return local - _YEAR_1 if self.working is None else self.working.elapsed(local)
 
 
