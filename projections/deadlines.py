@@ -12,9 +12,10 @@ are made from the log, in one go, which takes about as long as a rebuild of this
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 import orjson
@@ -123,6 +124,7 @@ _FACTS = frozenset(
         facts.PersonReturned,
     )
 )
+_CALENDAR = "CalendarStated.v1"
 _CAUSED = frozenset(
     {
         "CustomerAdmitted.v1",
@@ -182,7 +184,7 @@ class Deadlines:
         """Write what ``changes`` bring: decisions together, up to a fact that concerns others."""
         since = self._counts_since(connection, changes)
         together: list[Change] = []
-        for change in changes:
+        for change in _as_if_stated_together(changes):
             event = change.event
             if event.name not in _FACTS:
                 if event.position > since or event.name in _OF_WHAT_IS_OPEN or _asks_anew(change):
@@ -431,6 +433,17 @@ def _concerned(event: Event, organisation: Organisation) -> tuple[str, str | Non
             return (_OWNED, None) if any(rule.territories for rule in has) else None
         case _:
             return (_OF_OWNER, event.data.person) if has else None
+
+
+def _as_if_stated_together(changes: Sequence[Change]) -> Iterator[Change]:
+    """Yield the changes, of calendars that come one behind the other only the last.
+
+    Each concerns all customers, and the last one says what the others would have said.
+    """
+    for change, following in zip_longest(changes, changes[1:]):
+        is_followed = following is not None and following.event.name == _CALENDAR
+        if not (is_followed and change.event.name == _CALENDAR):
+            yield change
 
 
 def _count_again(

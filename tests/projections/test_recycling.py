@@ -190,14 +190,16 @@ def test_a_calendar_moves_what_is_due_where_working_days_count(models: Models, b
     _check(models, history)
     before = due(models.connection, FOR_EVER)
     ahead = [history.now.date() + timedelta(days=number) for number in range(3, 30)]
-    for year in sorted({each.year for each in ahead}):
+    # Several in one go, as they are seeded; the last one moves nothing by itself.
+    years = (ahead[0].year, ahead[0].year + 1, ahead[0].year + 2)
+    for year in years:
         free = tuple(each for each in ahead if each.year == year and each.weekday() < 3)
         history.fact(facts.CalendarStated(year, free, ()))
     models.project(history, batch=batch)
     _check(models, history)
     later = due(models.connection, FOR_EVER)
     assert all(new.due > old.due for old, new in zip(before, later, strict=True))
-    for year in sorted({each.year for each in ahead}):
+    for year in years:
         history.fact(facts.CalendarStated(year))
     models.project(history, batch=batch)
     assert due(models.connection, FOR_EVER) == before
