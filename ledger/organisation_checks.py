@@ -76,6 +76,9 @@ class _FactChecks:
             case facts_in.AdoptPolicy():
                 for rule in command.policy.territory_rules:
                     self._must_be_territory(rule.territory)
+                for recycled in command.policy.recycling.rules:
+                    for territory in recycled.territories:
+                        self._must_be_territory(territory)
             case facts_in.OpenImport():
                 commands.occurred_within(command.cut_over, self.now, field="cut_over")
                 if self._import_is_open(about or "") is not None:

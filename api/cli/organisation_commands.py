@@ -565,7 +565,7 @@ def adopt_policy(
     comment: Annotated[str | None, typer.Option(help="Why; stands in the log in plain.")] = None,
     json: Json = False,
 ) -> None:
-    """Put a policy in force; its territory rules may name territories by name."""
+    """Put a policy in force; its rules may name territories by name."""
     with opened() as ledger:
         command = parse(facts.AdoptPolicy, {"policy": rules_of(ledger, file), "comment": comment})
         number = ledger.recording.organisation().policy.number + 1
@@ -581,6 +581,13 @@ def rules_of(ledger: Ledger, file: Path) -> dict[str, Any]:
     for each in rules.get("territory_rules", ()):
         if isinstance(each, dict) and isinstance(each.get("territory"), str):
             each["territory"] = resolve.territory(ledger, each["territory"])
+    recycling = rules.get("recycling")
+    for each in recycling.get("rules", ()) if isinstance(recycling, dict) else ():
+        if isinstance(each, dict) and isinstance(each.get("territories"), list):
+            each["territories"] = [
+                resolve.territory(ledger, name) if isinstance(name, str) else name
+                for name in each["territories"]
+            ]
     return rules
 
 

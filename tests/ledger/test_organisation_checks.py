@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from ledger.events.values import Sealed
 from ledger.organisation import OrganisationAt
 from ledger.organisation_checks import check_facts
 from ledger.policy import Policy, TerritoryRule
+from ledger.recycling_rules import RecycleRule, Recycling
 from tests.ledger.test_organisation import organisation
 
 NOW = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
@@ -53,6 +55,15 @@ def person(name: str = "per_new", *roles: Any, **fields: Any) -> facts_in.AddPer
 
 def territory(name: str, parent: str | None = None, **fields: Any) -> facts_in.DefineTerritory:
     return facts_in.DefineTerritory(territory=name, name="区", parent=parent, **fields)
+
+
+def test_a_recycling_rule_for_a_territory_that_is_none_is_refused() -> None:
+    """Finding: it was adopted, and matched no customer ever."""
+    for territories in (("ter_east",), ("ter_none",)):
+        rule = RecycleRule(territories=territories, follow_up_days=31)
+        policy = facts_in.AdoptPolicy(policy=Policy(recycling=Recycling(rules=(rule,))))
+        with nullcontext() if "ter_east" in territories else pytest.raises(UnknownIdError):
+            check(policy)
 
 
 def test_a_year_may_be_stated_at_any_time_and_again() -> None:

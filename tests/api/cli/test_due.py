@@ -125,3 +125,22 @@ def test_a_token_follow_up_is_flagged_wherever_it_is_shown(
     ]
     assert noted["details"]["token_of"].startswith("fol_")
     guishu("verify")
+
+
+def test_a_recycling_rule_names_its_territories_by_name(
+    guishu: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Finding: the names went into the policy as if they were ids, and matched nothing."""
+    policy = tmp_path_factory.mktemp("policy") / "policy.toml"
+    guishu("register", "恒信电子", "--territory", "华东", *BOSS)
+    guishu("claim", "恒信电子", "--as", "李娜")
+    for rules, status, says in (
+        ('[[recycling.rules]]\nterritories = ["华东"]\nfollow_up_days = 31\n', 0, "in force"),
+        ('[[recycling.rules]]\nterritories = ["华西"]\nfollow_up_days = 31\n', 1, "not_found"),
+        ("[[recycling.rules]]\nterritories = [7]\nfollow_up_days = 31\n", 1, "territories"),
+        ("recycling = 7\n", 1, "recycling"),
+    ):
+        policy.write_text(rules, encoding="utf-8")
+        said = guishu("policy", "adopt", str(policy), *BOSS, status=status)
+        assert says in said.out + said.err
+    assert [row["kind"] for row in guishu.json("due", "--days", "30")] == ["recycle_warning"]
