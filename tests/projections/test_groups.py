@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.projections.models import Models
 BATCHES = pytest.mark.parametrize("batch", [1, 3, 2_000])
 
 
-def company(**rules: object) -> History:
+def company(**rules: Any) -> History:
     kinds = ["group", "identifier"]
     history = History().found(protection_days=0, conflict_kinds=kinds, **rules)
     history.territory("ter_east", head="per_head")
