@@ -22,9 +22,11 @@ from consumers.enforcer import Enforcer
 from consumers.enforcing import enforce
 from consumers.feed import StoreFeed
 from ledger.conditions import Condition
+from ledger.deciders import LATEST
 from ledger.envelope import Origin, request_body
 from ledger.events.catalogue import Catalogue, Data, catalogue
 from ledger.events.organisation import (
+    DeciderAdopted,
     OrganisationFounded,
     PersonJoined,
     PolicyAdopted,
@@ -89,6 +91,7 @@ def _facts(scale: Scale) -> list[Data]:
     policy = Policy(holding_limit=limit, daily_claim_limit=limit, territory_rules=(rule,))
     return [
         OrganisationFounded("bench", "Asia/Shanghai"),
+        DeciderAdopted(LATEST),
         TerritoryDefined("ter_1", "north"),
         *(PersonJoined(f"per_{n}", Sealed("key", "text"), "ter_1") for n in range(scale.reps)),
         PolicyAdopted(1, policy.as_rules()),

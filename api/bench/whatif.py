@@ -15,6 +15,7 @@ from psycopg import Connection
 from api.bench.harness import BenchDatabase, BenchServer, Measure
 from consumers.enforcer import Enforcer
 from consumers.feed import StoreFeed
+from ledger.deciders import LATEST
 from ledger.envelope import Origin, request_body
 from ledger.events import organisation, requests
 from ledger.events.catalogue import Catalogue, Data, catalogue
@@ -90,6 +91,7 @@ def _facts(scale: Scale) -> list[Data]:
     name = Sealed("key", "text")
     return [
         organisation.OrganisationFounded("bench", "Asia/Shanghai"),
+        organisation.DeciderAdopted(LATEST),
         organisation.PersonJoined(_HEAD, name, None, ("admin", "manager")),
         organisation.TerritoryDefined("ter_1", "north", None, _HEAD),
         *(
