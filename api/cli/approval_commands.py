@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,8 @@ from api.bootstrap import Ledger
 from api.cli import conflict_commands, resolve
 from api.cli.approval_words import approver_words, deadline_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
-from api.cli.write_commands import Check, answer, ask, check, money
+from api.cli.write_commands import Check, check, money, parsed, submit
 from ledger import approving, commands, deadlines
-from ledger.commands import Command, parse
 from projections.approvals import PAGE, POSITION_MAX, ApprovalRow, approval_of, list_approvals
 
 Customer = Annotated[str, typer.Argument(help="Id, identifier, foreign id or name.")]
@@ -57,9 +56,9 @@ def transfer(
             "collaborators": collaborators,
         }
         if checking:
-            check(ledger, *_parsed(ledger, commands.RequestTransfer, fields, as_), json=json)
+            check(ledger, *parsed(ledger, commands.RequestTransfer, fields, as_), json=json)
             return
-        _ask(ledger, commands.RequestTransfer, fields, as_, request_id, json=json)
+        submit(ledger, commands.RequestTransfer, fields, as_, request_id, json=json)
 
 
 def withdraw(
@@ -72,7 +71,7 @@ def withdraw(
     """Withdraw what you asked for and what still awaits approval (撤回)."""
     with opened() as ledger:
         fields = {**_named(ledger, waiting), "reason": reason}
-        _ask(ledger, commands.WithdrawTransfer, fields, as_, request_id, json=json)
+        submit(ledger, commands.WithdrawTransfer, fields, as_, request_id, json=json)
 
 
 def approve(
@@ -85,7 +84,7 @@ def approve(
     """Agree to what awaits your approval (同意)."""
     with opened() as ledger:
         fields = {**_named(ledger, waiting), "comment": comment}
-        _ask(ledger, commands.Approve, fields, as_, request_id, json=json)
+        submit(ledger, commands.Approve, fields, as_, request_id, json=json)
 
 
 def refuse(
@@ -99,28 +98,7 @@ def refuse(
     """Do not agree to what awaits your approval (驳回)."""
     with opened() as ledger:
         fields = {**_named(ledger, waiting), "reason_code": reason_code, "comment": comment}
-        _ask(ledger, commands.Refuse, fields, as_, request_id, json=json)
-
-
-def _ask(
-    ledger: Ledger,
-    kind: type[Command],
-    fields: dict[str, Any],
-    as_: str | None,
-    request_id: str | None,
-    *,
-    json: bool,
-) -> None:
-    command, actor = _parsed(ledger, kind, fields, as_)
-    answer(ledger, *ask(ledger, command, actor, request_id), json=json)
-
-
-def _parsed(
-    ledger: Ledger, kind: type[Command], fields: dict[str, Any], as_: str | None
-) -> tuple[Any, str]:
-    """Return the command that the fields make, and who acts."""
-    given = {name: value for name, value in fields.items() if value is not None}
-    return parse(kind, given), resolve.actor(ledger, as_)
+        submit(ledger, commands.Refuse, fields, as_, request_id, json=json)
 
 
 def _named(ledger: Ledger, text: str) -> dict[str, str]:

@@ -21,10 +21,9 @@ from api.cli.context import (
     print_json,
     print_table,
 )
-from api.cli.write_commands import answer as say
-from api.cli.write_commands import ask as record
+from api.cli.write_commands import submit
 from ledger import commands
-from ledger.commands import InvalidRequestError, parse
+from ledger.commands import InvalidRequestError
 from projections.collaborators import (
     ASKED,
     POSITION_MAX,
@@ -80,7 +79,7 @@ def add(
             "person": resolve.person(ledger, person),
             **_terms(role, share, from_day, until_day, site, reason),
         }
-        _record(ledger, commands.RequestCollaboration, fields, as_, request_id, json=json)
+        submit(ledger, commands.RequestCollaboration, fields, as_, request_id, json=json)
 
 
 def ask(
@@ -102,7 +101,7 @@ def ask(
             "person": resolve.actor(ledger, as_),
             **_terms(role, share, from_day, until_day, site, reason),
         }
-        _record(ledger, commands.RequestCollaboration, fields, as_, request_id, json=json)
+        submit(ledger, commands.RequestCollaboration, fields, as_, request_id, json=json)
 
 
 def answer(
@@ -119,7 +118,7 @@ def answer(
         found = _named(ledger, customer, person, ASKED)
         fields = {"customer": found.customer, "approval": found.collaboration, "comment": comment}
         kind = commands.Approve if agree else commands.Refuse
-        _record(ledger, kind, fields, as_, request_id, json=json)
+        submit(ledger, kind, fields, as_, request_id, json=json)
 
 
 def end(
@@ -138,7 +137,7 @@ def end(
             "collaboration": found.collaboration,
             "reason": reason,
         }
-        _record(ledger, commands.EndCollaboration, fields, as_, request_id, json=json)
+        submit(ledger, commands.EndCollaboration, fields, as_, request_id, json=json)
 
 
 def _terms(
@@ -157,20 +156,6 @@ def _terms(
         "site": site,
         "reason": reason,
     }
-
-
-def _record(
-    ledger: Ledger,
-    kind: type[commands.Command],
-    fields: dict[str, Any],
-    as_: str | None,
-    request_id: str | None,
-    *,
-    json: bool,
-) -> None:
-    given = {name: value for name, value in fields.items() if value is not None}
-    command: Any = parse(kind, given)
-    say(ledger, *record(ledger, command, resolve.actor(ledger, as_), request_id), json=json)
 
 
 def _named(ledger: Ledger, customer: str, person: str, status: str) -> CollaborationRow:

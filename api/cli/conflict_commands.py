@@ -24,10 +24,10 @@ from api.cli.context import (
     print_json,
     print_table,
 )
-from api.cli.write_commands import answer, ask
+from api.cli.write_commands import submit
 from ledger import commands
 from ledger import conflicts as ruling
-from ledger.commands import InvalidRequestError, parse
+from ledger.commands import InvalidRequestError
 from projections import telling, timeline
 from projections.conflicts import (
     PAGE,
@@ -73,10 +73,7 @@ def rule(
             "reason_code": reason_code,
             "reason": reason,
         }
-        given = {name: value for name, value in fields.items() if value is not None}
-        command = parse(commands.Rule, given)
-        actor = resolve.actor(ledger, as_)
-        answer(ledger, *ask(ledger, command, actor, request_id), json=json)
+        submit(ledger, commands.Rule, fields, as_, request_id, json=json)
 
 
 def _part(ledger: Ledger, text: str) -> dict[str, str]:

@@ -13,10 +13,9 @@ from api.cli import calendar_commands, conflict_commands, resolve
 from api.cli.approval_words import deadline_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
 from api.cli.context import day as parsed_day
-from api.cli.write_commands import answer, ask
+from api.cli.write_commands import submit
 from consumers.clock import database_now
 from ledger import approving, commands, reasons
-from ledger.commands import parse
 from ledger.deadlines import RECYCLE, RECYCLE_WARNING
 from projections import deadlines, follow_ups
 from projections.approvals import ApprovalRow, approvals_named
@@ -195,9 +194,7 @@ def hold(
             "until": parsed_day(until, "until"),
             "reason": reason,
         }
-        command = parse(commands.HoldRecycling, {k: v for k, v in fields.items() if v is not None})
-        actor = resolve.actor(ledger, as_)
-        answer(ledger, *ask(ledger, command, actor, request_id), json=json)
+        submit(ledger, commands.HoldRecycling, fields, as_, request_id, json=json)
 
 
 # --- words -------------------------------------------------------------------------------------

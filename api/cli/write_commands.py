@@ -62,6 +62,31 @@ def ask(
     return recorded, [decode(ledger.catalogue, each) for each in stored]
 
 
+def submit(
+    ledger: Ledger,
+    kind: type[commands.Command],
+    fields: dict[str, Any],
+    as_: str | None,
+    request_id: str | None,
+    *,
+    json: bool,
+) -> None:
+    """Record what ``fields`` ask for, those that are None left out, and print what came of it.
+
+    A refusal ends the command with exit status 3.
+    """
+    command, actor = parsed(ledger, kind, fields, as_)
+    answer(ledger, *ask(ledger, command, actor, request_id), json=json)
+
+
+def parsed(
+    ledger: Ledger, kind: type[commands.Command], fields: dict[str, Any], as_: str | None
+) -> tuple[Any, str]:
+    """Return the command that the fields make, those that are None left out, and who acts."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return parse(kind, given), resolve.actor(ledger, as_)
+
+
 def answer(ledger: Ledger, recorded: Recorded, decided: list[Event], *, json: bool) -> None:
     """Print what was recorded and decided; a refusal ends the command with exit status 3."""
     if json:
