@@ -17,8 +17,10 @@ from api.cli import (
     due_commands,
     four_eyes_commands,
     operations,
-    organisation_commands,
+    people_commands,
+    policy_commands,
     read_commands,
+    territory_commands,
     what_if_commands,
     write_commands,
 )
@@ -62,9 +64,9 @@ def make_app() -> typer.Typer:
     app.add_typer(due_commands.recycle_app(), name="recycle")
     app.command("follow-up")(write_commands.follow_up)
     app.command("deal")(write_commands.deal)
-    app.add_typer(organisation_commands.people_app(), name="people")
-    app.add_typer(organisation_commands.territories_app(), name="territories")
-    app.add_typer(organisation_commands.policy_app(), name="policy")
+    app.add_typer(people_commands.people_app(), name="people")
+    app.add_typer(territory_commands.territories_app(), name="territories")
+    app.add_typer(policy_commands.policy_app(), name="policy")
     app.add_typer(four_eyes_commands.proposals_app(), name="proposals")
     app.command("adopt")(four_eyes_commands.adopt)
     app.command("four-eyes")(four_eyes_commands.four_eyes)

@@ -32,7 +32,7 @@ from api.cli.context import (
     print_table,
     progress_bar,
 )
-from api.cli.organisation_commands import must_be_a_decider
+from api.cli.policy_commands import must_be_a_decider
 from api.database import open_database
 from api.demo import (
     ask_for_transfers,

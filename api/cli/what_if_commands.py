@@ -20,7 +20,7 @@ from api.cli.context import (
     print_table,
     progress_bar,
 )
-from api.cli.organisation_commands import rules_of
+from api.cli.policy_commands import rules_of
 from ledger import organisation_commands as facts
 from ledger import what_if as deciding
 from ledger.commands import InvalidRequestError, parse
