@@ -14,15 +14,16 @@ APPROVERS_MAX = 20
 STEPS_MAX = 10
 DEADLINE_DAYS_MAX = 365
 
-Purpose = Literal["transfer", "release", "collaboration"]
+Purpose = Literal["transfer", "release", "collaboration", "claim"]
 
 
 class ApproverRule(BaseModel):
     """One who has to answer.
 
     ``head`` is the head of the ``releasing`` territory (the owner's, else the customer's), of the
-    ``receiving`` one (the receiver's) or of the ``customer``'s; ``common_head`` that of the nearest
-    territory above the first two. ``role`` means anybody who has it, ``person`` a named one.
+    ``receiving`` one (the receiver's or claimant's) or of the ``customer``'s; ``common_head`` that
+    of the nearest territory above the first two. ``role`` means anybody who has it, ``person`` a
+    named one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +74,8 @@ class ApprovalRule(BaseModel):
     """Adds its steps where all that it names holds.
 
     The purpose ``collaboration`` is a share of the credit above the policy's; its receiver is who
-    collaborates.
+    collaborates. That of ``claim`` is a claim from outside the customer's territory, where the
+    policy lets such a one await approval.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -122,7 +124,8 @@ def default_rules() -> tuple[ApprovalRule, ...]:
     Inside one territory its head, across two the releasing head and then the receiving one; for
     key customers (of the grade ``key``) also the head above both, and the head before they are
     released; and the receiver accepts. A collaborator gets more of the credit than the policy
-    allows by the head of the owner's territory.
+    allows by the head of the owner's territory. A claim from outside the customer's territory
+    needs its head, and then the head of the claimant's.
     """
     key = (Condition(attribute="grade", operator="is", value="key"),)
     head = ApproverRule(kind="head")
@@ -136,6 +139,12 @@ def default_rules() -> tuple[ApprovalRule, ...]:
         ApprovalRule(steps=(_of(ApproverRule(kind="receiver")),)),
         ApprovalRule(purposes=("release",), conditions=key, steps=(_of(head),)),
         ApprovalRule(purposes=("collaboration",), steps=(_of(head),)),
+        ApprovalRule(purposes=("claim",), steps=(_of(ApproverRule(kind="head", of="customer")),)),
+        ApprovalRule(
+            purposes=("claim",),
+            territories="different",
+            steps=(_of(ApproverRule(kind="head", of="receiving")),),
+        ),
     )
 
 

@@ -19,7 +19,7 @@ class Cause:
     purpose: Purpose
     attributes: Mapping[str, Attribute]
     customer_territory: str | None
-    owner: str
+    owner: str | None
     releasing: str | None
     receiver: str | None = None
     receiving: str | None = None
@@ -70,7 +70,7 @@ def _approvers(
     for rule in rules:
         match rule.kind:
             case "owner":
-                if cause.owner != requester:
+                if cause.owner not in (None, requester):
                     yield Approver("owner", person=cause.owner)
             case "receiver":
                 if cause.receiver not in (None, requester):

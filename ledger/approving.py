@@ -21,6 +21,7 @@ from ledger.organisation import OrganisationAt
 TRANSFER = "transfer"
 RELEASE = "release"
 COLLABORATION = "collaboration"
+CLAIM = "claim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +55,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What waits for approval: ``purpose`` is ``transfer``, ``release`` or ``collaboration``.
+    """What waits for approval, as ``purpose`` says a transfer, release, collaboration or claim.
 
-    ``owner`` owned the customer when it was opened; ``receiver`` would own it, or collaborate; None
-    for a release. ``steps`` are those with which it was opened; ``current`` counts those that are
-    done. ``since`` is when the current step was opened, or passed on (UTC). ``collaborators`` says
-    what becomes of them by a transfer.
+    ``owner`` owned the customer when it was opened, None where it was free and is claimed;
+    ``receiver`` would own it, or collaborate; None for a release. ``steps`` are those with which it
+    was opened; ``current`` counts those that are done. ``since`` is when the current step was
+    opened, or passed on (UTC). ``collaborators`` says what becomes of them by a transfer.
     """
 
     approval: str
     purpose: str
     requester: str
-    owner: str
+    owner: str | None
     receiver: str | None
     opened: datetime
     since: datetime

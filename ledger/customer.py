@@ -12,7 +12,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any
 
-from ledger.approving import Approval
+from ledger.approving import TRANSFER, Approval
 from ledger.collaborating import Collaboration
 from ledger.conflicts import Allowed, Conflict
 from ledger.counting import Counting
@@ -268,7 +268,7 @@ def approval_closed(customer: Admitted, outcome: str, effective: datetime) -> Ad
     if approval is None:
         raise AssertionError("only what is open can be closed")
     receiver = approval.receiver
-    if outcome == "refused" and receiver is not None:
+    if outcome == "refused" and approval.purpose == TRANSFER and receiver is not None:
         others = (each for each in turned_down if each != receiver)
         turned_down = tuple(islice((receiver, *others), TURNED_DOWN_MAX))
     return but(customer, approval=None, turned_down=turned_down, effective=effective)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ledger.approval_rules import ApprovalDeadlines, ApprovalRule, default_rules
 from ledger.conditions import Condition
@@ -51,6 +51,9 @@ class Policy(BaseModel):
     cooldown_days: int = Field(default=3, ge=0, le=DAYS_MAX)
     protection_days: int = Field(default=30, ge=0, le=DAYS_MAX)
     claim_scope: Literal["own_territory", "subtree", "everywhere"] = "subtree"
+    # Whether a claim from outside that scope, in whose way nothing else stands, awaits the steps of
+    # the rules for claims, instead of being refused.
+    claims_may_await: bool = False
     territory_rules: tuple[TerritoryRule, ...] = ()
     # Who may change an attribute that a territory rule reads, or the territory itself.
     guarded_changes_by: Literal["head", "manager", "anyone"] = "head"
@@ -86,6 +89,14 @@ class Policy(BaseModel):
     # An imported history would open one for each quarrel of the past.
     conflicts_in_imports: bool = False
 
+    @model_validator(mode="after")
+    def _has_steps_for_claims(self) -> Policy:
+        if self.claims_may_await and not any(
+            "claim" in rule.purposes for rule in self.approval_rules
+        ):
+            raise ValueError("claims_may_await needs an approval rule with the purpose claim")
+        return self
+
     @cached_property
     def guarded_attributes(self) -> frozenset[str]:
         """The attributes that this policy reads."""
@@ -119,6 +130,7 @@ def without_limits(policy: Policy) -> Policy:
             "cooldown_days": 0,
             "protection_days": 0,
             "claim_scope": "everywhere",
+            "claims_may_await": False,
             "guarded_changes_by": "anyone",
             "approval_rules": (),
             "collaborator_share_max": None,

@@ -90,7 +90,7 @@ SENTENCES: dict[str, str] = {
     CONTACT_UNKNOWN: "The follow-up names a contact that the customer does not have.",
     TOKEN_FOLLOW_UP: "The follow-up only repeats one before, by its note or within minutes.",
     NOT_OWNED: "Nobody owns the customer.",
-    APPROVAL_OPEN: "Another transfer or release of the customer awaits approval.",
+    APPROVAL_OPEN: "Another transfer, release or claim of the customer awaits approval.",
     PROTECTED: "The owner is protected against transfers that others ask for.",
     NO_APPROVER: "Nobody is entitled to approve it.",
     ALREADY_ANSWERED: "The person has answered before.",

@@ -1,4 +1,4 @@
-"""Approvals: transfers and releases that await approval, and how they ended."""
+"""Approvals: transfers, releases, shares and claims that await approval, and how they ended."""
 
 from __future__ import annotations
 
@@ -201,7 +201,9 @@ POSITION_MAX = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRow:
-    """A transfer or release that needed approval. Times are UTC.
+    """A transfer, release, collaboration or claim that needed approval. Times are UTC.
+
+    ``owner`` is None where the customer was free.
 
     ``state`` holds its steps and answers, None where it was refused at the door. ``outcome`` is
     None while it is open; ``outcome_reason`` (see ledger/reasons.py) says why it was refused or is

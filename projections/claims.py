@@ -1,37 +1,45 @@
-"""Every claim: pending, granted or refused, with its reason.
+"""Every claim: pending, awaiting approval, granted or refused, with its reason.
 
-Pending claims stand in a table of their own, which stays small: so a claim with all its indexes is
-written once, when it is decided, and need not be changed.
+Claims that are not decided yet stand in a table of their own, which stays small: so a claim with
+all its indexes is written once, when it is decided, and need not be changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
 
 from psycopg import Connection
 
+from ledger.approving import CLAIM
+from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.store.arrays import BinaryArray, int8_array
 from projections.base import Change, Table
 from projections.columns import instants, texts
 
+# One with an approval awaits it, and its customer is the one that it will be decided on.
 _PENDING = Table(
     "pending_claims",
     """
     position bigint NOT NULL PRIMARY KEY,
     customer text COLLATE "C" NOT NULL,
     claimant text COLLATE "C" NOT NULL,
-    filed    timestamptz NOT NULL
+    filed    timestamptz NOT NULL,
+    approval text COLLATE "C",
+    named    text COLLATE "C"
     """,
     (
+        "CREATE INDEX pending_claims_approval ON pending_claims (approval)"
+        " WHERE approval IS NOT NULL",
         "CREATE INDEX pending_claims_customer ON pending_claims (customer, position)",
         "CREATE INDEX pending_claims_claimant ON pending_claims (claimant, position)",
     ),
 )
-# Without a reason the claim was granted. filed_for is the duplicate that the claim named.
+# Without a reason the claim was granted. One that awaited approval and was withdrawn, or expired,
+# has that for its reason. filed_for is the duplicate that the claim named.
 _DECIDED = Table(
     "decided_claims",
     """
@@ -46,7 +54,8 @@ _DECIDED = Table(
     effective          timestamptz NOT NULL,
     decided            timestamptz NOT NULL,
     decided_position   bigint NOT NULL,
-    filed_for          text COLLATE "C"
+    filed_for          text COLLATE "C",
+    approval           text COLLATE "C"
     """,
     (
         "CREATE UNIQUE INDEX decided_claims_position ON decided_claims (position)",
@@ -58,8 +67,17 @@ _DECIDED = Table(
     ),
 )
 _FILE = """
-INSERT INTO pending_claims (position, customer, claimant, filed)
-SELECT * FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::timestamptz[])
+INSERT INTO pending_claims (position, customer, claimant, filed, approval, named)
+SELECT * FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::timestamptz[], %b::text[],
+                     %b::text[])
+"""
+_AWAIT = """
+WITH awaiting AS (
+    UPDATE pending_claims p SET customer = r.customer, approval = r.approval,
+        named = nullif(p.customer, r.customer)
+    FROM unnest(%b::bigint[], %b::text[], %b::text[]) AS r(position, customer, approval)
+    WHERE p.position = r.position RETURNING 1)
+SELECT projections.require_rows(count(*), %b) FROM awaiting
 """
 # Filed in an earlier batch: what was pending moves over.
 _DECIDE = """
@@ -78,76 +96,188 @@ WITH decided AS MATERIALIZED (
 )
 SELECT projections.require_rows(count(*), %b) FROM written
 """
+# Most approvals that are closed are of no claim; those that grant one must be.
+_ANSWER = """
+WITH decided AS MATERIALIZED (
+    SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
+                         %b::timestamptz[], %b::timestamptz[], %b::timestamptz[], %b::bigint[])
+        AS r(approval, customer, reason, owner, territory, retry_at, effective, decided, at)
+), filed AS (
+    DELETE FROM pending_claims p USING decided d WHERE p.approval = d.approval
+    RETURNING p.position, d.customer, p.claimant, p.filed, d.reason, d.owner, d.territory,
+              d.retry_at, d.effective, d.decided, d.at, p.named, p.approval
+), written AS (
+    INSERT INTO decided_claims (position, customer, claimant, filed, reason, owner,
+        claimant_territory, retry_at, effective, decided, decided_position, filed_for, approval)
+    SELECT * FROM filed RETURNING reason
+)
+SELECT projections.require_rows(count(*) FILTER (WHERE reason IS NULL), %b) FROM written
+"""
 # Filed in this very batch: it was never pending here.
 _WRITE = """
 INSERT INTO decided_claims (position, customer, reason, owner, claimant_territory, retry_at,
-    effective, decided, decided_position, claimant, filed, filed_for)
+    effective, decided, decided_position, claimant, filed, filed_for, approval)
 SELECT * FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[],
                      %b::timestamptz[], %b::timestamptz[], %b::timestamptz[], %b::bigint[],
-                     %b::text[], %b::timestamptz[], %b::text[])
+                     %b::text[], %b::timestamptz[], %b::text[], %b::text[])
 """
+
+
+@dataclass(slots=True)
+class _Filed:
+    """A claim that was filed in the batch; ``named`` is the duplicate that it named."""
+
+    position: int
+    customer: str
+    claimant: str
+    filed: datetime
+    approval: str | None = None
+    named: str | None = None
 
 
 class Claims:
     """The projection of claims."""
 
     name = "claims"
-    version = 1
+    version = 2
     tables: Sequence[Table] = (_PENDING, _DECIDED)
-    handles = frozenset({"ClaimFiled.v1", "OwnershipGranted.v1", "ClaimRefused.v1"})
+    handles = frozenset(
+        {
+            "ClaimFiled.v1",
+            "OwnershipGranted.v1",
+            "ClaimRefused.v1",
+            "ApprovalOpened.v1",
+            "ApprovalClosed.v1",
+        }
+    )
     needs_cause: frozenset[str] = frozenset()
 
     def apply(self, connection: Connection[Any], changes: Sequence[Change]) -> None:
         """Write what ``changes`` bring."""
-        filed: dict[int, tuple[int, str, str, datetime]] = {}
-        decided: list[tuple[Any, ...]] = []
-        written: list[tuple[Any, ...]] = []
+        batch = _Batch()
         for event, _ in changes:
-            data = event.data
-            if isinstance(data, requests.ClaimFiled):
+            batch.fold(event)
+        batch.write(connection)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What a batch brings, folded in order; ``granted`` counts claims that awaited approval."""
+
+    filed: dict[int, _Filed] = field(default_factory=dict)
+    by_approval: dict[str, _Filed] = field(default_factory=dict)
+    awaiting: list[tuple[int, str, str]] = field(default_factory=list)
+    decided: list[tuple[Any, ...]] = field(default_factory=list)
+    answered: list[tuple[Any, ...]] = field(default_factory=list)
+    granted: int = 0
+    written: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def fold(self, event: Event) -> None:
+        """Take in one event."""
+        data = event.data
+        match data:
+            case requests.ClaimFiled():
                 position = event.position
-                filed[position] = (position, data.customer, data.claimant, event.occurred)
-                continue
-            outcome = _outcome(event.envelope["causation"], data, event)
-            claim = filed.pop(outcome[0], None)
-            if claim is None:
-                decided.append(outcome)
-            else:
-                _, named, claimant, at = claim
-                other = None if named == data.customer else named
-                written.append((*outcome, claimant, at, other))
-        if filed:
-            numbers, customers, claimants, times = zip(*filed.values(), strict=True)
-            columns = int8_array(numbers), texts(customers), texts(claimants), instants(times)
+                self.filed[position] = _Filed(
+                    position, data.customer, data.claimant, event.occurred
+                )
+            case decisions.ApprovalOpened():
+                if data.purpose == CLAIM:
+                    self._await(event.envelope["causation"], data.customer, data.approval)
+            case decisions.ApprovalClosed():
+                if data.outcome != "completed":
+                    self._answer(data.approval, event)
+            case decisions.OwnershipGranted(approval=str() as approval):
+                self._answer(approval, event)
+            case _:
+                self._decide(event.envelope["causation"], event)
+
+    def _await(self, request: int, customer: str, approval: str) -> None:
+        claim = self.filed.get(request)
+        if claim is None:
+            self.awaiting.append((request, customer, approval))
+            return
+        claim.named = None if claim.customer == customer else claim.customer
+        claim.customer, claim.approval = customer, approval
+        self.by_approval[approval] = claim
+
+    def _answer(self, approval: str, event: Event) -> None:
+        claim = self.by_approval.pop(approval, None)
+        if claim is None:
+            self.answered.append((approval, *_outcome(event)))
+            self.granted += isinstance(event.data, decisions.OwnershipGranted)
+        else:
+            self._write(self.filed.pop(claim.position), claim.named, event)
+
+    def _decide(self, request: int, event: Event) -> None:
+        claim = self.filed.pop(request, None)
+        if claim is None:
+            self.decided.append((request, *_outcome(event)))
+        else:
+            named = None if claim.customer == event.data.customer else claim.customer
+            self._write(claim, named, event)
+
+    def _write(self, claim: _Filed, named: str | None, event: Event) -> None:
+        outcome = _outcome(event)
+        row = (claim.position, *outcome, claim.claimant, claim.filed, named, claim.approval)
+        self.written.append(row)
+
+    def write(self, connection: Connection[Any]) -> None:
+        """Write it."""
+        if self.filed:
+            claims = list(self.filed.values())
+            columns = (
+                int8_array([each.position for each in claims]),
+                texts([each.customer for each in claims]),
+                texts([each.claimant for each in claims]),
+                instants([each.filed for each in claims]),
+                texts([each.approval for each in claims]),
+                texts([each.named for each in claims]),
+            )
             connection.execute(_FILE, columns, binary=True)
-        if decided:
-            connection.execute(_DECIDE, (*_arrays(decided), len(decided)), binary=True)
-        if written:
-            connection.execute(_WRITE, _arrays(written), binary=True)
+        if self.awaiting:
+            positions, customers, approvals = zip(*self.awaiting, strict=True)
+            arrays = int8_array(positions), texts(customers), texts(approvals)
+            connection.execute(_AWAIT, (*arrays, len(self.awaiting)), binary=True)
+        if self.decided:
+            rows = _arrays(self.decided, (int8_array, *_PACKERS))
+            connection.execute(_DECIDE, (*rows, len(self.decided)), binary=True)
+        if self.answered:
+            rows = _arrays(self.answered, (texts, *_PACKERS))
+            connection.execute(_ANSWER, (*rows, self.granted), binary=True)
+        if self.written:
+            rows = _arrays(self.written, (int8_array, *_PACKERS, texts, instants, texts, texts))
+            connection.execute(_WRITE, rows, binary=True)
 
 
-def _outcome(request: int, data: Any, event: Any) -> tuple[Any, ...]:
-    if isinstance(data, decisions.OwnershipGranted):
-        said = (None, data.owner, data.owner_territory, None)
-    else:
-        said = (data.reason, data.owner, None, data.retry_at)
-    return (request, data.customer, *said, event.effective, event.recorded, event.position)
+def _outcome(event: Event) -> tuple[Any, ...]:
+    """Return what was decided: on which customer, why not, whose it is, when, and where."""
+    data = event.data
+    said: tuple[str | None, str | None, str | None, datetime | None]
+    match data:
+        case decisions.OwnershipGranted():
+            said = (None, data.owner, data.owner_territory, None)
+        case decisions.ApprovalClosed():
+            said = (data.reason or data.outcome, None, None, None)
+        case _:
+            said = (data.reason, data.owner, None, data.retry_at)
+    return (data.customer, *said, event.effective, event.recorded, event.position)
 
 
-_PACKERS: tuple[Callable[[Sequence[Any]], BinaryArray], ...] = (
-    *(int8_array, texts, texts, texts, texts, instants, instants, instants, int8_array),
-    *(texts, instants, texts),
+_Packer = Callable[[Sequence[Any]], BinaryArray]
+_PACKERS: tuple[_Packer, ...] = (
+    *(texts, texts, texts, texts, instants, instants, instants, int8_array),
 )
 
 
-def _arrays(rows: Sequence[tuple[Any, ...]]) -> tuple[BinaryArray, ...]:
+def _arrays(rows: Sequence[tuple[Any, ...]], packers: Sequence[_Packer]) -> tuple[BinaryArray, ...]:
     columns = zip(*rows, strict=True)
-    return tuple(pack(column) for pack, column in zip(_PACKERS, columns, strict=False))
+    return tuple(pack(column) for pack, column in zip(packers, columns, strict=True))
 
 
 # --- queries -----------------------------------------------------------------------------------
 
-Status = Literal["pending", "granted", "refused"]
+Status = Literal["pending", "awaiting", "granted", "refused", "withdrawn", "expired"]
 PAGE = 100
 
 
@@ -160,6 +290,8 @@ class Claim:
     (see ledger/reasons.py) says why it was refused, ``owner`` who owned the customer then, or owns
     it by this grant; ``retry_at`` when the reason no longer holds. ``effective`` is when the
     decision holds, ``decided`` when it was recorded. The claimant's territory is known of grants.
+    ``approval`` is what it awaits, or has awaited; a claim that then was neither granted nor
+    refused is ``withdrawn`` or ``expired``.
     """
 
     position: int
@@ -175,6 +307,7 @@ class Claim:
     decided: datetime | None
     decided_position: int | None
     filed_for: str | None
+    approval: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,25 +321,35 @@ class DayCount:
 
 
 _SELECT_PENDING = """
-SELECT position, customer, claimant, filed, 'pending' AS status, NULL AS reason, NULL AS owner,
-       NULL AS claimant_territory, NULL::timestamptz AS retry_at, NULL::timestamptz AS effective,
-       NULL::timestamptz AS decided, NULL::bigint AS decided_position, NULL AS filed_for
+SELECT position, customer, claimant, filed,
+       CASE WHEN approval IS NULL THEN 'pending' ELSE 'awaiting' END AS status, NULL AS reason,
+       NULL AS owner, NULL AS claimant_territory, NULL::timestamptz AS retry_at,
+       NULL::timestamptz AS effective, NULL::timestamptz AS decided,
+       NULL::bigint AS decided_position, named AS filed_for, approval
 FROM projections.pending_claims
 """
 _SELECT_DECIDED = """
 SELECT position, customer, claimant, filed,
-       CASE WHEN reason IS NULL THEN 'granted' ELSE 'refused' END AS status, reason, owner,
-       claimant_territory, retry_at, effective, decided, decided_position, filed_for
+       CASE WHEN reason IS NULL THEN 'granted' WHEN reason IN ('withdrawn', 'expired') THEN reason
+            ELSE 'refused' END AS status, reason, owner,
+       claimant_territory, retry_at, effective, decided, decided_position, filed_for, approval
 FROM projections.decided_claims
 """
 _PER_DAY = """
 SELECT (effective AT TIME ZONE %(zone)s)::date,
-       CASE WHEN reason IS NULL THEN 'granted' ELSE 'refused' END, reason, count(*)
+       CASE WHEN reason IS NULL THEN 'granted' WHEN reason IN ('withdrawn', 'expired') THEN reason
+            ELSE 'refused' END, reason, count(*)
 FROM projections.decided_claims
 WHERE effective >= %(since)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 # Of which statuses a query reads which table, and with which condition.
-_STATUS = {"granted": "reason IS NULL", "refused": "reason IS NOT NULL"}
+_UNDECIDED = {"pending": "approval IS NULL", "awaiting": "approval IS NOT NULL"}
+_STATUS = {
+    "granted": "reason IS NULL",
+    "refused": "reason NOT IN ('withdrawn', 'expired')",
+    "withdrawn": "reason = 'withdrawn'",
+    "expired": "reason = 'expired'",
+}
 POSITION_MAX = 2**63 - 1
 
 
@@ -238,8 +381,8 @@ def of_status(
     before: int = POSITION_MAX,
 ) -> list[Claim]:
     """Return the claims of a status (refused for ``reason``, where it is given), newest first."""
-    if status == "pending":
-        select, condition = _SELECT_PENDING, "true"
+    if status in _UNDECIDED:
+        select, condition = _SELECT_PENDING, _UNDECIDED[status]
     else:
         select, condition = _SELECT_DECIDED, "reason = %(key)s" if reason else _STATUS[status]
     statement = (

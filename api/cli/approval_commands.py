@@ -211,6 +211,8 @@ def _step(row: ApprovalRow) -> str:
 
 def _what(row: ApprovalRow, names: resolve.Names) -> str:
     owner = names.person(row.owner)
+    if row.purpose == approving.CLAIM:
+        return f"claim by {names.person(row.receiver)}"
     if row.receiver is None:
         return f"{row.purpose} by {owner}"
     if row.purpose == approving.COLLABORATION:

@@ -365,7 +365,10 @@ def claim(
     request_id: RequestId = None,
     json: Json = False,
 ) -> None:
-    """Claim a customer (领取); with --check, only say what would come of it."""
+    """Claim a customer (领取); with --check, only say what would come of it.
+
+    From outside your territory it is refused, or awaits the heads, as the policy says.
+    """
     with opened() as ledger:
         actor = resolve.actor(ledger, as_)
         fields = {

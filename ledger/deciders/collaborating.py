@@ -23,6 +23,7 @@ from ledger.collaborating import (
     wanted,
 )
 from ledger.customer import Admitted
+from ledger.deciders.opening import opening
 from ledger.deciders.situations import (
     Situation,
     heads_customer,
@@ -64,7 +65,7 @@ def decide_collaboration(
     approval = _approval(situation, customer, new, steps, request.reason_code)
     if approving.lacks_an_approver(approval, situation.organisation, situation.day):
         return _refused(situation, request, reasons.NO_APPROVER)
-    return (_opened(situation, approval),)
+    return (opening(situation, approval),)
 
 
 def _refused(
@@ -195,20 +196,6 @@ def _approval(
         situation.effective,
         approving.begun(steps),
         reason_code,
-    )
-
-
-def _opened(situation: Situation, approval: Approval) -> decisions.ApprovalOpened:
-    return decisions.ApprovalOpened(
-        situation.customer_id,
-        approval.approval,
-        approval.purpose,
-        approval.requester,
-        approval.owner,
-        approval.reason_code,
-        approval.receiver,
-        tuple(each.step for each in approval.steps),
-        approving.asked(approval, situation.organisation, situation.day),
     )
 
 

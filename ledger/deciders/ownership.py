@@ -1,4 +1,4 @@
-"""Admission, single ownership, follow-ups and deals: small functions, one a request.
+"""Admission, assignments, releases, follow-ups and deals: small functions, one a request.
 
 Each gets the situation (settled state, request, facts) and returns what follows: one decision, or
 several.
@@ -11,16 +11,14 @@ from datetime import datetime
 
 from ledger import reasons
 from ledger.collaborating import collaborates
-from ledger.customer import Admitted, Held, Refused
+from ledger.customer import Admitted, Refused
 from ledger.deciders import recycling, transferring
 from ledger.deciders.situations import (
-    Obstacle,
     Situation,
     held_towards_limit,
     is_admin,
     is_owner_or_manager,
     is_there,
-    limits,
     manages,
     protected_until,
     territory_of,
@@ -152,66 +150,7 @@ def _parent_problem(situation: Situation, parent: str) -> str | None:
     return reasons.GROUP_CYCLE
 
 
-# --- claims, assignments, releases -------------------------------------------------------------
-
-
-def decide_claim(
-    situation: Situation, request: requests.ClaimFiled, guards: dict[str, int]
-) -> decisions.OwnershipGranted | decisions.ClaimRefused:
-    """Grant a claim, or refuse it for the first reason that applies."""
-    customer, claimant = situation.customer, request.claimant
-    person = situation.organisation.person(claimant)
-    if isinstance(customer, Admitted) and person is not None:
-        obstacle = _claim_obstacle(situation, customer, person)
-        if obstacle is None:
-            obstacle = next(limits(situation, situation.policy, customer, person, guards), None)
-        if obstacle is None:
-            return _grant(situation, customer, person, guards)
-    elif person is None:
-        obstacle = Obstacle(reasons.CLAIMANT_UNKNOWN)
-    else:
-        obstacle = Obstacle(reasons.CUSTOMER_NOT_ADMITTED)
-    owner = customer.owner if isinstance(customer, Admitted) else None
-    return decisions.ClaimRefused(
-        situation.customer_id, claimant, obstacle.reason, owner, obstacle.retry_at
-    )
-
-
-def _claim_obstacle(situation: Situation, customer: Admitted, person: Person) -> Obstacle | None:
-    """Return what no policy waives."""
-    if situation.out_of_order:
-        return Obstacle(reasons.HISTORY_OUT_OF_ORDER)
-    if customer.closed:
-        return Obstacle(reasons.CUSTOMER_CLOSED)
-    if person.has_left(situation.day):
-        return Obstacle(reasons.CLAIMANT_LEFT)
-    if customer.owner == person.person:
-        return Obstacle(reasons.ALREADY_YOURS)
-    if isinstance(customer.tenure, Held):
-        return Obstacle(reasons.OWNED_BY_ANOTHER)
-    return None
-
-
-def _grant(
-    situation: Situation, customer: Admitted, person: Person, guards: dict[str, int]
-) -> decisions.OwnershipGranted:
-    waived: tuple[str, ...] = ()
-    if situation.opened_import is not None:
-        today = situation.organisation.policy.policy
-        waived = tuple(
-            dict.fromkeys(
-                obstacle.reason for obstacle in limits(situation, today, customer, person, guards)
-            )
-        )
-    return decisions.OwnershipGranted(
-        situation.customer_id,
-        person.person,
-        person.territory,
-        territory_of(situation, customer),
-        protected_until(situation),
-        waived,
-        True if situation.is_opening else None,
-    )
+# --- assignments, releases ---------------------------------------------------------------------
 
 
 def decide_assignment(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from ledger.deciders import (
+    claiming,
     collaborating,
     conflicting,
     deadlines,
@@ -64,6 +65,8 @@ def _seen_last(settled: Settled, draft: Draft) -> datetime:
 def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Decision, ...]:
     data = situation.request.data
     match data:
+        case requests.ClaimFiled():
+            return claiming.decide_claim(situation, data, guards)
         case requests.ReleaseRequested():
             return ownership.decide_release(situation, data)
         case requests.TransferRequested():
@@ -91,8 +94,6 @@ def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Dec
 def _switch_single(situation: Situation, guards: dict[str, int]) -> decisions.Decision:
     data = situation.request.data
     match data:
-        case requests.ClaimFiled():
-            return ownership.decide_claim(situation, data, guards)
         case requests.FollowUpLogged():
             return ownership.decide_follow_up(situation, data)
         case requests.DealRecorded():

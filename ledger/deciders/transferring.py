@@ -12,7 +12,8 @@ from ledger import approving, reasons
 from ledger.approval_steps import Cause, left_by, releasing_territory, steps_of
 from ledger.approving import Answer, Approval
 from ledger.customer import Admitted, Held, open_approval
-from ledger.deciders import collaborating
+from ledger.deciders import claiming, collaborating
+from ledger.deciders.opening import opening
 from ledger.deciders.situations import (
     Obstacle,
     Situation,
@@ -139,20 +140,8 @@ def _opened(
     situation: Situation, customer: Admitted, approval: Approval, guards: dict[str, int]
 ) -> Decisions:
     """Return the opening; and where no step is needed, at once what the approval is for."""
+    opened = opening(situation, approval)
     is_done = not approval.steps
-    asked = () if is_done else approving.asked(approval, situation.organisation, situation.day)
-    opened = decisions.ApprovalOpened(
-        situation.customer_id,
-        approval.approval,
-        approval.purpose,
-        approval.requester,
-        approval.owner,
-        approval.reason_code,
-        approval.receiver,
-        tuple(each.step for each in approval.steps),
-        asked,
-        approval.collaborators,
-    )
     return (opened, *(_completed(situation, customer, approval, guards) if is_done else ()))
 
 
@@ -223,7 +212,7 @@ def decide_withdrawal(situation: Situation, request: requests.TransferWithdrawn)
     approval = _open_approval(situation, request.approval)
     if approval is None:
         return _not_counted(situation, request.approval, reasons.APPROVAL_CLOSED)
-    if situation.request.actor != approval.requester:
+    if situation.request.actor not in claiming.who_asked(approval):
         return _not_counted(situation, request.approval, reasons.NOT_REQUESTER)
     return (_closed(situation, approval, "withdrawn"),)
 
@@ -246,10 +235,14 @@ def _completed(
 ) -> Decisions:
     if approval.purpose == approving.COLLABORATION:
         return collaborating.completed(situation, customer, approval)
-    territory = territory_of(situation, customer)
+    if approval.purpose == approving.CLAIM:
+        return claiming.completed(situation, customer, approval, guards)
+    owner, territory = approval.owner, territory_of(situation, customer)
+    if owner is None:
+        raise AssertionError("what nobody owns can only be claimed")
     if approval.receiver is None:
         done: decisions.Decision = decisions.OwnershipReleased(
-            situation.customer_id, approval.owner, approval.reason_code, territory
+            situation.customer_id, owner, approval.reason_code, territory
         )
         return (done, _closed(situation, approval, "completed"))
     receiver = situation.organisation.person(approval.receiver)
@@ -265,7 +258,7 @@ def _completed(
     done = decisions.OwnershipTransferred(
         situation.customer_id,
         receiver.person,
-        approval.owner,
+        owner,
         approval.approval,
         receiver.territory,
         territory,
@@ -281,14 +274,23 @@ def _closed(
 
 
 def overtaken(situation: Situation, found: Decisions) -> Decisions:
-    """Return the closing of an approval whose ownership ``found`` ends in another way."""
+    """Return the closing of an approval whose ownership ``found`` ends in another way.
+
+    So it closes a claim that awaits approval, where somebody else comes to own the customer.
+    """
     customer = situation.customer
     approval = customer.approval if isinstance(customer, Admitted) else None
-    if approval is None or not any(isinstance(d, decisions.OwnershipReleased) for d in found):
+    if approval is None or any(isinstance(each, decisions.ApprovalClosed) for each in found):
         return ()
-    if any(isinstance(each, decisions.ApprovalClosed) for each in found):
+    if any(isinstance(each, decisions.OwnershipReleased) for each in found):
+        return (_closed(situation, approval, "void", reasons.OWNERSHIP_CHANGED),)
+    begins = decisions.OwnershipGranted | decisions.OwnershipAssigned
+    owner = next((each.owner for each in found if isinstance(each, begins)), None)
+    if approval.purpose != approving.CLAIM or owner is None:
         return ()
-    return (_closed(situation, approval, "void", reasons.OWNERSHIP_CHANGED),)
+    is_theirs = owner == approval.receiver
+    reason = reasons.ALREADY_YOURS if is_theirs else reasons.OWNED_BY_ANOTHER
+    return (_closed(situation, approval, "void", reason),)
 
 
 # --- by a ruling -------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from ledger.events.values import ApprovalStep, Identifier, Instant
 
@@ -68,7 +70,7 @@ class OwnershipGranted:
     ``owner_territory`` and ``customer_territory`` are those of this moment. ``limits_waived`` are
     the reasons for which the policy in force would have refused the claim, had the policy of its
     import not waived them. ``opening`` marks the grant of an opening balance, which is no claim of
-    its day.
+    its day. ``approval`` is that of a claim that awaited it.
     """
 
     customer: str
@@ -78,6 +80,7 @@ class OwnershipGranted:
     protected_until: Instant | None = None
     limits_waived: tuple[str, ...] = ()
     opening: Literal[True] | None = None
+    approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +155,12 @@ class TransferRefused:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalOpened:
-    """A transfer, release or collaboration (``purpose``) awaits approval by these steps, in order.
+    """A transfer, release, collaboration or claim (``purpose``) awaits approval by these steps.
 
-    ``asked`` may answer the first step, as the organisation stands at this moment. ``approval`` is
-    the id of the transfer or collaboration; that of a release is made of its request's position.
-    ``receiver`` would own the customer, or collaborate. ``collaborators`` is what a transfer's
+    They are answered in order. ``asked`` may answer the first, as the organisation stands at this
+    moment. ``approval`` is the id of the transfer or collaboration; that of a release or claim is
+    made of its request's position. ``owner`` is left out where nobody owns the customer.
+    ``receiver`` would own it, or collaborate. ``collaborators`` is what a transfer's
     request says becomes of them.
     """
 
@@ -164,7 +168,7 @@ class ApprovalOpened:
     approval: str
     purpose: str
     requester: str
-    owner: str
+    owner: Annotated[str | None, Field(default=None)]
     reason_code: str
     receiver: str | None = None
     steps: tuple[ApprovalStep, ...] = ()

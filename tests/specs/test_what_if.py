@@ -385,3 +385,21 @@ def test_a_note_that_would_have_been_a_token_resets_nothing() -> None:
     report = _decide_again(history, begin, _same(recycling=recycling))
     assert report.owners == {"cus_1": ("per_a", "per_b")}
     assert report.decisions.total == 3
+
+
+def test_a_policy_that_lets_claims_await_says_what_would_wait_and_what_the_heads_were_asked() -> (
+    None
+):
+    history = _history()
+    history.territory("ter_north", head="per_north")
+    history.join("per_north", "ter_north", roles=("manager",))
+    history.join("per_c", "ter_north")
+    history.move("cus_1", "ter_east")
+    begin = history.position
+    history.claim("cus_1", "per_c")
+    report = _decide_again(history, begin, _same(claims_may_await=True))
+    assert report.waiting == ["cus_1"]
+    assert report.owners == {}
+    assert (report.steps.total, report.steps_would_be) == (1, 2)
+    change = ("ClaimRefused: outside_territory", "ApprovalOpened")
+    assert report.changes[change].customers == {"cus_1": 1}
