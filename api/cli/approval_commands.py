@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from api.bootstrap import Ledger
-from api.cli import conflict_commands, resolve
-from api.cli.approval_words import approver_words, deadline_words
+from api.cli import answering, conflict_commands, resolve
+from api.cli.approval_words import deadline_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
 from api.cli.write_commands import Check, check, money, parsed, submit
 from ledger import approving, commands, deadlines
-from projections.approvals import PAGE, POSITION_MAX, ApprovalRow, approval_of, list_approvals
+from ledger.commands import InvalidRequestError
+from projections.approvals import POSITION_MAX, ApprovalRow, approval_of, list_approvals
 
 Customer = Annotated[str, typer.Argument(help="Id, identifier, foreign id or name.")]
 Waiting = Annotated[
@@ -22,8 +23,16 @@ Waiting = Annotated[
 ]
 Comment = Annotated[str | None, typer.Option(help="In your words; sealed.")]
 ReasonCode = Annotated[str | None, typer.Option(help="A word for programs.")]
-# So many open approvals are looked through for somebody's inbox at most.
-INBOX_MAX = 100_000
+WaitingList = Annotated[
+    list[str] | None,
+    typer.Argument(help="Ids of what awaits approval, or the customers that it is about."),
+]
+All = Annotated[bool, typer.Option("--all", help="All that awaits your approval.")]
+Of = Annotated[
+    str | None, typer.Option("--of", help="Of --all: transfer, release, claim or collaboration.")
+]
+From = Annotated[str | None, typer.Option("--from", help="Of --all: what this person asked for.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not show the list and ask before.")]
 
 
 def transfer(
@@ -70,39 +79,116 @@ def withdraw(
 ) -> None:
     """Withdraw what you asked for and what still awaits approval (撤回)."""
     with opened() as ledger:
-        fields = {**_named(ledger, waiting), "reason": reason}
+        found = _named(ledger, waiting)
+        fields = {"customer": found.customer, "approval": found.approval, "reason": reason}
         submit(ledger, commands.WithdrawTransfer, fields, as_, request_id, json=json)
 
 
 def approve(
-    waiting: Waiting,
+    waiting: WaitingList = None,
     as_: As = None,
+    all_: All = False,
+    of: Of = None,
+    from_: From = None,
     comment: Comment = None,
+    yes: Yes = False,
     request_id: RequestId = None,
     json: Json = False,
 ) -> None:
-    """Agree to what awaits your approval (同意)."""
+    """Agree to what awaits your approval (同意): one thing, several, or all of the inbox."""
     with opened() as ledger:
-        fields = {**_named(ledger, waiting), "comment": comment}
-        submit(ledger, commands.Approve, fields, as_, request_id, json=json)
+        which = _which(ledger, of, from_) if of or from_ else None
+        _answer(
+            ledger,
+            commands.Approve,
+            {"comment": comment},
+            _rows(ledger, waiting or [], as_, which, everything=all_),
+            (as_, request_id),
+            yes=yes,
+            json=json,
+        )
 
 
 def refuse(
-    waiting: Waiting,
+    waiting: WaitingList = None,
     as_: As = None,
+    all_: All = False,
+    of: Of = None,
+    from_: From = None,
     reason_code: ReasonCode = None,
     comment: Comment = None,
+    yes: Yes = False,
     request_id: RequestId = None,
     json: Json = False,
 ) -> None:
-    """Do not agree to what awaits your approval (驳回)."""
+    """Do not agree to what awaits your approval (驳回): one thing, several, or all of the inbox."""
     with opened() as ledger:
-        fields = {**_named(ledger, waiting), "reason_code": reason_code, "comment": comment}
-        submit(ledger, commands.Refuse, fields, as_, request_id, json=json)
+        which = _which(ledger, of, from_) if of or from_ else None
+        _answer(
+            ledger,
+            commands.Refuse,
+            {"reason_code": reason_code, "comment": comment},
+            _rows(ledger, waiting or [], as_, which, everything=all_),
+            (as_, request_id),
+            yes=yes,
+            json=json,
+        )
 
 
-def _named(ledger: Ledger, text: str) -> dict[str, str]:
-    """Return the customer and id of what somebody named; raises NotFoundError."""
+def _which(ledger: Ledger, of: str | None, from_: str | None) -> answering.Which:
+    return answering.Which(of, resolve.person(ledger, from_) if from_ else None)
+
+
+def _rows(
+    ledger: Ledger,
+    waiting: Sequence[str],
+    as_: str | None,
+    which: answering.Which | None,
+    *,
+    everything: bool,
+) -> list[ApprovalRow] | ApprovalRow:
+    """Return what is to be answered: one thing that was named, or a list of them.
+
+    Raises NotFoundError, InvalidRequestError.
+    """
+    if everything and waiting:
+        raise InvalidRequestError("all", "it is said, and something is named as well")
+    if everything:
+        names, person = resolve.Names(ledger), resolve.actor(ledger, as_)
+        return [row for row, _ in answering.awaiting(ledger, person, names, which)]
+    if which is not None:
+        raise InvalidRequestError("all", "--of and --from choose among --all, which is not said")
+    if not waiting:
+        raise InvalidRequestError("waiting", "name what you answer, or say --all")
+    named = [_named(ledger, each) for each in waiting]
+    return named[0] if len(named) == 1 else list({row.approval: row for row in named}.values())
+
+
+def _answer(
+    ledger: Ledger,
+    kind: type[commands.Approve] | type[commands.Refuse],
+    fields: dict[str, Any],
+    rows: list[ApprovalRow] | ApprovalRow,
+    origin: tuple[str | None, str | None],
+    *,
+    yes: bool,
+    json: bool,
+) -> None:
+    """Answer one thing at once, or a list once somebody has agreed to it.
+
+    ``origin`` says who answers, and the request's own id.
+    """
+    as_, request_id = origin
+    if isinstance(rows, ApprovalRow):
+        about = {"customer": rows.customer, "approval": rows.approval}
+        submit(ledger, kind, {**about, **fields}, as_, request_id, json=json)
+        return
+    actor = resolve.actor(ledger, as_)
+    answering.answer_list(ledger, rows, kind, fields, actor, request_id, yes=yes, json=json)
+
+
+def _named(ledger: Ledger, text: str) -> ApprovalRow:
+    """Return what somebody named; raises NotFoundError."""
     with ledger.pool.connection() as connection:
         found = approval_of(connection, text)
         if found is None:
@@ -119,7 +205,7 @@ def _named(ledger: Ledger, text: str) -> dict[str, str]:
                     f"Several things at {text} await approval.", way_out=f"Name one of: {several}"
                 )
             (found,) = waiting
-    return {"customer": found.customer, "approval": found.approval}
+    return found
 
 
 def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
@@ -128,11 +214,7 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
         person = resolve.actor(ledger, as_)
         names = resolve.Names(ledger)
         day = names.organisation.day(datetime.now(UTC))
-        found = [
-            (row, reasons)
-            for row in _open(ledger)
-            if (reasons := _asked_as(row, person, names, day))
-        ]
+        found = answering.awaiting(ledger, person, names)
         disputes = conflict_commands.awaiting_ruling(ledger, person, names, day)
         if json:
             approvals = [
@@ -148,7 +230,7 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
                 (
                     row.approval,
                     names.customer(row.customer),
-                    _what(row, names),
+                    answering.subject_words(row, names),
                     names.person(row.requester),
                     _step(row),
                     ", ".join(reasons),
@@ -169,32 +251,6 @@ def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *,
     print_table(title, (ID, *columns) if ids else columns, rows if ids else (r[1:] for r in rows))
 
 
-def _open(ledger: Ledger) -> list[ApprovalRow]:
-    """Return what awaits approval, the oldest first."""
-    rows: list[ApprovalRow] = []
-    before = POSITION_MAX
-    with ledger.pool.connection() as connection:
-        while len(rows) < INBOX_MAX:
-            page = list_approvals(connection, is_open=True, before=before)
-            rows += page
-            if len(page) < PAGE:
-                break
-            before = page[-1].opened_position
-    return rows[::-1]
-
-
-def _asked_as(row: ApprovalRow, person: str, names: resolve.Names, day: date) -> list[str]:
-    """Return as what somebody may answer now, as the organisation stands today."""
-    if row.state is None:
-        return []
-    approvers = row.state.step.step.approvers
-    return [
-        approver_words(approvers[number], names)
-        for number, entitled in approving.open_places(row.state, names.organisation, day)
-        if entitled == person
-    ]
-
-
 def _next(row: ApprovalRow, names: resolve.Names) -> deadlines.Deadline | None:
     return None if row.state is None else deadlines.of_approval(row.state, names.organisation)
 
@@ -207,18 +263,6 @@ def _until(row: ApprovalRow, names: resolve.Names) -> str:
 
 def _step(row: ApprovalRow) -> str:
     return "" if row.state is None else f"{row.state.current + 1} of {len(row.state.steps)}"
-
-
-def _what(row: ApprovalRow, names: resolve.Names) -> str:
-    owner = names.person(row.owner)
-    if row.purpose == approving.CLAIM:
-        return f"claim by {names.person(row.receiver)}"
-    if row.receiver is None:
-        return f"{row.purpose} by {owner}"
-    if row.purpose == approving.COLLABORATION:
-        return f"{names.person(row.receiver)} beside {owner}"
-    value = f", {row.value.amount:f} {row.value.currency}" if row.value else ""
-    return f"{owner} → {names.person(row.receiver)}{value}"
 
 
 def transfers(
@@ -254,7 +298,7 @@ def transfers(
                 (
                     row.approval,
                     names.customer(row.customer),
-                    _what(row, names),
+                    answering.subject_words(row, names),
                     names.moment(row.opened),
                     _outcome(row, names, day),
                 )

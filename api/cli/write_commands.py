@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -90,24 +91,7 @@ def parsed(
 def answer(ledger: Ledger, recorded: Recorded, decided: list[Event], *, json: bool) -> None:
     """Print what was recorded and decided; a refusal ends the command with exit status 3."""
     if json:
-        print_json(
-            {
-                "request_id": recorded.request_id,
-                "positions": recorded.positions,
-                "customer": recorded.customer,
-                "made": recorded.made,
-                "repeated": recorded.repeated,
-                "decisions": [
-                    {
-                        "position": event.position,
-                        "name": event.name,
-                        "effective": event.effective,
-                        **ledger.catalogue.dump(event.data),
-                    }
-                    for event in decided
-                ],
-            }
-        )
+        print_json(told(ledger, recorded, decided))
     else:
         names = resolve.Names(ledger)
         for event in decided:
@@ -120,6 +104,26 @@ def answer(ledger: Ledger, recorded: Recorded, decided: list[Event], *, json: bo
         )
     if any(is_refusal(event.data) for event in decided):
         raise typer.Exit(3)
+
+
+def told(ledger: Ledger, recorded: Recorded, decided: Sequence[Event]) -> dict[str, Any]:
+    """Return what was recorded and decided, for JSON."""
+    return {
+        "request_id": recorded.request_id,
+        "positions": recorded.positions,
+        "customer": recorded.customer,
+        "made": recorded.made,
+        "repeated": recorded.repeated,
+        "decisions": [
+            {
+                "position": event.position,
+                "name": event.name,
+                "effective": event.effective,
+                **ledger.catalogue.dump(event.data),
+            }
+            for event in decided
+        ],
+    }
 
 
 def check(ledger: Ledger, command: CustomerCommand, actor: str, *, json: bool) -> None:
