@@ -96,6 +96,8 @@ def build_request(
             return Built((asked,), command.customer, transfer)
         case commands.RequestCollaboration():
             return _collaboration(command, made, seal)
+        case commands.NameStandIn():
+            return _stand_in(command, made, seal)
         case _:
             return Built((_simple(command, seal),), command.customer)
 
@@ -174,6 +176,10 @@ def _simple(command: commands.CustomerCommand, seal: Seal) -> requests.Request:
             return requests.RecycleHoldRequested(
                 customer, command.until, command.reason_code, words("reason")
             )
+        case commands.EndStandIn():
+            return requests.StandInEndRequested(
+                customer, command.stand_in, command.reason_code, words("reason")
+            )
         case commands.ReachDeadline():
             return requests.DeadlineReached(customer, command.kind, command.subject, command.due)
         case commands.UnparkRequest():
@@ -197,6 +203,19 @@ def _collaboration(command: commands.RequestCollaboration, made: Ids, seal: Seal
         command.site,
     )
     return Built((asked,), command.customer, collaboration)
+
+
+def _stand_in(command: commands.NameStandIn, made: Ids, seal: Seal) -> Built:
+    stand_in = made.make(ids.STAND_IN)
+    asked = requests.StandInRequested(
+        command.customer,
+        stand_in,
+        command.person,
+        command.until,
+        command.reason_code,
+        _sealed(seal, command.customer, "reason", command.reason),
+    )
+    return Built((asked,), command.customer, stand_in)
 
 
 def _percent(share: Decimal | None) -> Decimal | None:

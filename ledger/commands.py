@@ -473,6 +473,25 @@ class HoldRecycling(Command):
     reason: Note | None = None
 
 
+class NameStandIn(Command):
+    """Have ``person`` stand in at an orphaned customer until the day before ``until``."""
+
+    customer: Id
+    person: Id
+    until: date
+    reason_code: Code = "orphaned"
+    reason: Note | None = None
+
+
+class EndStandIn(Command):
+    """End a stand-in before its day."""
+
+    customer: Id
+    stand_in: Id
+    reason_code: Code = "ended"
+    reason: Note | None = None
+
+
 class ReachDeadline(Command):
     """Say that something fell due; the clock alone may (ledger/deadlines.py)."""
 
@@ -513,6 +532,8 @@ CustomerCommand = (
     | UnparkRequest
     | ReachDeadline
     | HoldRecycling
+    | NameStandIn
+    | EndStandIn
 )
 
 C = TypeVar("C", bound=Command)

@@ -20,6 +20,7 @@ from ledger.events.decisions import CustomerAdmitted, CustomerChanged
 from ledger.events.requests import CustomerChangeRequested, RegistrationRequested
 from ledger.events.values import Attribute
 from ledger.policy import LATE_FOLLOW_UP_DAYS_MAX
+from ledger.standing_in import StandIns, ended
 
 # So many former owners are remembered for the cooldown; more within one cooldown is no business.
 FORMER_OWNERS_MAX = 8
@@ -101,6 +102,7 @@ class Admitted:
     allowed: tuple[Allowed, ...] = ()
     # How many customers name it as their parent; with any it is in a group (see ledger/groups.py).
     children: int = 0
+    stand_ins: StandIns = ()
 
     @property
     def is_in_group(self) -> bool:
@@ -222,13 +224,14 @@ def given_up(customer: Admitted, effective: datetime, recorded: datetime) -> Adm
     """
     if not isinstance(customer.tenure, Held):
         raise AssertionError("only an owned customer can be given up")
-    ended = FormerOwner(customer.tenure.owner, customer.tenure.since, effective)
-    former = _remembered((ended, *customer.former), recorded - _LATELY)
+    over = FormerOwner(customer.tenure.owner, customer.tenure.since, effective)
+    former = _remembered((over, *customer.former), recorded - _LATELY)
     return but(
         customer,
         tenure=Free(),
         allowed=(),
         former=tuple(islice(former, FORMER_OWNERSHIPS_MAX)),
+        stand_ins=ended(customer.stand_ins, effective) if customer.stand_ins else (),
         effective=effective,
     )
 

@@ -76,6 +76,10 @@ class Policy(BaseModel):
     # Who collaborates at one customer, or has asked to; all of them stand in its guard.
     collaborators_max: int = Field(default=20, ge=0, le=COLLABORATORS_MAX)
 
+    # For so many days a head may have somebody stand in for an owner who has left: a quarter, in
+    # which the customer is to find an owner of its own.
+    stand_in_days_max: int = Field(default=92, ge=1, le=DAYS_MAX)
+
     # What counts as a conflict (撞单). Another claim does within so many hours of the grant: later
     # ones are no rivals, but late. The last two are known since version 2 of the decider.
     conflict_kinds: tuple[ConflictKind, ...] = (

@@ -62,6 +62,9 @@ ALLOWED_BEFORE = "allowed_before"
 GROUP_JOINED = "group_joined"
 GROUP_NOT_AWARDED = "group_not_awarded"
 IDENTIFIER_GIVEN_UP = "identifier_given_up"
+NOT_ORPHANED = "not_orphaned"
+STAND_IN_TOO_LONG = "stand_in_too_long"
+UNKNOWN_STAND_IN = "unknown_stand_in"
 
 SENTENCES: dict[str, str] = {
     OWNED_BY_ANOTHER: "The customer belongs to somebody else.",
@@ -124,5 +127,8 @@ SENTENCES: dict[str, str] = {
     GROUP_JOINED: "The group has become part of another.",
     GROUP_NOT_AWARDED: "A group goes to nobody as a whole: its members are transferred each.",
     IDENTIFIER_GIVEN_UP: "The customer does not have the identifier any more.",
+    NOT_ORPHANED: "The owner of the customer has not left.",
+    STAND_IN_TOO_LONG: "Nobody stands in for so long, by the policy.",
+    UNKNOWN_STAND_IN: "There is no such stand-in at this customer now.",
 }
 """What each code means, as one sentence for people."""

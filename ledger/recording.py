@@ -312,6 +312,8 @@ class Recording:
                 return data.customer, data.transfer
             case requests.CollaborationRequested():
                 return data.customer, data.collaboration
+            case requests.StandInRequested():
+                return data.customer, data.stand_in
             case _:
                 return data.customer, None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from ledger import collaborating, conflicts
+from ledger import collaborating, conflicts, standing_in
 from ledger.approving import Step, after
 from ledger.customer import (
     Admitted,
@@ -205,6 +205,8 @@ class Settled:
                 | decisions.ApprovalClosed()
             ):
                 self._approve(cause, data, effective, organisation)
+            case decisions.StandInNamed() | decisions.StandInEnded():
+                self._stand_in(cause, data, effective)
             case decisions.CollaboratorAdded() | decisions.CollaborationsEnded():
                 self._collaborate(cause, data, effective)
             case (
@@ -380,6 +382,19 @@ class Settled:
         found = self._admitted(data.customer)
         theirs = collaborating.after(found.collaborations, data, effective, cause.recorded)
         self.customers[data.customer] = replace(found, collaborations=theirs, effective=effective)
+
+    def _stand_in(
+        self,
+        cause: Event,
+        data: decisions.StandInNamed | decisions.StandInEnded,
+        effective: datetime,
+    ) -> None:
+        found = self._admitted(data.customer)
+        if isinstance(data, decisions.StandInNamed):
+            theirs = standing_in.named(found.stand_ins, data, effective, cause.recorded)
+        else:
+            theirs = standing_in.ended(found.stand_ins, effective, data.stand_in)
+        self.customers[data.customer] = replace(found, stand_ins=theirs, effective=effective)
 
     def _dispute(
         self,

@@ -398,6 +398,7 @@ def _kept(customer: Admitted) -> Admitted:
         former=(),
         turned_down=(),
         allowed=(),
+        stand_ins=(),
         collaborations=collaborating.awaiting(customer.collaborations),
         conflicts=tuple(replace(each, evidence=()) for each in customer.conflicts),
     )

@@ -15,6 +15,7 @@ from projections.holdings import Holdings
 from projections.intervals import Intervals
 from projections.ownership import Ownership
 from projections.people import People
+from projections.stand_ins import StandIns
 from projections.territory_figures import TerritoryFigures
 from projections.timeline import Timeline
 
@@ -33,6 +34,7 @@ def all_projections(unsealer: Unsealer) -> tuple[Projection, ...]:
         Timeline(unsealer),
         Collaborators(),
         Conflicts(),
+        StandIns(),
         Ownership(),
         Intervals(),
         Claims(),

@@ -313,6 +313,13 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
         f"{_name(n, e.actor)} asked not to recycle the customer before"
         f" {e.details.get('until', 'then')}{_plainly(e.code)}."
     ),
+    "StandInRequested": lambda e, n: (
+        f"{_name(n, e.actor)} asked that {_name(n, e.person)} stands in for the owner, who left,"
+        f" until {e.details.get('until', 'then')}{_plainly(e.code)}."
+    ),
+    "StandInEndRequested": lambda e, n: (
+        f"{_name(n, e.actor)} asked to end a stand-in{_plainly(e.code)}."
+    ),
     "CustomerAdmitted": lambda e, n: f"The customer was admitted to the pool{_pool(e, n)}.",
     "RegistrationRefused": _say_refused_registration,
     "CustomerChanged": lambda e, n: (
@@ -360,6 +367,12 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
     ),
     "RecycleHeld": lambda e, n: f"Recycling is held until {e.details.get('until', 'then')}.",
     "RecycleHoldRefused": lambda e, n: f"The hold was refused: {_because(e.code)}",
+    "StandInNamed": lambda e, n: (
+        f"{_name(n, e.person)} stands in for {_name(n, e.details.get('owner'))}"
+        f" until {e.details.get('until', 'then')}."
+    ),
+    "StandInEnded": lambda e, n: f"{_name(n, e.person)} no longer stands in{_plainly(e.code)}.",
+    "StandInRefused": lambda e, n: f"The stand-in was refused: {_because(e.code)}",
     "OwnershipTransferred": lambda e, n: (
         f"{_name(n, e.person)} owns the customer, which was"
         f" {_name(n, e.details.get('former_owner'))}'s."

@@ -286,6 +286,15 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "RecycleHoldRequested.v1": lambda data: _Said(
         code=data.reason_code, details={"until": data.until}, words=("reason",)
     ),
+    "StandInRequested.v1": lambda data: _Said(
+        data.person,
+        data.reason_code,
+        details={"stand_in": data.stand_in, "until": data.until},
+        words=("reason",),
+    ),
+    "StandInEndRequested.v1": lambda data: _Said(
+        code=data.reason_code, details={"stand_in": data.stand_in}, words=("reason",)
+    ),
     "CustomerAdmitted.v1": lambda data: _Said(
         details=_known(territory=data.territory, parent=data.parent)
     ),
@@ -335,6 +344,16 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     ),
     "RecycleHeld.v1": lambda data: _Said(data.owner, details={"until": data.until}),
     "RecycleHoldRefused.v1": lambda data: _Said(data.owner, data.reason),
+    "StandInNamed.v1": lambda data: _Said(
+        data.person,
+        details={"stand_in": data.stand_in, "owner": data.owner, "until": data.until},
+    ),
+    "StandInEnded.v1": lambda data: _Said(
+        data.person, data.reason_code, details={"stand_in": data.stand_in}
+    ),
+    "StandInRefused.v1": lambda data: _Said(
+        data.person, data.reason, details=_known(stand_in=data.stand_in, owner=data.owner)
+    ),
     "OwnershipTransferred.v1": _transferred,
     "ApprovalClosed.v1": lambda data: _Said(
         code=data.reason, details={"approval": data.approval, "outcome": data.outcome}

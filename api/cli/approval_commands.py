@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from api.bootstrap import Ledger
-from api.cli import answering, conflict_commands, resolve
+from api.cli import answering, conflict_commands, orphan_commands, resolve
 from api.cli.approval_words import deadline_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
 from api.cli.write_commands import Check, check, money, parsed, submit
@@ -243,6 +243,11 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
         if disputes:
             conflict_commands.print_conflicts(
                 f"awaits the ruling of {names.person(person)}", disputes, names, day, ids=ids
+            )
+        count = orphan_commands.count_in_care(ledger, person, names)
+        if count:
+            notes().print(
+                f"orphaned, and in your care: {count}; guishu orphans --as lists them", markup=False
             )
 
 

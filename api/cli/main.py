@@ -17,6 +17,7 @@ from api.cli import (
     due_commands,
     four_eyes_commands,
     operations,
+    orphan_commands,
     people_commands,
     policy_commands,
     read_commands,
@@ -62,6 +63,7 @@ def make_app() -> typer.Typer:
     app.command("conflicts")(conflict_commands.conflicts)
     app.command("rule")(conflict_commands.rule)
     app.add_typer(due_commands.recycle_app(), name="recycle")
+    app.add_typer(orphan_commands.orphans_app(), name="orphans")
     app.command("follow-up")(write_commands.follow_up)
     app.command("deal")(write_commands.deal)
     app.add_typer(people_commands.people_app(), name="people")

@@ -23,13 +23,14 @@ from api.cli.context import (
     print_table,
     typed,
 )
-from ledger import reasons
+from ledger import orphans, reasons
 from ledger.commands import InvalidRequestError
 from ledger.store.reading import POSITION_MAX, head
 from projections import customers as customer_views
 from projections import intervals, telling, timeline
 from projections.ownership import OwnershipNow, list_ownership, owner_of
 from projections.runner import positions
+from projections.stand_ins import standing_at
 
 Customer = Annotated[str, typer.Argument(help="Id, identifier, foreign id or name.")]
 
@@ -224,13 +225,28 @@ def _whois_now(ledger: Ledger, customer: str, names: resolve.Names, *, json: boo
         return
     protected = names.moment(owned.protected_until)
     until = f", protected until {protected}" if protected else ""
-    left = "; its owner has left, so it is orphaned" if orphaned else ""
+    left = _orphaned_words(ledger, customer, owned, names) if orphaned else ""
     out.print(
         f"{name} belongs to {names.person(owned.owner)}"
         f" since {names.moment(owned.since)}{until}, {territory}{left}.",
         markup=False,
         soft_wrap=True,
     )
+
+
+def _orphaned_words(
+    ledger: Ledger, customer: str, owned: OwnershipNow, names: resolve.Names
+) -> str:
+    """Say in whose care an orphaned customer is, and who stands in."""
+    organisation = names.organisation
+    carers = orphans.looked_after_by(
+        owned.owner or "", owned.customer_territory, organisation, _today(names)
+    )
+    with ledger.pool.connection() as connection:
+        found = standing_at(connection, customer, datetime.now(UTC))
+    care = " or ".join(names.person(each) for each in carers) or "nobody"
+    stands_in = f", {names.person(found.person)} stands in" if found else ""
+    return f"; its owner has left, so it is orphaned: {care} looks after it{stands_in}"
 
 
 def _not_owned(
@@ -312,6 +328,7 @@ def _local(entry: timeline.TimelineEntry, names: resolve.Names) -> timeline.Time
     moments = {
         key: names.moment(datetime.fromisoformat(entry.details[key]))
         for key in ("retry_at", "at", "since", "until")
-        if entry.details.get(key)
+        # A day, as a hold and a stand-in name one, is the same in every zone.
+        if "T" in (entry.details.get(key) or "")
     }
     return replace(entry, details={**entry.details, **moments}) if moments else entry

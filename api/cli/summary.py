@@ -12,6 +12,7 @@ from api.cli.approval_words import approval_words
 from api.cli.collaboration_words import collaboration_words
 from api.cli.conflict_words import conflict_words
 from api.cli.context import console, print_table
+from api.cli.orphan_words import orphan_words
 from api.cli.resolve import Names
 from consumers.clock import database_now
 from ledger import reasons
@@ -171,6 +172,10 @@ def sentence(event: Event, names: Names) -> str:
             return f"{actor} rules on a conflict at {customer}: {data.ruling}"
         case requests.RequestUnparked():
             return f"{actor} has the request at {data.request} decided by version {data.decider}"
+        case requests.StandInRequested():
+            return f"{actor} has {names.person(data.person)} stand in at {customer}"
+        case requests.StandInEndRequested():
+            return f"{actor} ends a stand-in at {customer} ({data.reason_code})"
         case requests.RecycleHoldRequested():
             return f"{actor} has {customer} not recycled before {data.until}"
         case requests.DeadlineReached():
@@ -197,7 +202,7 @@ def _decision(event: Event, names: Names, customer: str) -> str:
             return f"  parked: the request at {data.request} waits ({data.error})"
         case _:
             told = approval_words(data, names) or collaboration_words(data, names)
-            told = told or conflict_words(data, names)
+            told = told or conflict_words(data, names) or orphan_words(data, names)
             if told is not None:
                 return f"  {told}"
             reason = getattr(data, "reason", None)

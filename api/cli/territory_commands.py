@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from api.cli import figure_commands, resolve
-from api.cli.context import ID, As, Ids, Json, opened, print_json, print_table
+from api.cli.context import ID, As, Ids, Json, as_json, opened, print_json, print_table
 from api.cli.stating import group, state
 from ledger import organisation_commands as facts
 from ledger.commands import InvalidRequestError, parse
 from ledger.organisation import Territory
+from projections import orphans as orphan_views
 from projections import people as people_views
 
 TerritoryArgument = Annotated[str, typer.Argument(help="An id or a name.")]
@@ -35,12 +37,19 @@ def territories(context: typer.Context, ids: Ids = False, json: Json = False) ->
         names = resolve.Names(ledger)
         with ledger.pool.connection() as connection:
             tree = people_views.territory_tree(connection)
+            today = names.organisation.day(datetime.now(UTC))
+            orphaned = orphan_views.counts(connection, today)
         if json:
-            print_json(tree)
+            print_json(
+                [
+                    {**as_json(each), "orphaned": orphaned.get(each.territory.territory, 0)}
+                    for each in tree
+                ]
+            )
             return
         print_table(
             "territories",
-            ("name", "head", "other managers", *[ID] * ids),
+            ("name", "head", "other managers", "orphaned", *[ID] * ids),
             [
                 (
                     "  " * each.depth + each.territory.name,
@@ -50,6 +59,7 @@ def territories(context: typer.Context, ids: Ids = False, json: Json = False) ->
                         for person in sorted(each.territory.managers)
                         if person != each.territory.head
                     ),
+                    orphaned.get(each.territory.territory, 0),
                     *[each.territory.territory] * ids,
                 )
                 for each in tree

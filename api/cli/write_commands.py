@@ -27,6 +27,7 @@ from api.cli.context import (
     print_json,
 )
 from api.cli.following import follow
+from api.cli.orphan_words import orphan_words
 from consumers.checking import would_decide
 from ledger import commands, reasons
 from ledger.commands import CustomerCommand, InvalidRequestError, parse
@@ -177,7 +178,8 @@ def is_refusal(data: decisions.Decision) -> bool:
         | decisions.AnswerNotCounted
         | decisions.CollaborationRefused
         | decisions.RulingRefused
-        | decisions.RecycleHoldRefused,
+        | decisions.RecycleHoldRefused
+        | decisions.StandInRefused,
     )
 
 
@@ -203,7 +205,8 @@ def words(data: decisions.Decision, names: resolve.Names) -> str:
             return f"noted at {customer}{remark}"
         case _:
             told = approval_words(data, names) or collaboration_words(data, names)
-            return told or conflict_words(data, names) or _refusal(data, customer, names)
+            told = told or conflict_words(data, names) or orphan_words(data, names)
+            return told or _refusal(data, customer, names)
 
 
 def _refusal(data: Any, customer: str, names: resolve.Names) -> str:

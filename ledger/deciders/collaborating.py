@@ -23,9 +23,11 @@ from ledger.collaborating import (
     wanted,
 )
 from ledger.customer import Admitted
+from ledger.deciders import orphaned
 from ledger.deciders.opening import opening
 from ledger.deciders.situations import (
     Situation,
+    acts_as_owner,
     heads_customer,
     is_admin,
     territory_of,
@@ -59,6 +61,7 @@ def decide_collaboration(
     more = _rule_steps(situation, customer, person) if needs_more else ()
     if needs_more and not more:
         return _refused(situation, request, reasons.SHARE_NEEDS_APPROVAL)
+    more = orphaned.left_open(situation, customer, more, person.person)
     steps = (*_own_steps(situation, customer, new, alone=not more), *more)
     if not steps:
         return (_added(situation, new),)
@@ -174,9 +177,11 @@ def _releasing(situation: Situation, customer: Admitted) -> str | None:
 
 
 def may_settle(situation: Situation, customer: Admitted) -> bool:
-    """Say whether the actor is the owner, a head over either, or an administrator."""
+    """Say whether the actor is or acts as the owner, is a head over either, or an administrator."""
     is_owner = situation.request.actor == customer.owner
-    return is_owner or heads_customer(situation, customer) or is_admin(situation)
+    if is_owner or heads_customer(situation, customer) or is_admin(situation):
+        return True
+    return acts_as_owner(situation, customer)
 
 
 def _approval(

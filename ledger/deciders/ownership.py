@@ -7,18 +7,18 @@ several.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 
 from ledger import reasons
 from ledger.collaborating import collaborates
 from ledger.customer import Admitted, Refused
-from ledger.deciders import recycling, transferring
+from ledger.deciders import orphaned, recycling, transferring
 from ledger.deciders.situations import (
     Situation,
     held_towards_limit,
     is_admin,
     is_owner_or_manager,
     is_there,
+    late_moment,
     manages,
     protected_until,
     territory_of,
@@ -234,7 +234,10 @@ def decide_follow_up(situation: Situation, request: requests.FollowUpLogged) -> 
     """Note a follow-up, whether it was the owner's, and whether its contact is the customer's."""
     customer = situation.customer
     noted = _note(situation, request.person, reasons.FOLLOW_UP_BY_NON_OWNER, owner_then(situation))
-    if noted.remark == reasons.FOLLOW_UP_BY_NON_OWNER and _collaborated(situation, request):
+    if noted.remark == reasons.FOLLOW_UP_BY_NON_OWNER and (
+        _collaborated(situation, request)
+        or orphaned.acted_for_owner(situation, request.person, noted.owner)
+    ):
         noted = replace(noted, remark=None)
     if noted.remark is None and isinstance(customer, Admitted):
         is_known = request.contact is None or request.contact in customer.contacts
@@ -243,8 +246,14 @@ def decide_follow_up(situation: Situation, request: requests.FollowUpLogged) -> 
 
 
 def decide_deal(situation: Situation, request: requests.DealRecorded) -> decisions.Noted:
-    """Note a deal, and whether it was the owner's."""
-    return _note(situation, request.person, reasons.DEAL_BY_NON_OWNER, owner_now(situation))
+    """Note a deal, and whether it was the owner's, or of somebody who acts for the owner."""
+    owner = owner_now(situation)
+    noted = _note(situation, request.person, reasons.DEAL_BY_NON_OWNER, owner)
+    if noted.remark == reasons.DEAL_BY_NON_OWNER and orphaned.acted_for_owner(
+        situation, request.person, owner
+    ):
+        noted = replace(noted, remark=None)
+    return noted
 
 
 def _note(
@@ -273,19 +282,6 @@ def owner_then(situation: Situation) -> str | None:
     if not isinstance(customer, Admitted) or happened is None or not customer.remembers(happened):
         return owner_now(situation)
     return customer.owner_at(happened)
-
-
-def late_moment(situation: Situation) -> datetime | None:
-    """Return the moment by which a late follow-up is judged; None where this one counts.
-
-    Imported rows take effect when they happened, and never need it.
-    """
-    happened, recorded = situation.request.occurred, situation.request.recorded
-    if situation.opened_import is not None or happened >= recorded:
-        return None
-    days = situation.policy.late_follow_up_days
-    in_time = situation.organisation.days_after(happened, days) >= recorded
-    return happened if in_time else None
 
 
 def _collaborated(situation: Situation, request: requests.FollowUpLogged) -> bool:

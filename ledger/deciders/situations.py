@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-from ledger import reasons
+from ledger import orphans, reasons
 from ledger.customer import Admitted, Customer
 from ledger.envelope import Event
 from ledger.organisation import Import, OrganisationAt, Person
@@ -112,6 +112,19 @@ def is_behind(situation: Situation, other: Admitted) -> bool:
     return situation.opened_import is not None and situation.effective < other.effective
 
 
+def late_moment(situation: Situation) -> datetime | None:
+    """Return the moment by which a late follow-up is judged; None where this one counts.
+
+    Imported rows take effect when they happened, and never need it.
+    """
+    happened, recorded = situation.request.occurred, situation.request.recorded
+    if situation.opened_import is not None or happened >= recorded:
+        return None
+    days = situation.policy.late_follow_up_days
+    in_time = situation.organisation.days_after(happened, days) >= recorded
+    return happened if in_time else None
+
+
 # --- limits ------------------------------------------------------------------------------------
 
 
@@ -194,7 +207,20 @@ def is_owner_or_manager(situation: Situation, customer: Admitted) -> bool:
     if manages(situation, territory_of(situation, customer)):
         return True
     owner = situation.organisation.person(customer.owner) if customer.owner else None
-    return owner is not None and manages(situation, owner.territory)
+    if owner is not None and manages(situation, owner.territory):
+        return True
+    return acts_as_owner(situation, customer)
+
+
+def acts_as_owner(situation: Situation, customer: Admitted) -> bool:
+    """Say whether the actor acts as the owner, who has left (since version 2)."""
+    return situation.version >= 2 and orphans.acts_as_owner(
+        situation.request.actor,
+        customer.owner,
+        territory_of(situation, customer),
+        situation.organisation,
+        situation.day,
+    )
 
 
 def is_there(situation: Situation) -> bool:

@@ -14,6 +14,7 @@ from ledger.deciders import (
     deadlines,
     duplicates,
     grouping,
+    orphaned,
     ownership,
     recycling,
     transferring,
@@ -85,6 +86,10 @@ def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Dec
             return collaborating.decide_end(situation, data)
         case requests.RulingGiven():
             return conflicting.decide_ruling(situation, data, guards)
+        case requests.StandInRequested():
+            return orphaned.decide_stand_in(situation, data)
+        case requests.StandInEndRequested():
+            return orphaned.decide_end(situation, data)
         case requests.RecycleHoldRequested():
             return (recycling.decide_hold(situation, data),)
         case _:

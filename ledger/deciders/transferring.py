@@ -12,11 +12,12 @@ from ledger import approving, reasons
 from ledger.approval_steps import Cause, left_by, releasing_territory, steps_of
 from ledger.approving import Answer, Approval
 from ledger.customer import Admitted, Held, open_approval
-from ledger.deciders import claiming, collaborating
+from ledger.deciders import claiming, collaborating, orphaned
 from ledger.deciders.opening import opening
 from ledger.deciders.situations import (
     Obstacle,
     Situation,
+    acts_as_owner,
     heads_customer,
     held_towards_limit,
     protected_until,
@@ -80,7 +81,11 @@ def _transfer_obstacle(
     # Protection is against others: neither the owner nor the head asks against it.
     is_theirs = situation.request.actor == tenure.owner or heads_customer(situation, customer)
     until = tenure.protected_until
-    if until is not None and situation.effective < until and not is_theirs:
+    if (
+        until is not None
+        and situation.effective < until
+        and not (is_theirs or acts_as_owner(situation, customer))
+    ):
         return Obstacle(reasons.PROTECTED, until)
     return _receiver_obstacle(situation, receiver, guards)
 
@@ -121,8 +126,11 @@ def _transfer(
 
 
 def _approval(situation: Situation, cause: Cause, approval: str, reason_code: str) -> Approval:
-    requester = situation.request.actor
+    requester, customer = situation.request.actor, situation.customer
     steps = steps_of(situation.policy.approval_rules, cause, requester, situation.organisation)
+    if not isinstance(customer, Admitted):
+        raise AssertionError("only the ownership of a customer in the ledger awaits approval")
+    steps = orphaned.left_open(situation, customer, steps, cause.receiver)
     return Approval(
         approval,
         cause.purpose,
@@ -212,9 +220,21 @@ def decide_withdrawal(situation: Situation, request: requests.TransferWithdrawn)
     approval = _open_approval(situation, request.approval)
     if approval is None:
         return _not_counted(situation, request.approval, reasons.APPROVAL_CLOSED)
-    if situation.request.actor not in claiming.who_asked(approval):
+    if not _may_withdraw(situation, approval):
         return _not_counted(situation, request.approval, reasons.NOT_REQUESTER)
     return (_closed(situation, approval, "withdrawn"),)
+
+
+def _may_withdraw(situation: Situation, approval: Approval) -> bool:
+    """Say whether the actor asked for it, or acts for the owner who did and has left."""
+    customer = situation.customer
+    if situation.request.actor in claiming.who_asked(approval):
+        return True
+    return (
+        isinstance(customer, Admitted)
+        and approval.requester == customer.owner
+        and acts_as_owner(situation, customer)
+    )
 
 
 def _open_approval(situation: Situation, approval_id: str) -> Approval | None:

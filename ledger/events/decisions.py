@@ -413,6 +413,42 @@ class RecycleHoldRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class StandInNamed:
+    """``person`` stands in for ``owner``, who has left, from the effective time on.
+
+    It ends with ``until`` or with the ownership, unless StandInEnded comes first.
+    """
+
+    customer: str
+    stand_in: str
+    person: str
+    owner: str
+    named_by: str
+    until: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class StandInEnded:
+    """``person`` no longer stands in at the customer, before the day that was said."""
+
+    customer: str
+    stand_in: str
+    person: str
+    reason_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class StandInRefused:
+    """A stand-in is not named, or does not end, for one reason."""
+
+    customer: str
+    stand_in: str
+    reason: str
+    person: str | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """The request stands as a fact and nothing else follows.
 
@@ -484,4 +520,7 @@ Decision = (
     | CustomerRecycled
     | RecycleHeld
     | RecycleHoldRefused
+    | StandInNamed
+    | StandInEnded
+    | StandInRefused
 )

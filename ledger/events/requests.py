@@ -284,6 +284,31 @@ class RecycleHoldRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class StandInRequested:
+    """A head asks that ``person`` stands in for an owner who has left (代管).
+
+    Until the day before ``until``, or the end of the ownership, if that comes first.
+    """
+
+    customer: str
+    stand_in: str
+    person: str
+    until: Day
+    reason_code: str
+    reason: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StandInEndRequested:
+    """A head, an owner who is back, or whoever stands in asks that it ends."""
+
+    customer: str
+    stand_in: str
+    reason_code: str
+    reason: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineReached:
     """The clock says that something fell due. ``kind`` is one of ledger/deadlines.py.
 
@@ -332,4 +357,6 @@ Request = (
     | RequestUnparked
     | DeadlineReached
     | RecycleHoldRequested
+    | StandInRequested
+    | StandInEndRequested
 )

@@ -19,6 +19,7 @@ from ledger.counting import CountedAct, Counting
 from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
 from ledger.groups import Group
 from ledger.settled import Act, Holdings, Key, Settled
+from ledger.standing_in import StandIns
 from ledger.store.arrays import bytea_array, int4_array, text_array
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ _ALLOWED = TypeAdapter(tuple[Allowed, ...])
 _COUNTING = TypeAdapter(Counting)
 _COUNTED = tuple(each.name for each in fields(Counting))
 _COUNTED_OF = attrgetter(*_COUNTED)
+_STAND_INS = TypeAdapter(StandIns)
 
 _READ = "SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)"
 # The keys come sorted, and each statement takes its rows in that order: no two transactions can
@@ -231,6 +233,7 @@ def customer_of(state: dict[str, Any] | None) -> Customer:
         _rare(_CONFLICTS, state.get("conflicts")),
         _rare(_ALLOWED, state.get("allowed")),
         state.get("children", 0),
+        _rare(_STAND_INS, state.get("stand_ins")),
     )
 
 
@@ -257,6 +260,8 @@ def _rare_json(customer: Admitted) -> dict[str, Any]:
         found["allowed"] = customer.allowed
     if customer.children:
         found["children"] = customer.children
+    if customer.stand_ins:
+        found["stand_ins"] = customer.stand_ins
     return found
 
 

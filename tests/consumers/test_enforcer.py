@@ -79,6 +79,8 @@ def requests_of_every_kind(ledger: TestLedger) -> None:
     )
     ledger.recording.record(Asked(over, Origin(CLOCK, "deadline:over", CLOCK)))
     ask(commands.HoldRecycling(customer=customer, until=now.date()), "per_7")
+    ask(commands.NameStandIn(customer=customer, person="per_2", until=now.date()), "per_7")
+    ask(commands.EndStandIn(customer=customer, stand_in="sta_1"), "per_7")
     ask(commands.ReleaseCustomer(customer=double), "per_2")
     ask(commands.UnparkRequest(customer=customer, request=3, decider=1))
 
@@ -151,6 +153,7 @@ def test_every_kind_of_request_gets_its_decision_once(ledger: TestLedger, batch:
             # One of them by the claim of per_3, and gone with the release.
             *["ConflictOpened.v1", "ConflictClosed.v1"] * 2,
             *["ConflictEvidenceAdded.v1", "RulingRefused.v1", "RecycleHoldRefused.v1"],
+            *["StandInRefused.v1"] * 2,
         ]
     )
 

@@ -222,6 +222,7 @@ def test_the_defaults() -> None:
         "approval_deadlines": {"remind_days": 2, "pass_on_days": 4, "expire_days": 14},
         "collaborator_share_max": "50",
         "collaborators_max": 20,
+        "stand_in_days_max": 92,
         "conflict_kinds": ["competing_claims", "follow_up", "deal", "group", "identifier"],
         "conflict_window_hours": 24,
         "conflicts_in_imports": False,
