@@ -7,10 +7,11 @@ ordered by position), so either axis is one step down an index, however long the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import Connection, errors, sql
 
@@ -20,7 +21,7 @@ from ledger.events import decisions
 from ledger.store.arrays import int8_array
 from projections import schema
 from projections.base import LIVE, Change, Table
-from projections.columns import instants, texts
+from projections.columns import instants, repeated, texts
 
 # A customer's number is the position at which it was admitted: an exclusion constraint without an
 # extension needs a number, and this one comes out the same at every rebuild.
@@ -42,8 +43,11 @@ _INTERVALS = Table(
     from_effective timestamptz NOT NULL,
     to_effective   timestamptz CHECK (to_effective >= from_effective),
     owner          text COLLATE "C" NOT NULL,
+    begun_by       text COLLATE "C" NOT NULL,
     assigned_by    text COLLATE "C",
+    ended_by       text COLLATE "C",
     end_reason     text,
+    next_owner     text COLLATE "C",
     PRIMARY KEY (customer_no, from_position)
     """,
     (
@@ -66,9 +70,11 @@ SELECT * FROM unnest(%b::text[], %b::bigint[], %b::timestamptz[])
 _END = """
 WITH ended AS (
     UPDATE ownership_intervals i
-    SET to_effective = r.at, to_position = r.position, end_reason = r.reason
-    FROM unnest(%b::text[], %b::text[], %b::timestamptz[], %b::bigint[], %b::text[])
-        AS r(customer, owner, at, position, reason)
+    SET to_effective = r.at, to_position = r.position, ended_by = r.ended_by,
+        end_reason = r.reason, next_owner = r.next_owner
+    FROM unnest(%b::text[], %b::text[], %b::timestamptz[], %b::bigint[], %b::text[], %b::text[],
+                %b::text[])
+        AS r(customer, owner, at, position, ended_by, reason, next_owner)
     JOIN known_customers k ON k.customer = r.customer
     WHERE i.customer_no = k.customer_no AND i.to_position IS NULL AND i.owner = r.owner
     RETURNING 1)
@@ -76,17 +82,28 @@ SELECT projections.require_rows(count(*), %b) FROM ended
 """
 _BEGIN = """
 WITH begun AS (
-    INSERT INTO ownership_intervals (customer_no, owner, assigned_by, from_effective,
-        from_position, to_effective, to_position, end_reason)
-    SELECT k.customer_no, r.owner, r.assigned_by, r.since, r.position, r.until, r.to_position,
-           r.reason
-    FROM unnest(%b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::bigint[],
-                %b::timestamptz[], %b::bigint[], %b::text[])
-        AS r(customer, owner, assigned_by, since, position, until, to_position, reason)
+    INSERT INTO ownership_intervals (customer_no, owner, begun_by, assigned_by, from_effective,
+        from_position, to_effective, to_position, ended_by, end_reason, next_owner)
+    SELECT k.customer_no, r.owner, r.begun_by, r.assigned_by, r.since, r.position, r.until,
+           r.to_position, r.ended_by, r.reason, r.next_owner
+    FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::bigint[],
+                %b::timestamptz[], %b::bigint[], %b::text[], %b::text[], %b::text[])
+        AS r(customer, owner, begun_by, assigned_by, since, position, until, to_position, ended_by,
+             reason, next_owner)
     JOIN known_customers k ON k.customer = r.customer
     RETURNING 1)
 SELECT projections.require_rows(count(*), %b) FROM begun
 """
+
+
+class _End(NamedTuple):
+    """When and where an interval ended, how, for which reason, and who owned it next."""
+
+    at: datetime
+    position: int
+    ended_by: str
+    reason: str
+    next_owner: str | None = None
 
 
 @dataclass(slots=True)
@@ -95,19 +112,18 @@ class _Begun:
 
     customer: str
     owner: str
+    begun_by: str
     assigned_by: str | None
     since: datetime
     position: int
-    until: datetime | None = None
-    to_position: int | None = None
-    reason: str | None = None
+    end: _End | None = None
 
 
 class Intervals:
     """The projection of ownership intervals."""
 
     name = "intervals"
-    version = 1
+    version = 2
     tables: Sequence[Table] = (_KNOWN, _INTERVALS)
     handles = frozenset(
         {
@@ -129,10 +145,18 @@ class Intervals:
         _write(connection, batch.admitted, batch.ended, batch.begun)
 
 
-TRANSFERRED = "transferred"
-"""The reason for which an ownership ended that was transferred."""
-RECYCLED = "recycled"
-"""The reason for which an ownership ended of a customer that nobody worked."""
+GRANTED, OPENING, ASSIGNED = "granted", "opening", "assigned"
+"""How an ownership begins of a free customer: by a claim, an opening balance, a manager."""
+TRANSFERRED, RULED = "transferred", "ruled"
+"""How one ends and another begins at once."""
+RELEASED, RECYCLED = "released", "recycled"
+"""How one ends that leaves the customer free."""
+# What a ruling opens is called after the position of its request; a transfer has an id of its own.
+_OF_A_RULING = re.compile(r"apr_[0-9]+")
+
+
+def _way(data: decisions.OwnershipTransferred) -> str:
+    return RULED if _OF_A_RULING.fullmatch(data.approval) else TRANSFERRED
 
 
 @dataclass(slots=True)
@@ -140,8 +164,8 @@ class _Batch:
     """What a batch brings, folded in order."""
 
     admitted: list[tuple[str, int, datetime]] = field(default_factory=list)
-    # Of ownerships that began in earlier batches: customer, owner, when, where, and why it ended.
-    ended: list[tuple[str, str, datetime, int, str]] = field(default_factory=list)
+    # Of ownerships that began in earlier batches: customer, owner, and the end.
+    ended: list[tuple[str, str, _End]] = field(default_factory=list)
     begun: list[_Begun] = field(default_factory=list)
     open_here: dict[str, _Begun] = field(default_factory=dict)
 
@@ -152,38 +176,44 @@ class _Batch:
             case decisions.CustomerAdmitted():
                 self.admitted.append((data.customer, position, data.known_from))
             case decisions.OwnershipReleased():
-                self._end(event, data.owner, data.reason_code)
+                self._end(event, data.owner, RELEASED, data.reason_code)
             case decisions.CustomerRecycled():
-                self._end(event, data.owner, RECYCLED)
+                self._end(event, data.owner, RECYCLED, RECYCLED)
             case decisions.OwnershipTransferred():
-                self._end(event, data.former_owner, TRANSFERRED)
-                self._begin(event, data.owner)
+                way = _way(data)
+                self._end(event, data.former_owner, way, TRANSFERRED, data.owner)
+                self._begin(event, data.owner, way)
             case decisions.OwnershipAssigned():
-                self._begin(event, data.owner, data.assigned_by)
+                self._begin(event, data.owner, ASSIGNED, data.assigned_by)
             case _:
-                self._begin(event, data.owner)
+                self._begin(event, data.owner, OPENING if data.opening else GRANTED)
 
-    def _begin(self, event: Event, owner: str, assigned_by: str | None = None) -> None:
+    def _begin(
+        self, event: Event, owner: str, begun_by: str, assigned_by: str | None = None
+    ) -> None:
         customer: str = event.data.customer
-        interval = _Begun(customer, owner, assigned_by, event.effective, event.position)
+        interval = _Begun(customer, owner, begun_by, assigned_by, event.effective, event.position)
         self.begun.append(interval)
         self.open_here[customer] = interval
 
-    def _end(self, event: Event, owner: str, reason: str) -> None:
+    def _end(
+        self, event: Event, owner: str, ended_by: str, reason: str, next_owner: str | None = None
+    ) -> None:
         customer: str = event.data.customer
+        end = _End(event.effective, event.position, ended_by, reason, next_owner)
         here = self.open_here.pop(customer, None)
         if here is None:
-            self.ended.append((customer, owner, event.effective, event.position, reason))
+            self.ended.append((customer, owner, end))
         elif here.owner != owner:
             raise ValueError(f"{owner} gave up what {here.owner} owned")
         else:
-            here.until, here.to_position, here.reason = event.effective, event.position, reason
+            here.end = end
 
 
 def _write(
     connection: Connection[Any],
     admitted: Sequence[tuple[str, int, datetime]],
-    ended: Sequence[tuple[str, str, datetime, int, str]],
+    ended: Sequence[tuple[str, str, _End]],
     begun: Sequence[_Begun],
 ) -> None:
     if admitted:
@@ -191,15 +221,17 @@ def _write(
         columns = texts(customers), int8_array(numbers), instants(known_from)
         connection.execute(_ADMIT, columns, binary=True)
     if ended:
-        customers, owners, times, positions, reasons = zip(*ended, strict=True)
+        customers, owners, ends = zip(*ended, strict=True)
         connection.execute(
             _END,
             (
                 texts(customers),
                 texts(owners),
-                instants(times),
-                int8_array(positions),
-                texts(reasons),
+                instants([end.at for end in ends]),
+                int8_array([end.position for end in ends]),
+                repeated([end.ended_by for end in ends]),
+                repeated([end.reason for end in ends]),
+                texts([end.next_owner for end in ends]),
                 len(ended),
             ),
             binary=True,
@@ -210,12 +242,15 @@ def _write(
             (
                 texts([each.customer for each in begun]),
                 texts([each.owner for each in begun]),
+                repeated([each.begun_by for each in begun]),
                 texts([each.assigned_by for each in begun]),
                 instants([each.since for each in begun]),
                 int8_array([each.position for each in begun]),
-                instants([each.until for each in begun]),
-                int8_array([each.to_position for each in begun]),
-                texts([each.reason for each in begun]),
+                instants([each.end and each.end.at for each in begun]),
+                int8_array([each.end and each.end.position for each in begun]),
+                repeated([each.end and each.end.ended_by for each in begun]),
+                repeated([each.end and each.end.reason for each in begun]),
+                texts([each.end and each.end.next_owner for each in begun]),
                 len(begun),
             ),
             binary=True,
@@ -264,8 +299,9 @@ class CustomerAt:
 class Interval:
     """One ownership: ``[from, to)`` in effective time (UTC), and where in the log it stands.
 
-    ``assigned_by`` is the manager who gave the customer, None where a claim was granted;
-    ``end_reason`` the reason code of the release.
+    ``begun_by`` says how it began: ``granted`` (a claim), ``opening`` (of a balance), ``assigned``
+    (by ``assigned_by``), ``transferred``, ``ruled``. ``ended_by`` says how it ended: ``released``
+    (for ``end_reason``), ``recycled``, or, to ``next_owner``, ``transferred`` or ``ruled``.
     """
 
     customer: str
@@ -276,6 +312,9 @@ class Interval:
     to_position: int | None
     end_reason: str | None
     assigned_by: str | None
+    begun_by: str
+    ended_by: str | None
+    next_owner: str | None
 
 
 # least() passes NULL over; the condition of the join then leaves out what is not there yet.
@@ -301,7 +340,7 @@ ORDER BY k.customer LIMIT %(limit)s
 """
 _SELECT = """
 SELECT k.customer, i.owner, i.from_effective, i.to_effective, i.from_position, i.to_position,
-       i.end_reason, i.assigned_by
+       i.end_reason, i.assigned_by, i.begun_by, i.ended_by, i.next_owner
 FROM projections.ownership_intervals i JOIN projections.known_customers k USING (customer_no)
 """
 _OF_CUSTOMER = f"""
@@ -311,6 +350,16 @@ _OF_OWNER = f"""
 {_SELECT} WHERE i.owner = %s AND (i.from_effective, i.from_position) > (%s, %s)
 ORDER BY i.from_effective, i.from_position LIMIT %s
 """
+# The newest first; what was held at a moment, or is held, or all.
+_HELD = f"""
+{_SELECT} WHERE i.owner = %(owner)s
+    AND (i.from_effective, i.from_position) < (%(since)s::timestamptz, %(position)s::bigint)
+    AND (%(every)s OR i.to_position IS NULL
+         OR %(as_of)s::timestamptz IS NOT NULL AND i.to_effective > %(as_of)s)
+    AND (%(as_of)s::timestamptz IS NULL OR i.from_effective <= %(as_of)s)
+ORDER BY i.from_effective DESC, i.from_position DESC LIMIT %(limit)s
+"""
+_BEGAN_AT = f"{_SELECT} WHERE i.owner = %s AND i.from_position = %s"
 # Recorded times never go back as positions grow: half of what is left falls away at each step.
 _POSITION_AT = """
 WITH RECURSIVE search(low, high) AS (
@@ -395,6 +444,40 @@ def of_owner(
     behind = (after.from_effective, after.from_position) if after else ("-infinity", 0)
     rows = connection.execute(_OF_OWNER, (owner, *behind, limit), binary=True)
     return [Interval(*row) for row in rows]
+
+
+def held_by(
+    connection: Connection[Any],
+    owner: str,
+    *,
+    every: bool = False,
+    as_of: datetime | None = None,
+    before: Interval | None = None,
+    limit: int = PAGE,
+) -> list[Interval]:
+    """Return what somebody holds, from the newest back, in front of the interval ``before``.
+
+    With ``every`` all that they ever held; with ``as_of`` what they held at that moment (UTC), or,
+    together with ``every``, all that had begun by then.
+    """
+    rows = connection.execute(
+        _HELD.encode(),
+        {
+            "owner": owner,
+            "since": before.from_effective if before else "infinity",
+            "position": before.from_position if before else 0,
+            "every": every,
+            "as_of": as_of,
+            "limit": limit,
+        },
+    )
+    return [Interval(*row) for row in rows]
+
+
+def begun_at(connection: Connection[Any], owner: str, position: int) -> Interval | None:
+    """Return the interval of an owner that began at a position of the log, None for none."""
+    rows = connection.execute(_BEGAN_AT.encode(), (owner, position))
+    return next((Interval(*row) for row in rows), None)
 
 
 # --- the check of the whole history --------------------------------------------------------------

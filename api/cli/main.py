@@ -97,6 +97,14 @@ def run() -> None:
     except LedgerError as error:
         notes().print(f"{error.code}: {error}\n{error.way_out}", markup=False, soft_wrap=True)
         sys.exit(1)
+    except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):
+        notes().print(
+            "read_models_outdated: A read model is not of this version of guishu.\n"
+            "Run guishu rebuild; guishu doctor says which it is.",
+            markup=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
     except psycopg.OperationalError as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         notes().print(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import resolve
+from api.cli import holdings_commands, resolve
 from api.cli.context import ID, As, Ids, Json, day, numbers, opened, print_json, print_table
 from api.cli.stating import group, state
 from ledger import organisation_commands as facts
@@ -33,6 +33,7 @@ def people_app() -> typer.Typer:
     app = group()
     app.callback(invoke_without_command=True)(people)
     app.command("show")(show_person)
+    app.command("holdings")(holdings_commands.holdings)
     app.command("add")(add_person)
     app.command("change")(change_person)
     app.command("left")(person_left)

@@ -162,8 +162,8 @@ def whois(
         at = moment(as_of, names.zone, "as-of") or known
         if at is None:
             raise AssertionError("one of the two was given")
-        _must_have_come("as-of", at)
-        _must_have_come("known-at", known)
+        must_have_come("as-of", at)
+        must_have_come("known-at", known)
         with ledger.pool.connection() as connection:
             found = intervals.owner_at(connection, customer_id, at, known)
         if json:
@@ -183,7 +183,8 @@ def whois(
         )
 
 
-def _must_have_come(field: str, at: datetime | None) -> None:
+def must_have_come(field: str, at: datetime | None) -> None:
+    """Raise InvalidRequestError for a moment that lies ahead."""
     if at is not None and at > datetime.now(UTC):
         raise InvalidRequestError(field, "the moment lies in the future; nobody knows that yet")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,7 +19,9 @@ from projections.intervals import (
     OverlapError,
     Owned,
     Unknown,
+    begun_at,
     check_no_overlap,
+    held_by,
     of_customer,
     of_owner,
     owner_at,
@@ -54,9 +57,13 @@ def test_each_ownership_is_an_interval_with_its_end_and_why(models: Models, batc
     assert admitted < granted
     assert of_customer(models.connection, "cus_1") == [
         Interval(
-            "cus_1", "per_a", START + HOUR, START + 2 * HOUR, granted, released, "no_need", None
+            *("cus_1", "per_a", START + HOUR, START + 2 * HOUR, granted, released),
+            *("no_need", None, "granted", "released", None),
         ),
-        Interval("cus_1", "per_b", START + 3 * HOUR, None, assigned, None, None, "per_admin"),
+        Interval(
+            *("cus_1", "per_b", START + 3 * HOUR, None, assigned, None),
+            *(None, "per_admin", "assigned", None, None),
+        ),
     ]
 
 
@@ -191,6 +198,55 @@ def test_what_somebody_held_and_why_it_ended_in_pages(models: Models) -> None:
     assert of_owner(models.connection, "per_a", after=second) == []
 
 
+@BATCHES
+def test_how_each_ownership_of_somebody_began_and_ended(models: Models, batch: int) -> None:
+    history = History().found(protection_days=0, conflict_kinds=["follow_up"])
+    history.territory("ter_east", head="per_head")
+    for person in ("per_head", "per_a", "per_b", "per_c"):
+        history.join(person, "ter_east")
+    for number in range(1, 5):
+        history.register(f"cus_{number}", territory="ter_east")
+        history.later(hours=1).claim(f"cus_{number}", "per_a")
+    history.release("cus_1", "no_need")
+    history.assign("cus_1", "per_b", actor="per_head")
+    transfer = requests.TransferRequested("cus_2", "trf_1", "per_b", "moved")
+    history.later(hours=1).ask(transfer, actor="per_b")
+    history.ask(requests.ApprovalGiven("cus_2", "trf_1"), actor="per_head")
+    # Awarded by the head, who need not be asked; the receiver still accepts.
+    quarrel = history.ask(requests.FollowUpLogged("cus_3", "fol_1", "per_c", "call"))
+    ruling = requests.RulingGiven("cus_3", f"cft_{quarrel}", "award", "heard", receiver="per_c")
+    awarded = history.later(hours=1).ask(ruling, actor="per_head")
+    history.ask(requests.ApprovalGiven("cus_3", f"apr_{awarded}"), actor="per_c")
+    models.project(history, batch=batch)
+    connection = models.connection
+
+    def told(person: str, **how: Any) -> list[tuple[Any, ...]]:
+        found = held_by(connection, person, **how)
+        return [(e.customer, e.begun_by, e.ended_by, e.next_owner) for e in found]
+
+    assert told("per_a", every=True) == [
+        ("cus_4", "granted", None, None),
+        ("cus_3", "granted", "ruled", "per_c"),
+        ("cus_2", "granted", "transferred", "per_b"),
+        ("cus_1", "granted", "released", None),
+    ]
+    assert told("per_a") == [("cus_4", "granted", None, None)]
+    assert told("per_b") == [
+        ("cus_2", "transferred", None, None),
+        ("cus_1", "assigned", None, None),
+    ]
+    assert told("per_c") == [("cus_3", "ruled", None, None)]
+    then = START + 2 * HOUR
+    assert [each[0] for each in told("per_a", as_of=then)] == ["cus_2", "cus_1"]
+    assert [each[0] for each in told("per_a", as_of=then - HOUR)] == ["cus_1"]
+    assert [each[0] for each in told("per_a", as_of=then, every=True)] == ["cus_2", "cus_1"]
+    first = held_by(connection, "per_a", every=True, limit=1)
+    assert begun_at(connection, "per_a", first[0].from_position) == first[0]
+    assert begun_at(connection, "per_b", first[0].from_position) is None
+    rest = held_by(connection, "per_a", every=True, before=first[0])
+    assert [each.customer for each in rest] == ["cus_3", "cus_2", "cus_1"]
+
+
 @pytest.mark.parametrize("batch", [1, 2_000])
 def test_two_owners_at_one_instant_cannot_be_stored(models: Models, batch: int) -> None:
     """A second grant without a release parks the stream, whether or not in one batch."""
@@ -207,8 +263,9 @@ def test_two_owners_at_one_instant_cannot_be_stored(models: Models, batch: int) 
     assert (interval.owner, interval.to_position) == ("per_a", None)
     with pytest.raises(psycopg.errors.UniqueViolation):
         models.rows(
-            "INSERT INTO ownership_intervals (customer_no, from_position, from_effective, owner)"
-            " SELECT customer_no, from_position + 1, from_effective, 'per_b'"
+            "INSERT INTO ownership_intervals"
+            " (customer_no, from_position, from_effective, owner, begun_by)"
+            " SELECT customer_no, from_position + 1, from_effective, 'per_b', 'granted'"
             " FROM ownership_intervals RETURNING 1"
         )
 
@@ -288,8 +345,9 @@ def test_the_check_of_fresh_tables_does_not_compare_every_row_with_every_other(
             )
             connection.execute(
                 "INSERT INTO ownership_intervals"
-                " (customer_no, from_position, from_effective, owner)"
-                " SELECT n, 100000 + n, '2026-01-01', 'per_a' FROM generate_series(1, 60000) n"
+                " (customer_no, from_position, from_effective, owner, begun_by)"
+                " SELECT n, 100000 + n, '2026-01-01', 'per_a', 'granted'"
+                " FROM generate_series(1, 60000) n"
             )
         connection.execute("SET statement_timeout = '30s'")
         check_no_overlap(connection, FRESH)
