@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ledger.approving import asked
 from ledger.customer import Admitted
+from ledger.envelope import Event
 from ledger.events import decisions, organisation, requests
 from ledger.events.catalogue import catalogue
+from ledger.standing_in import standing
 from projections.base import LIVE
 from projections.claims import claim_at
 from projections.comparing import digests
@@ -25,6 +29,7 @@ from projections.intervals import (
 )
 from projections.ownership import list_ownership
 from projections.rebuild import compare
+from projections.stand_ins import standing_at
 from tests.projections.history import START, History
 from tests.projections.models import Models, connected
 from tests.support.database import DatabaseServer
@@ -72,6 +77,42 @@ def _decide_waiting(history: History) -> None:
             history.decide(event.position)
 
 
+def _answer(history: History, customer: str, *, agreed: bool) -> None:
+    """Let whoever is asked first answer what awaits approval at a customer."""
+    found = history.settled.customers.get(customer)
+    if not isinstance(found, Admitted) or found.approval is None:
+        return
+    organisation = history.organisation.latest
+    (person, *_) = asked(found.approval, organisation, organisation.day(history.now))
+    name = found.approval.approval
+    history.ask(
+        requests.ApprovalGiven(customer, name)
+        if agreed
+        else requests.ApprovalDenied(customer, name, "no"),
+        actor=person,
+    )
+
+
+def _withdraw(history: History, customer: str) -> None:
+    found = history.settled.customers.get(customer)
+    if isinstance(found, Admitted) and found.approval is not None:
+        name, requester = found.approval.approval, found.approval.requester
+        history.ask(requests.TransferWithdrawn(customer, name, "no_need"), actor=requester)
+
+
+def _stand_in(history: History, customer: str, person: str, days: int) -> None:
+    until = history.now.date() + timedelta(days=days)
+    name = f"sta_{history.position}"
+    history.ask(requests.StandInRequested(customer, name, person, until, "orphaned"))
+
+
+def _end_stand_in(history: History, customer: str) -> None:
+    found = history.settled.customers.get(customer)
+    if isinstance(found, Admitted) and found.stand_ins:
+        name = found.stand_ins[0].stand_in
+        history.ask(requests.StandInEndRequested(customer, name, "over"))
+
+
 _steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(
         lambda c, t, u: lambda h: h.register(c, territory=t, uscc=u),
@@ -100,17 +141,34 @@ _steps: st.SearchStrategy[Step] = st.one_of(
     ),
     st.just(_decide_waiting),
     st.builds(lambda p: lambda h: h.leave(p), _people),
+    st.builds(
+        lambda c, a: lambda h: _answer(h, c, agreed=a),
+        _customers,
+        st.sampled_from([True, True, True, False]),
+    ),
+    st.builds(lambda c: lambda h: _withdraw(h, c), _customers),
+    st.builds(
+        lambda c, p, n: lambda h: _stand_in(h, c, p, n), _customers, _people, st.integers(1, 3)
+    ),
+    st.builds(lambda c: lambda h: _end_stand_in(h, c), _customers),
     st.builds(lambda n: lambda h: h.later(hours=n), st.integers(1, 48)),
 )
 
 
 def _history(steps: Sequence[Step]) -> History:
-    history = History().found(claim_scope="everywhere")
+    history = History().found(claims_may_await=True)
     for territory in TERRITORIES:
-        history.territory(territory)
+        history.join(f"head_{territory}", territory, roles=("manager",))
+        history.territory(territory, head=f"head_{territory}")
     for person in PEOPLE:
         history.join(person, "ter_east")
     history.fact(organisation.ImportOpened("imp_1", "old", "Asia/Shanghai", {}))
+    # A claim that awaits approval, and a customer whose owner has left.
+    history.register("cus_0", territory="ter_north")
+    history.claim("cus_0", "per_a")
+    history.register("cus_1", territory="ter_east")
+    history.claim("cus_1", "per_c")
+    history.leave("per_c")
     for step in steps:
         step(history)
     return history
@@ -161,7 +219,13 @@ def _check_holdings(models: Models, history: History) -> None:
 
 
 def _check_claims(models: Models, history: History) -> None:
-    decided = {event.causation: event for event in history.events}
+    decided: dict[int | None, Event] = {}
+    answered: dict[str, Any] = {}
+    for event in history.events:
+        decided.setdefault(event.causation, event)
+        data = event.data
+        if isinstance(data, decisions.OwnershipGranted | decisions.ApprovalClosed):
+            answered.setdefault(data.approval or "", data)
     for event in history.events:
         if not isinstance(event.data, requests.ClaimFiled):
             continue
@@ -169,12 +233,25 @@ def _check_claims(models: Models, history: History) -> None:
         assert claim is not None
         decision = decided.get(event.position)
         match decision and decision.data:
+            case decisions.ApprovalOpened(approval=approval):
+                expected = {None: "awaiting", "withdrawn": "withdrawn", "granted": "granted"}
+                ending = answered.get(approval)
+                outcome = None if ending is None else getattr(ending, "outcome", "granted")
+                assert claim.status == expected.get(outcome, "refused")
             case decisions.OwnershipGranted(customer=customer):
                 assert (claim.status, claim.customer) == ("granted", customer)
             case decisions.ClaimRefused(reason=reason):
                 assert (claim.status, claim.reason) == ("refused", reason)
             case _:
                 assert claim.status == "pending"
+
+
+def _check_stand_ins(models: Models, history: History) -> None:
+    for customer, state in history.settled.customers.items():
+        if isinstance(state, Admitted):
+            row = standing_at(models.connection, customer, history.now)
+            found = standing(state.stand_ins, history.now)
+            assert (row and row.stand_in) == (found and found.stand_in)
 
 
 def _check_as_of(models: Models, history: History, appended: Sequence[int]) -> None:
@@ -224,4 +301,5 @@ def test_incremental_is_rebuilt_is_what_was_decided(
         _check_ownership(models, history)
         _check_holdings(models, history)
         _check_claims(models, history)
+        _check_stand_ins(models, history)
         _check_as_of(models, history, appended)
