@@ -4,7 +4,7 @@ VENV := .venv
 # Whose every branch the specifications must cover.
 DECIDING := ledger.deciders ledger.approving ledger.approval_steps ledger.deadlines \
 	ledger.counting ledger.recycling ledger.recycling_rules ledger.groups ledger.tokens \
-	ledger.working_days ledger.orphans ledger.standing_in
+	ledger.working_days ledger.orphans ledger.standing_in ledger.handing_over
 GUISHU := $(VENV)/bin/guishu
 
 .PHONY: run test bench docs lock clean

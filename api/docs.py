@@ -20,8 +20,17 @@ out. Times are RFC 3339 UTC with six digits, money is `{"amount": "1054.00", "cu
 and a sealed text is `{"key": …, "text": …}`.
 """
 _KINDS = (
-    ("request", "Requests", "What was asked or done, in the stream `customer-<id>`."),
-    ("decision", "Decisions", "What follows, in the stream `ownership-<id>`."),
+    (
+        "request",
+        "Requests",
+        "What was asked or done, in the stream `customer-<id>`; about all that a person holds, in"
+        " `person-<id>`.",
+    ),
+    (
+        "decision",
+        "Decisions",
+        "What follows, in the stream `ownership-<id>`; a hand-over's outcome in `person-<id>`.",
+    ),
     ("fact", "Facts of the organisation", "Final at once, in the stream `organisation`."),
 )
 
@@ -46,7 +55,7 @@ def _event(event: EventType) -> str:
 
 def _type(hint: object) -> str:
     text = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
-    for prefix in ("ledger.events.values.", "datetime.", "typing."):
+    for prefix in ("ledger.events.values.", "ledger.conditions.", "datetime.", "typing."):
         text = text.replace(prefix, "")
     return text.replace("|", "\\|")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from consumers.parking import Row
 from ledger.deciders import Decider, DeciderMissingError
-from ledger.deciding import apply_parking, decision_events, parking_event
+from ledger.deciding import apply_parking, decision_events, is_hand_over, parking_event
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import RequestParked
@@ -36,6 +36,11 @@ class Asked:
     version: int | None = None
 
     @property
+    def hands_over(self) -> bool:
+        """Whether this is decided in parts."""
+        return self.event is not None and is_hand_over(self.event)
+
+    @property
     def unparks(self) -> bool:
         """Whether this sets a parked request free; it never waits itself."""
         return self.event is not None and isinstance(self.event.data, RequestUnparked)
@@ -45,13 +50,16 @@ class Asked:
 class Decided:
     """What deciding a batch has brought, before anything is written.
 
-    With ``missing`` all the rest is void: these guards are to be locked, and all decided again.
+    ``is_last`` False says that a part of a hand-over was decided, and the next is to follow. With
+    ``missing`` all the rest is void: these guards are to be locked, and all decided again.
     """
 
     events: list[NewEvent] = field(default_factory=list)
     parked: list[Row] = field(default_factory=list)
     freed: list[int] = field(default_factory=list)
     missing: set[Key] = field(default_factory=set)
+    # Whether nothing is left of what is decided in parts.
+    is_last: bool = True
 
 
 class DefectError(Exception):
@@ -161,7 +169,8 @@ class BatchDecider:
             _log.exception("the decision on the request at %d cannot be folded", request.position)
             raise DefectError(request.position, words_of(error)) from error
         decided.events.extend(events)
-        if asked.row is not None:
+        decided.is_last = draft.is_last
+        if asked.row is not None and draft.is_last:
             decided.freed.append(asked.row.position)
         return True
 

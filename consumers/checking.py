@@ -12,13 +12,13 @@ from typing import Any
 
 from psycopg import Connection
 
-from consumers import guessing, parking, progress
+from consumers import guessing, handing_over, parking, progress
 from consumers.enforcer import CONSUMER
 from consumers.feed import StoreFeed
 from consumers.grouping import with_groups
 from ledger.deciders import decider
 from ledger.deciders.drafts import Draft
-from ledger.deciding import request_stream
+from ledger.deciding import is_hand_over, stream_of
 from ledger.envelope import Event, decode, request_body
 from ledger.errors import LedgerError
 from ledger.events.catalogue import Catalogue
@@ -72,8 +72,8 @@ def would_decide(
     """Return what would be decided if a command were recorded now; nothing is.
 
     The command stands for one request (not for a registration that claims at once). Raises as
-    ``Recording.rehearse``; WouldWaitError; DeciderMissingError. The connection is in autocommit
-    mode, and knows BinaryArray.
+    ``Recording.rehearse``; WouldWaitError; UnderWayError; DeciderMissingError. The connection is in
+    autocommit mode, and knows BinaryArray.
     """
     built = recording.rehearse(asked)
     (data,) = built.data
@@ -82,7 +82,7 @@ def would_decide(
         connection.execute(_SNAPSHOT)
         position, recorded = _next(connection)
         body = request_body(catalogue, asked.origin, 0, data)
-        stream, name = request_stream(built.customer), catalogue.name_of(data)
+        stream, name = stream_of("request", data), catalogue.name_of(data)
         request = decode(catalogue, (position, recorded, stream, 0, name, body, None, None))
         draft = _decide(connection, request, organisation)
         is_behind = _is_behind(connection, position - 1)
@@ -104,6 +104,10 @@ def _next(connection: Connection[Any]) -> tuple[int, datetime]:
 
 
 def _decide(connection: Connection[Any], request: Event, organisation: OrganisationAt) -> Draft:
+    if is_hand_over(request):
+        if parking.waiting_among(connection, [request.data.giver]):
+            raise WouldWaitError(request.data.giver)
+        return handing_over.foretell(connection, request, organisation)
     decide, settled = decider(organisation.decider), Settled()
     keys: set[Key] = set(guessing.keys_named(request, organisation))
     for _ in range(_ROUNDS_MAX):

@@ -4,6 +4,9 @@ A batch is one transaction: (1) the progress row is moved, which locks it and ch
 (2) all guards that the batch may touch are locked in key order; (3) only then settled state is
 read; (4) the batch is decided in memory; (5) guards and parked requests are written; (6) append and
 COMMIT go in one message, so that the append lock is never kept across a round trip.
+
+A hand-over is a batch of its own, and several transactions, a part of it each. Only the last moves
+the progress row on; the giver's guard says how far the parts have come.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ import psycopg
 from psycopg import Connection, errors
 from psycopg.pq import TransactionStatus
 
-from consumers import guessing, parking, progress
+from consumers import guessing, handing_over, parking, progress
 from consumers.batch import Asked, BatchDecider, Decided, DefectError, words_of
 from consumers.feed import Feed
 from consumers.grouping import with_groups
 from ledger.deciders import Decider, DeciderMissingError, deciders
-from ledger.deciding import ENFORCER, request_stream
+from ledger.deciding import ENFORCER, named_by, stream_of
 from ledger.envelope import StoredEvent, decode
 from ledger.errors import LedgerError
 from ledger.events.catalogue import Catalogue, UnknownEventError
@@ -124,6 +127,7 @@ class Enforcer:
         self._batches = BatchDecider(catalogue, self._versions, self._organisation)
         self._progress: progress.Progress | None = None
         self._makes_guards = True
+        self._stop = threading.Event()
         arrays.register(connection)
 
     @property
@@ -170,7 +174,11 @@ class Enforcer:
             pass
 
     def run(self, stop: threading.Event, wait: Callable[[float], object]) -> None:
-        """Decide until ``stop`` is set; ``wait(seconds)`` may return early when there is news."""
+        """Decide until ``stop`` is set; ``wait(seconds)`` may return early when there is news.
+
+        It may be set between two parts of a hand-over, which then goes on at the next start.
+        """
+        self._stop = stop
         while not stop.is_set():
             if not self.run_once():
                 wait(self._limits.poll_seconds)
@@ -202,8 +210,9 @@ class Enforcer:
     def _next_of(self, stored: Sequence[StoredEvent], reached: int) -> tuple[list[Asked], int]:
         """Return the requests to decide in one transaction, and how far that goes.
 
-        An unparking comes alone. In front of what is too new for this version of guishu the batch
-        ends; raises DeciderMissingError or UnknownEventError where that is the very first.
+        An unparking comes alone, and so does a hand-over. In front of what is too new for this
+        version of guishu the batch ends; raises DeciderMissingError or UnknownEventError where that
+        is the very first.
         """
         asked: list[Asked] = []
         for each in stored:
@@ -216,19 +225,19 @@ class Enforcer:
                 if not asked:
                     raise
                 return asked, each.position - 1
-            if asked and (request.unparks or asked[0].unparks):
+            if asked and (_comes_alone(request) or _comes_alone(asked[0])):
                 return asked, each.position - 1
             asked.append(request)
         return asked, reached
 
     def _read(self, stored: StoredEvent, row: parking.Row | None = None) -> Asked:
         """Return a request as read, or why it cannot be; raises UnknownEventError."""
-        named = stored.stream.removeprefix("customer-")
+        named = named_by(stored.stream)
         try:
             event = decode(self._catalogue, stored)
             if self._catalogue.kind_of(stored.name) != "request":
                 raise ValueError(f"{stored.name} is no request")
-            if stored.stream != request_stream(event.data.customer):
+            if stored.stream != stream_of("request", event.data):
                 raise ValueError("the request is about another customer than its stream")
         except UnknownEventError:
             raise
@@ -260,6 +269,8 @@ class Enforcer:
             stored = read_at(self._connection, list(by_position))
             self._follow_organisation(stored[-1].position)
             part = [self._read(each, by_position[each.position]) for each in stored]
+            if part[0].hands_over:
+                part, rows = part[:1], rows[:1]
             if unparking is not None:
                 part = [
                     replace(each, version=unparking.decider)
@@ -289,32 +300,41 @@ class Enforcer:
     def _decide_patiently(
         self, batch: Sequence[Asked], reached: int, tries: int, unparked: str | None = None
     ) -> None:
-        for left in range(tries - 1, -1, -1):
+        left = tries
+        while True:
             try:
-                self._decide_for_good(batch, reached, unparked)
-                return
+                if self._decide_for_good(batch, reached, unparked):
+                    return
+                left = tries  # for the next part
+                if self._stop.is_set() and unparked is None:
+                    return  # what is being unparked is nowhere else remembered
             except _RETRYABLE as error:
                 _log.info("%d requests are not decided yet: %s", len(batch), error.sqlstate)
+                left -= 1
                 if not left:
                     raise
 
-    def _decide_for_good(self, batch: Sequence[Asked], reached: int, unparked: str | None) -> None:
+    def _decide_for_good(self, batch: Sequence[Asked], reached: int, unparked: str | None) -> bool:
+        """Decide a batch; return False where it was a part of a hand-over that is not the last."""
         keys = self._guess(batch)
         defects: dict[int, str] = {}
         for _ in range(_ROUNDS_MAX + 2 * len(batch)):
             try:
-                missing = self._transact(batch, reached, keys, defects, unparked)
+                decided = self._transact(batch, reached, keys, defects, unparked)
             except DefectError as defect:
                 defects[defect.position] = defect.words
                 continue
             except _GuardsMissingError:
                 continue
-            if not missing:
-                return
-            keys |= missing
+            if not decided.missing:
+                return decided.is_last
+            keys |= decided.missing
         raise AssertionError("a batch touches more and more guards without end")
 
     def _guess(self, batch: Sequence[Asked]) -> set[Key]:
+        first = batch[0].event
+        if first is not None and batch[0].hands_over:
+            return handing_over.guess(self._connection, first)
         keys: set[Key] = {("customer", asked.customer) for asked in batch}
         requests = [asked.event for asked in batch if asked.event is not None]
         for request in requests:
@@ -334,37 +354,43 @@ class Enforcer:
         keys: set[Key],
         defects: Mapping[int, str],
         unparked: str | None,
-    ) -> set[Key]:
-        """Decide the batch under the locks of ``keys``; return what else it turned out to touch.
+    ) -> Decided:
+        """Decide the batch under the locks of ``keys``, and write what that has brought.
 
-        Where that is anything, the transaction was rolled back. ``unparked`` is the customer whose
-        parked requests the batch is made of.
+        Where it turned out to touch more, the transaction was rolled back. ``unparked`` is the
+        customer whose parked requests the batch is made of.
         """
-        connection, own = self._connection, self._own_progress()
+        connection, own, first = self._connection, self._own_progress(), batch[0].event
+        hands_over = first if batch[0].hands_over else None
         try:
             connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            progress.move(connection, own, reached)
+            progress.move(connection, own, own.position if hands_over else reached)
             settled = Settled()
             self._lock(keys, settled)
-            lacking = self._groups_lacking(batch, keys, settled)
-            if lacking:
-                connection.execute("ROLLBACK")
-                return with_groups(connection, lacking)
-            waiting = parking.waiting_among(connection, settled.customers) - {unparked}
-            decided = self._batches.decide(batch, settled, waiting, defects)
+            decided = Decided()
+            if hands_over is not None:
+                decided.missing = handing_over.load(connection, hands_over, settled)
+            decided.missing |= self._groups_lacking(batch, keys, settled)
+            if not decided.missing:
+                waiting = parking.waiting_among(connection, settled.customers) - {unparked}
+                decided = self._batches.decide(batch, settled, waiting, defects)
             if decided.missing:
                 connection.execute("ROLLBACK")
-                return with_groups(connection, decided.missing)
+                decided.missing = with_groups(connection, decided.missing)
+                return decided
+            if hands_over is not None and decided.is_last:
+                progress.move(connection, own, reached)
             self._write_and_commit(decided, settled)
         except BaseException as error:
             self._roll_back()
             if isinstance(error, psycopg.Error) and _tells_of_stale_guards(error):
                 raise GuardsStaleError(str(error).splitlines()[0]) from error
             raise
-        own.position = reached
+        if decided.is_last:
+            own.position = reached
         if decided.events:
             self._committed()
-        return set()
+        return decided
 
     def _lock(self, keys: set[Key], settled: Settled) -> None:
         """Lock the guards, and load their state; raises _GuardsMissingError.
@@ -409,6 +435,10 @@ class Enforcer:
             # Where the connection is lost, so is the transaction; the first error tells of it.
             with suppress(psycopg.Error):
                 self._connection.execute("ROLLBACK")
+
+
+def _comes_alone(asked: Asked) -> bool:
+    return asked.unparks or asked.hands_over
 
 
 def _tells_of_stale_guards(error: psycopg.Error) -> bool:

@@ -16,7 +16,8 @@ _HEAD = "SELECT position FROM ledger.events ORDER BY position DESC LIMIT 1"
 _REQUESTS = """
 SELECT position, recorded, stream, version, name, body, causation, ordinal
 FROM ledger.events
-WHERE position > %s AND position <= %s AND causation IS NULL AND left(stream, 9) = 'customer-'
+WHERE position > %s AND position <= %s AND causation IS NULL
+  AND (left(stream, 9) = 'customer-' OR left(stream, 7) = 'person-')
 ORDER BY position LIMIT %s
 """
 # So many positions are looked through for requests in one go; between them stand decisions.

@@ -11,6 +11,7 @@ from datetime import datetime
 from ledger.customer import Admitted
 from ledger.envelope import Event
 from ledger.events import requests
+from ledger.handing_over import people_at
 from ledger.organisation import OrganisationAt
 from ledger.settled import Key, Settled
 
@@ -28,7 +29,14 @@ def keys_named(request: Event, organisation: OrganisationAt) -> Iterator[Key]:
             yield ("holdings", data.assignee)
         case requests.TransferRequested():
             yield ("holdings", data.receiver)
+            yield ("holdings", request.actor)
+        case requests.ReleaseRequested():
+            yield ("holdings", request.actor)
+        case requests.CollaborationRequested():
+            yield ("holdings", data.person)
+            yield ("holdings", request.actor)
         case requests.RulingGiven():
+            yield ("holdings", request.actor)
             if data.receiver is not None:
                 yield ("holdings", data.receiver)
         case requests.RegistrationRequested() | requests.CustomerChangeRequested():
@@ -68,10 +76,8 @@ def keys_seen(batch: Sequence[Event], settled: Settled) -> Iterator[Key]:
         if needs_a_look(request):
             customer = settled.customers.get(request.data.customer)
             if isinstance(customer, Admitted):
-                if customer.owner is not None:
-                    yield ("holdings", customer.owner)
-                if customer.approval is not None and customer.approval.receiver is not None:
-                    yield ("holdings", customer.approval.receiver)
+                for person in people_at(customer):
+                    yield ("holdings", person)
                 for system, key in customer.identifiers.items():
                     yield ("identifier", system, key)
     yield from keys_of_groups(batch, settled)

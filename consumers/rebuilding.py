@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from psycopg import Connection
@@ -15,7 +15,7 @@ from ledger.envelope import StoredEvent
 from ledger.events.catalogue import Catalogue
 from ledger.folding import Folding, fold_log
 from ledger.settled import Key, Settled, subject
-from ledger.store import arrays, guards
+from ledger.store import arrays, guards, involved
 from ledger.store.reading import head, read_at
 
 PAGE_GUARDS = 5_000
@@ -64,6 +64,7 @@ def rebuild_guards(
         fold_log(connection, folding, head(connection), told)
         connection.execute("DELETE FROM ledger.guards")
         _write_guards(connection, folding.settled)
+        involved.rewrite(connection, folding.settled)
         connection.execute("DELETE FROM ledger.parked_requests")
         _write_parked(connection, folding)
         # What is undecided behind this the enforcer reads again.
@@ -94,6 +95,8 @@ def _keys(settled: Settled) -> Iterator[Key]:
         yield ("act", act)
     for customer in settled.groups:
         yield ("group", customer)
+    for person in settled.hand_overs:
+        yield ("person", person)
 
 
 def _complete(settled: Settled, key: Key) -> None:
@@ -138,6 +141,7 @@ def compare_guards(
     fold_log(connection, folding, head(connection), told)
     folding.changed = set()
     suspects = _suspects(connection, folding.settled)
+    doubtful = _doubtful(connection, folding.settled)
     fold_log(connection, folding, head(connection), told)
     with connection.transaction():
         connection.execute(_UNHURRIED)
@@ -145,11 +149,18 @@ def compare_guards(
         fold_log(connection, folding, head(connection), told)
         wanted = sorted(suspects | {guards.text_of(key) for key in folding.changed})
         rows = connection.execute(_SOME, (arrays.text_array(wanted),), binary=True).fetchall()
+        there = involved.among(connection, doubtful)
         parked: dict[int, bool] = dict(connection.execute(_PARKED).fetchall())
     found = Settled()
     guards.load(found, wanted, rows)
     keys = [guards.key_of(text) for text in wanted]
     differ = [" ".join(key) for key in keys if not _same(folding.settled, found, key)]
+    holds = folding.settled.involved
+    differ += [
+        f"involved {person} {customer}"
+        for person, customer in doubtful
+        if ((person, customer) in there) != (customer in holds.get(person, ()))
+    ]
     differ += [f"parked {position}" for position in _parked_otherwise(folding, reached, parked)]
     return differ[:DIFFERENCES_MAX]
 
@@ -175,6 +186,18 @@ def _parked_otherwise(
         for position in sorted(expected.keys() | parked.keys())
         if expected.get(position) != parked.get(position)
     ]
+
+
+def _doubtful(connection: Connection[Any], settled: Settled) -> list[involved.Pair]:
+    """Return who seems to hold something, or nothing, where the log says otherwise, in order."""
+    expected = set(involved.pairs_of(settled))
+    doubtful: set[involved.Pair] = set()
+    for page in involved.pages(connection, PAGE_GUARDS):
+        doubtful.update(pair for pair in page if pair not in expected)
+        expected.difference_update(page)
+        if len(doubtful) >= DIFFERENCES_MAX:
+            break
+    return sorted(chain(doubtful, islice(sorted(expected), DIFFERENCES_MAX)))
 
 
 def _suspects(connection: Connection[Any], settled: Settled) -> set[str]:
@@ -215,5 +238,7 @@ def _same(settled: Settled, found: Settled, key: Key) -> bool:
             return settled.holder_of(system, identifier) == found.holder_of(system, identifier)
         case ("group", customer):
             return settled.group(customer) == found.group(customer)
+        case ("person", person):
+            return settled.hand_over_of(person) == found.hand_over_of(person)
         case _:
             return settled.act(key[1]) == found.act(key[1])

@@ -79,6 +79,8 @@ class Approval:
     # When those who may answer the current step now were reminded (UTC).
     reminded: datetime | None = None
     collaborators: Literal["keep", "end"] | None = None
+    # The hand-over that opened it, where one did.
+    hand_over: str | None = None
 
     @property
     def parties(self) -> tuple[str, ...]:
@@ -155,6 +157,7 @@ def after(
             policy=policy,
             import_id=import_id,
             collaborators=decision.collaborators,
+            hand_over=decision.hand_over,
         )
     if approval is None:
         raise AssertionError("only what is open can be answered")

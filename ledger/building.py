@@ -56,7 +56,10 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Event data of one command, in order; the customer concerned, and the act that was made."""
+    """Event data of one command, in order; the customer concerned, and the act that was made.
+
+    Of a hand-over the giver stands for the customer.
+    """
 
     data: tuple[Data, ...]
     customer: str
@@ -94,6 +97,8 @@ def build_request(
                 command.collaborators,
             )
             return Built((asked,), command.customer, transfer)
+        case commands.HandOver():
+            return _hand_over(command, made, seal)
         case commands.RequestCollaboration():
             return _collaboration(command, made, seal)
         case commands.NameStandIn():
@@ -203,6 +208,24 @@ def _collaboration(command: commands.RequestCollaboration, made: Ids, seal: Seal
         command.site,
     )
     return Built((asked,), command.customer, collaboration)
+
+
+def _hand_over(command: commands.HandOver, made: Ids, seal: Seal) -> Built:
+    hand_over = made.make(ids.HAND_OVER)
+    ordered = requests.HandOverRequested(
+        command.giver,
+        hand_over,
+        command.receivers,
+        command.plan,
+        command.reason_code,
+        _sealed(seal, command.giver, "reason", command.reason),
+        command.customers,
+        command.territories,
+        command.conditions,
+        command.collaborators,
+        command.collaborations,
+    )
+    return Built((ordered,), command.giver, hand_over)
 
 
 def _stand_in(command: commands.NameStandIn, made: Ids, seal: Seal) -> Built:

@@ -28,6 +28,7 @@ from pydantic import (
 from stdnum.cn import uscc
 from stdnum.exceptions import ValidationError as NumberError
 
+from ledger.conditions import Condition
 from ledger.errors import LedgerError
 
 USCC = "uscc"
@@ -36,6 +37,9 @@ USCC = "uscc"
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 # Folding a character may bring many; the keys of unique values must fit into an index.
 NUMBER_CHARACTERS_MAX = 200
+RECEIVERS_MAX = 50
+# As many as an entry of the log has room for.
+LISTED_CUSTOMERS_MAX = 1_000
 _SHOWN_MAX = 60
 
 
@@ -473,6 +477,38 @@ class HoldRecycling(Command):
     reason: Note | None = None
 
 
+class HandOver(Command):
+    """Order that what ``giver`` holds goes to ``receivers``: all of it, or some customers.
+
+    Either ``customers`` names these, or ``territories`` and ``conditions`` choose them.
+    """
+
+    giver: Id
+    receivers: Annotated[tuple[Id, ...], Field(min_length=1, max_length=RECEIVERS_MAX)]
+    plan: Literal["all_to_one", "spread"] = "all_to_one"
+    customers: Annotated[tuple[Id, ...], Field(max_length=LISTED_CUSTOMERS_MAX)] = ()
+    territories: Annotated[tuple[Id, ...], Field(max_length=100)] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=20)] = ()
+    collaborators: Literal["keep", "end"] | None = None
+    collaborations: Literal["end", "give"] | None = None
+    reason_code: Code = "hand_over"
+    reason: Note | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> HandOver:
+        if self.plan == "all_to_one" and len(self.receivers) != 1:
+            raise ValueError("the plan all_to_one takes one receiver; spread takes several")
+        if self.giver in self.receivers:
+            raise ValueError("the giver cannot be a receiver")
+        for name in ("receivers", "customers", "territories"):
+            named = getattr(self, name)
+            if len(set(named)) != len(named):
+                raise ValueError(f"one of the {name} is named twice")
+        if self.customers and (self.territories or self.conditions):
+            raise ValueError("either the customers are named, or territories and conditions are")
+        return self
+
+
 class NameStandIn(Command):
     """Have ``person`` stand in at an orphaned customer until the day before ``until``."""
 
@@ -532,6 +568,7 @@ CustomerCommand = (
     | UnparkRequest
     | ReachDeadline
     | HoldRecycling
+    | HandOver
     | NameStandIn
     | EndStandIn
 )

@@ -5,11 +5,15 @@ Both make the event here, so that deciding again can be compared with the log by
 
 from __future__ import annotations
 
+from typing import Any
+
 from ledger.canonical import canonical_bytes
 from ledger.deciders.drafts import Draft
 from ledger.envelope import Event, Ruling, decision_body
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import RequestParked
+from ledger.events.requests import HandOverRequested
+from ledger.handing_over import OF_PERSON, OUTCOMES, next_ordinal
 from ledger.settled import Settled
 from ledger.store.appending import Append, NewEvent, check_append
 
@@ -22,14 +26,21 @@ def decision_events(
 ) -> tuple[NewEvent, ...]:
     """Return the events that record ``draft`` as what was decided on ``request``, by ordinal.
 
-    Each stands in the stream of the customer that it is about. ``version`` is that of the decider;
-    ``settled`` holds what was decided before. Raises EntryTooLargeError.
+    Each stands in the stream of the customer that it is about; what is about a person in that of
+    the person, where others' requests come between, at whatever version comes next. ``version`` is
+    that of the decider; ``settled`` holds what was decided before. Raises EntryTooLargeError.
     """
     versions: dict[str, int] = {}
     events = []
-    for ordinal, data in enumerate(draft.all):
-        customer = data.customer
-        versions[customer] = versions.get(customer, settled.version(customer)) + 1
+    for ordinal, data in enumerate(draft.all, draft.ordinal):
+        expected: int | None = None
+        if isinstance(data, OF_PERSON):
+            stream = person_stream(data.giver)
+        else:
+            customer = data.customer
+            stream = ownership_stream(customer)
+            expected = versions.get(customer, settled.version(customer)) + 1
+            versions[customer] = expected
         ruling = Ruling(
             causation=request.position,
             ordinal=ordinal,
@@ -40,10 +51,10 @@ def decision_events(
             import_id=request.import_id,
         )
         event = NewEvent(
-            ownership_stream(customer),
+            stream,
             catalogue.name_of(data),
             decision_body(catalogue, ruling, data),
-            versions[customer],
+            expected,
             request.position,
             ordinal,
         )
@@ -73,6 +84,48 @@ def ownership_stream(customer: str) -> str:
 def request_stream(customer: str) -> str:
     """Return the stream of the requests about a customer."""
     return f"customer-{customer}"
+
+
+def person_stream(person: str) -> str:
+    """Return the stream of the requests about all that a person holds, and of their outcome."""
+    return f"person-{person}"
+
+
+def stream_of(kind: str, data: Any) -> str:
+    """Return the stream of a ``request`` or ``decision`` (see the catalogue)."""
+    if isinstance(data, (HandOverRequested, *OF_PERSON)):
+        return person_stream(data.giver)
+    customer: str = data.customer
+    return request_stream(customer) if kind == "request" else ownership_stream(customer)
+
+
+def is_request_stream(stream: str) -> bool:
+    """Say whether requests stand in a stream."""
+    return stream.startswith((request_stream(""), person_stream("")))
+
+
+def named_by(stream: str) -> str:
+    """Return the customer or person that a stream of requests is about."""
+    return stream.removeprefix(request_stream("")).removeprefix(person_stream(""))
+
+
+def is_hand_over(request: Event) -> bool:
+    """Say whether a request is decided in parts: it is about all that a person holds."""
+    return isinstance(request.data, HandOverRequested)
+
+
+def closes(request: Event, decision: Event) -> bool:
+    """Say whether a request is decided with this decision: the first, of a hand-over the last."""
+    if isinstance(request.data, HandOverRequested):
+        return isinstance(decision.data, OUTCOMES)
+    return not decision.ordinal
+
+
+def expected_ordinal(request: Event, settled: Settled) -> int:
+    """Return the ordinal with which what is decided next on a request begins."""
+    if isinstance(request.data, HandOverRequested):
+        return next_ordinal(settled.hand_over_of(request.data.giver))
+    return 0
 
 
 def apply_parking(settled: Settled, customer: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection
 
 from ledger.collecting import uncollected
-from ledger.deciding import apply_parking, request_stream
+from ledger.deciding import apply_parking, closes, is_request_stream, named_by
 from ledger.envelope import Event, StoredEvent, decode
 from ledger.errors import LedgerError
 from ledger.events.catalogue import Catalogue
@@ -68,11 +68,11 @@ class Folding:
             apply_parking(self.settled, data.customer)
         else:
             request = requests[event.causation or 0]
-            if not event.ordinal:
+            if closes(request, event):
                 del self.open[request.position]
-            self.parked.pop(request.position, None)
-            self.unparking.pop(request.position, None)
-            self.dealt_with = max(self.dealt_with, request.position)
+                self.parked.pop(request.position, None)
+                self.unparking.pop(request.position, None)
+                self.dealt_with = max(self.dealt_with, request.position)
             organisation = self.organisation.at(request.position)
             self.settled.apply(request, data, event.effective, organisation)
         self.position = event.position
@@ -85,9 +85,9 @@ class Folding:
         try:
             return decode(self.catalogue, stored)
         except (LedgerError, ValueError, KeyError, TypeError, AttributeError):
-            if not stored.stream.startswith(request_stream("")):
+            if not is_request_stream(stored.stream):
                 raise
-            self.open[stored.position] = stored.stream.removeprefix(request_stream(""))
+            self.open[stored.position] = named_by(stored.stream)
             return None
 
     def take_all(self, events: Iterable[Event], requests: Mapping[int, Event]) -> None:

@@ -9,7 +9,7 @@ import uuid_utils
 
 CUSTOMER, PERSON, TERRITORY = "cus", "per", "ter"
 CONTACT, SITE, FOLLOW_UP, DEAL = "con", "sit", "fol", "dea"
-TRANSFER, COLLABORATION, STAND_IN = "trf", "col", "sta"
+TRANSFER, COLLABORATION, STAND_IN, HAND_OVER = "trf", "col", "sta", "hov"
 PROPOSAL = "pro"
 IMPORT, KEY, REQUEST = "imp", "key", "req"
 

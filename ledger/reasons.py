@@ -62,6 +62,9 @@ ALLOWED_BEFORE = "allowed_before"
 GROUP_JOINED = "group_joined"
 GROUP_NOT_AWARDED = "group_not_awarded"
 IDENTIFIER_GIVEN_UP = "identifier_given_up"
+HANDED_OVER = "handed_over"
+NOT_ABOVE_GIVER = "not_above_giver"
+NOT_THE_GIVERS = "not_the_givers"
 NOT_ORPHANED = "not_orphaned"
 STAND_IN_TOO_LONG = "stand_in_too_long"
 UNKNOWN_STAND_IN = "unknown_stand_in"
@@ -127,6 +130,9 @@ SENTENCES: dict[str, str] = {
     GROUP_JOINED: "The group has become part of another.",
     GROUP_NOT_AWARDED: "A group goes to nobody as a whole: its members are transferred each.",
     IDENTIFIER_GIVEN_UP: "The customer does not have the identifier any more.",
+    HANDED_OVER: "What somebody held was handed over meanwhile.",
+    NOT_ABOVE_GIVER: "Only a manager above the giver, or an administrator, may order it.",
+    NOT_THE_GIVERS: "The customer is not the giver's.",
     NOT_ORPHANED: "The owner of the customer has not left.",
     STAND_IN_TOO_LONG: "Nobody stands in for so long, by the policy.",
     UNKNOWN_STAND_IN: "There is no such stand-in at this customer now.",

@@ -8,7 +8,7 @@ at an expected version, and final at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from ledger.canonical import canonical_bytes, instant
 from ledger.commands import UnknownIdError as UnknownIdError  # its name for callers of this module
 from ledger.deadlines import CLOCK
 from ledger.deciders import decider
+from ledger.deciding import stream_of
 from ledger.envelope import Origin, decode, request_body
 from ledger.errors import LedgerError, RequestReusedError, VersionConflictError
 from ledger.events import requests
@@ -242,7 +243,7 @@ class Recording:
         )
 
     def _append_of(self, asked: Asked, built: building.Built) -> Append:
-        stream = f"customer-{built.customer}"
+        stream = stream_of("request", built.data[0])
         events = tuple(
             self._new_event(stream, asked.origin, index, data)
             for index, data in enumerate(built.data)
@@ -312,6 +313,8 @@ class Recording:
                 return data.customer, data.transfer
             case requests.CollaborationRequested():
                 return data.customer, data.collaboration
+            case requests.HandOverRequested():
+                return data.giver, data.hand_over
             case requests.StandInRequested():
                 return data.customer, data.stand_in
             case _:
@@ -322,10 +325,8 @@ class Recording:
         named: dict[str, None] = {}
         for each in asked:
             command = each.command
-            for name in ("customer", "parent"):
-                customer = getattr(command, name, None)
-                if customer is not None:
-                    named[customer] = None
+            for customer in _customers_named(command):
+                named[customer] = None
         if not named:
             return {}
         streams = text_array([f"customer-{customer}" for customer in named])
@@ -353,17 +354,20 @@ class Recording:
                 way_out="Wait until the clock has raised the deadline.",
             )
         people = [origin.on_behalf_of, *([] if origin.caller == CLOCK else [origin.actor])]
-        for name in ("claimant", "assignee", "receiver", "person", "claim_for"):
+        for name in ("claimant", "assignee", "receiver", "person", "claim_for", "giver"):
             people.append(getattr(command, name, None))
+        people += getattr(command, "receivers", ())
         for person in people:
             if person is not None and organisation.person(person) is None:
                 raise UnknownIdError("person", person)
-        territory = getattr(command, "territory", None)
-        if territory is not None and organisation.territory(territory) is None:
-            raise UnknownIdError("territory", territory)
-        for name in ("customer", "parent"):
-            customer = getattr(command, name, None)
-            if customer is not None and customer not in kinds:
+        for territory in (
+            getattr(command, "territory", None),
+            *getattr(command, "territories", ()),
+        ):
+            if territory is not None and organisation.territory(territory) is None:
+                raise UnknownIdError("territory", territory)
+        for customer in _customers_named(command):
+            if customer not in kinds and not _waits_as_a_person(command, organisation):
                 raise UnknownIdError("customer", customer)
         if origin.import_id is not None and origin.import_id != opening:
             opened = organisation.import_(origin.import_id)
@@ -491,6 +495,22 @@ class Recording:
             number += isinstance(command, facts_in.AdoptPolicy)
             built.append((data, about))
         return built
+
+
+def _customers_named(command: commands.CustomerCommand) -> Iterator[str]:
+    for name in ("customer", "parent"):
+        customer = getattr(command, name, None)
+        if customer is not None:
+            yield customer
+    yield from getattr(command, "customers", ())
+
+
+def _waits_as_a_person(command: commands.CustomerCommand, organisation: OrganisationAt) -> bool:
+    """Say whether it sets a hand-over free, for which its giver waits in place of a customer."""
+    return (
+        isinstance(command, commands.UnparkRequest)
+        and organisation.person(command.customer) is not None
+    )
 
 
 def _subject(data: Any) -> str | None:

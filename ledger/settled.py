@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from heapq import nsmallest
 
 from ledger import collaborating, conflicts, standing_in
 from ledger.approving import Step, after
@@ -29,16 +30,22 @@ from ledger.customer import (
 from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.groups import Group, Owners, less
+from ledger.handing_over import OF_PERSON, PART_CUSTOMERS, UnderWay, people_at
 from ledger.organisation import OrganisationAt
 from ledger.recycling import noted, paused_by, told_or_held
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """How many customers a person holds, and how many of these have a won deal."""
+    """How many customers a person holds, and how many of these have a won deal.
+
+    ``closed`` is the position of the request by which the customers of somebody who has left were
+    handed over: what was recorded in front of it gives them none any more.
+    """
 
     held: int = 0
     held_won: int = 0
+    closed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,8 @@ class Act:
 Key = tuple[str, ...]
 """What a guard row is about: ``("customer", id)``, ``("holdings", person)``,
 ``("grants", person, day)``, ``("identifier", system, key)``, ``("act", id)``,
-``("group", customer)``."""
+``("group", customer)``, ``("person", id)`` (a hand-over under way). No row, but looked up under
+that of the person's holdings: ``("involved", person, customer)``, the customers behind one."""
 
 
 class NotLoadedError(Exception):
@@ -80,6 +88,13 @@ class Settled:
     identifiers: dict[tuple[str, str], str | None] = field(default_factory=dict)
     acts: dict[str, Act | None] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
+    hand_overs: dict[str, UnderWay | None] = field(default_factory=dict)
+    # Where people hold something: of everybody where the state is complete, else what was loaded,
+    # by the person and the customer that it is behind.
+    involved: dict[str, set[str]] = field(default_factory=dict)
+    pages: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    # Who held something at the customers at which that has changed, for writing back.
+    involved_before: dict[str, frozenset[str]] = field(default_factory=dict)
     # What decisions changed since it was loaded, for writing back.
     touched: set[Key] = field(default_factory=set)
 
@@ -155,6 +170,24 @@ class Settled:
             return self.group(customer).owners
         return {} if found.owner is None else {found.owner: 1}
 
+    def hand_over_of(self, person: str) -> UnderWay | None:
+        """Return the hand-over of what a person holds that is under way; raises NotLoadedError."""
+        if person not in self.hand_overs:
+            self._need("person", person)
+        return self.hand_overs.get(person)
+
+    def customers_behind(self, person: str, last: str) -> tuple[str, ...]:
+        """Return where a person holds something, in the order of the ids, behind a customer.
+
+        One more than a part of a hand-over; raises NotLoadedError.
+        """
+        if not self.complete:
+            if (person, last) not in self.pages:
+                self._need("involved", person, last)
+            return self.pages[person, last]
+        found = (each for each in self.involved.get(person, ()) if each > last)
+        return tuple(nsmallest(PART_CUSTOMERS + 1, found))
+
     def _need(self, *key: str) -> None:
         if not self.complete:
             raise NotLoadedError(key)
@@ -167,6 +200,9 @@ class Settled:
         organisation: OrganisationAt,
     ) -> None:
         """Fold one decision, made for ``cause``, whose facts are those of ``organisation``."""
+        if isinstance(data, OF_PERSON):
+            self._hand_over(cause, data)
+            return
         customer = data.customer
         self.versions[customer] = self.version(customer) + 1
         self.touched.add(("customer", customer))
@@ -320,7 +356,7 @@ class Settled:
 
     def _count(self, person: str, held: int, held_won: int) -> None:
         found = self.holdings_of(person)
-        self.holdings[person] = Holdings(found.held + held, found.held_won + held_won)
+        self.holdings[person] = Holdings(found.held + held, found.held_won + held_won, found.closed)
         self.touched.add(("holdings", person))
 
     def _begin(
@@ -335,7 +371,9 @@ class Settled:
         if found.owner is not None:
             raise AssertionError(f"{customer} would have two owners")
         self._count(owner, 1, found.won_deals > 0)
-        self.customers[customer] = taken(found, owner, effective, protected_until, cause.import_id)
+        self._hold(
+            found, customer, taken(found, owner, effective, protected_until, cause.import_id)
+        )
         self._count_in_group(customer, owner, 1)
 
     def _end(self, customer: str, effective: datetime, recorded: datetime) -> None:
@@ -343,7 +381,36 @@ class Settled:
         if isinstance(found.tenure, Held):
             self._count(found.tenure.owner, -1, -(found.won_deals > 0))
             self._count_in_group(customer, found.tenure.owner, -1)
-        self.customers[customer] = given_up(found, effective, recorded)
+        self._hold(found, customer, given_up(found, effective, recorded))
+
+    def _hold(self, before: Admitted, customer: str, after: Admitted) -> None:
+        """Put a customer's state at which other people hold something now.
+
+        The guard of their holdings is what keeps that still while it is handed over.
+        """
+        self.customers[customer] = after
+        held, holds = people_at(before), people_at(after)
+        if held == holds:
+            return
+        for person in held ^ holds:
+            self.holdings_of(person)
+        if not self.complete:
+            self.involved_before.setdefault(customer, held)
+            return
+        for person in held - holds:
+            self.involved.get(person, set()).discard(customer)
+        for person in holds - held:
+            self.involved.setdefault(person, set()).add(customer)
+
+    def _hand_over(self, cause: Event, data: decisions.OfPerson) -> None:
+        person = data.giver
+        self.hand_overs[person] = (
+            UnderWay(cause.position, data) if isinstance(data, decisions.HandOverAdvanced) else None
+        )
+        self.touched.add(("person", person))
+        if not isinstance(data, decisions.HandOverRefused) and data.left:
+            self.holdings[person] = replace(self.holdings_of(person), closed=cause.position)
+            self.touched.add(("holdings", person))
 
     def _approve(
         self,
@@ -357,11 +424,12 @@ class Settled:
         theirs = found.collaborations
         if collaborating.is_about_one(theirs, data):
             theirs = collaborating.answered(theirs, data, cause, effective, organisation)
-            self.customers[customer] = replace(found, collaborations=theirs, effective=effective)
+            answered = but(found, collaborations=theirs, effective=effective)
+            self._hold(found, customer, answered)
             return
         if isinstance(data, decisions.ApprovalClosed):
             closed = approval_closed(found, data.outcome, effective)
-            self.customers[customer] = paused_by(found, closed, effective)
+            self._hold(found, customer, paused_by(found, closed, effective))
             return
         approval = after(
             found.approval,
@@ -370,8 +438,8 @@ class Settled:
             policy=organisation.policy.number,
             import_id=cause.import_id,
         )
-        opened = replace(found, approval=approval, effective=effective)
-        self.customers[customer] = paused_by(found, opened, effective)
+        opened = but(found, approval=approval, effective=effective)
+        self._hold(found, customer, paused_by(found, opened, effective))
 
     def _collaborate(
         self,
@@ -381,7 +449,8 @@ class Settled:
     ) -> None:
         found = self._admitted(data.customer)
         theirs = collaborating.after(found.collaborations, data, effective, cause.recorded)
-        self.customers[data.customer] = replace(found, collaborations=theirs, effective=effective)
+        changed = but(found, collaborations=theirs, effective=effective)
+        self._hold(found, data.customer, changed)
 
     def _stand_in(
         self,
@@ -505,11 +574,11 @@ class Settled:
 def subject(settled: Settled, request: Event) -> str:
     """Return the customer whose state the request is decided on.
 
-    That is the one that it names; of one that was entered twice, the one that exists. Raises
-    NotLoadedError.
+    That is the one that it names; of one that was entered twice, the one that exists; of a
+    hand-over the giver. Raises NotLoadedError.
     """
     named: str = request.data.customer
-    if isinstance(request.data, requests.RegistrationRequested):
+    if isinstance(request.data, requests.RegistrationRequested | requests.HandOverRequested):
         return named
     return settled.existing(named)
 

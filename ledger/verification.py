@@ -23,9 +23,9 @@ from ledger.deciders import Decider, DeciderMissingError, deciders
 from ledger.deciding import (
     ENFORCER,
     decision_events,
-    ownership_stream,
+    expected_ordinal,
     parking_event,
-    request_stream,
+    stream_of,
 )
 from ledger.envelope import Event, StoredEvent, decode
 from ledger.errors import LedgerError
@@ -337,12 +337,7 @@ class _ByteChecks:
 
     def _check_stream(self, event: Event) -> None:
         kind = self._catalogue.kind_of(event.name)
-        if kind == "fact":
-            expected = ORGANISATION
-        elif kind == "request":
-            expected = request_stream(event.data.customer)
-        else:
-            expected = ownership_stream(event.data.customer)
+        expected = ORGANISATION if kind == "fact" else stream_of(kind, event.data)
         if event.stream != expected:
             raise DiffersError("stream", f"it stands in {event.stream}, and not in {expected}")
 
@@ -394,8 +389,10 @@ class _DecisionChecks:
     ) -> None:
         folding = self.folding
         request = requests.get(event.causation or 0)
-        if request is None or request.position not in folding.open or event.ordinal:
+        if request is None or request.position not in folding.open:
             raise DiffersError("once", self._why_not(request))
+        if event.ordinal != expected_ordinal(request, folding.settled):
+            raise DiffersError("once", "it is not the decision that comes next on its request")
         if not isinstance(request.data, RequestUnparked):
             customer: str = request.data.customer
             last = self._decided.get(customer, 0)
@@ -456,7 +453,8 @@ class _DecisionChecks:
                 f"request {request} decided again brings {expected.name} in {expected.stream},"
                 f" and not this {stored.name}",
             )
-        if (stored.body, stored.version) != (expected.body, expected.version):
+        version = stored.version if expected.version is None else expected.version
+        if (stored.body, stored.version) != (expected.body, version):
             raise DiffersError(
                 "decision", f"request {request} decided again brings another {expected.name}"
             )

@@ -24,7 +24,7 @@ from psycopg import Connection
 from ledger.customer import Admitted
 from ledger.deadlines import CLOCK, Deadline, next_at
 from ledger.deciders import Decider, decider
-from ledger.deciding import request_stream
+from ledger.deciding import closes, is_hand_over, request_stream
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import ApprovalOpened, Decision, RequestParked
@@ -137,6 +137,8 @@ class WhatIf:
         self._due: list[tuple[datetime, str]] = []
         self._expected: dict[str, datetime] = {}
         self._pending: _Pending | None = None
+        # Hand-overs of which not all parts are read yet, by the position of their request.
+        self._hand_overs: dict[int, _Pending] = {}
         self._stuck: set[str] = set()
         self._report = Report(folding.position)
         self._expect_all(folding.position)
@@ -148,18 +150,47 @@ class WhatIf:
             data, RequestParked
         ):
             request = requests[event.causation or 0]
-            if not event.ordinal:
-                self._compare()
-                self._let_pass(request, event.position)
-                self._pending = self._decide_again(event, request)
-            if self._pending is not None:
-                self._pending.recorded.append(data)
-            else:  # the rest of what was decided in front of where this begins
-                organisation = self._folding.organisation.at(request.position)
-                self._other.apply(request, data, event.effective, organisation)
+            if is_hand_over(request):
+                self._take_part(event, request)
+            else:
+                self._take_decision(event, request)
         self._folding.take(event, requests)
         if isinstance(data, ImportClosed) or self._counts_by(data):
             self._expect_all(event.position)  # from now on something falls due, or at another time
+
+    def _take_decision(self, event: Event, request: Event) -> None:
+        if not event.ordinal:
+            self._compare()
+            self._let_pass(request, event.position)
+            self._pending = self._decide_again(event, request)
+        if self._pending is not None:
+            self._pending.recorded.append(event.data)
+        else:  # the rest of what was decided in front of where this begins
+            self._follow(event, request)
+
+    def _take_part(self, event: Event, request: Event) -> None:
+        """Take a decision on a hand-over: all its parts are decided again where it begins."""
+        if not event.ordinal:
+            self._compare()
+            self._pending = None
+            self._let_pass(request, event.position)
+            self._hand_overs[request.position] = self._decide_again(event, request)
+        pending = self._hand_overs.get(request.position)
+        if pending is None:  # it began in front of where this begins
+            self._follow(event, request)
+            return
+        pending.recorded.append(event.data)
+        if closes(request, event):
+            self._compare_by_customer(self._hand_overs.pop(request.position), request.data.giver)
+
+    def _follow(self, event: Event, request: Event) -> None:
+        organisation = self._folding.organisation.at(request.position)
+        try:
+            self._other.apply(request, event.data, event.effective, organisation)
+        except MemoryError:  # of this machine, and not of this request
+            raise
+        except Exception:  # the rest of a hand-over that contradicts what would have come meanwhile
+            self._stuck.add(event.data.customer)
 
     def take_all(self, events: Iterable[Event], requests: Mapping[int, Event]) -> None:
         """Take the next events, in order."""
@@ -218,16 +249,21 @@ class WhatIf:
 
         The enforcer would park the request, and its customer would wait.
         """
+        decided: list[Decision] = []
         try:
-            draft = decide(self._other, request, organisation)
-            for data in draft.all:
-                self._other.apply(request, data, draft.effective, organisation)
+            is_last = False
+            while not is_last:
+                draft = decide(self._other, request, organisation)
+                for data in draft.all:
+                    self._other.apply(request, data, draft.effective, organisation)
+                decided += draft.all
+                is_last = draft.is_last
         except MemoryError:  # of this machine, and not of this request
             raise
         except Exception:  # a defect at one customer must not end the whole
             self._stuck.add(about)
             return None
-        return draft.all
+        return tuple(decided)
 
     def _organisation_of(self, request: Event) -> OrganisationAt:
         if request.position <= self._report.after:
@@ -310,6 +346,17 @@ class WhatIf:
             return
         self._count(pending.customer, recorded, other)
 
+    def _compare_by_customer(self, pending: _Pending, giver: str) -> None:
+        """Compare what a hand-over has brought with what it would bring, customer by customer.
+
+        How far its parts have come and the figures at the end say nothing besides.
+        """
+        if pending.other is None:
+            return
+        recorded, other = _by_customer(pending.recorded), _by_customer(pending.other)
+        for customer in sorted((recorded.keys() | other.keys()) - {giver}):
+            self._count(customer, recorded.get(customer, ()), other.get(customer, ()))
+
     def _count(
         self, customer: str, recorded: tuple[Decision, ...], other: tuple[Decision, ...]
     ) -> None:
@@ -330,7 +377,16 @@ class WhatIf:
 
 def _copied(settled: Settled) -> Settled:
     """Return the state once more; what stands in it never changes, and is shared."""
-    return Settled(**{each.name: copy(getattr(settled, each.name)) for each in fields(settled)})
+    copied = Settled(**{each.name: copy(getattr(settled, each.name)) for each in fields(settled)})
+    copied.involved = {person: set(where) for person, where in settled.involved.items()}
+    return copied
+
+
+def _by_customer(decided: Iterable[Decision]) -> dict[str, tuple[Decision, ...]]:
+    found: dict[str, tuple[Decision, ...]] = {}
+    for data in decided:
+        found[data.customer] = (*found.get(data.customer, ()), data)
+    return found
 
 
 def _owner(customer: Any) -> str | None:

@@ -16,6 +16,7 @@ from ledger.deciders.opening import opening
 from ledger.deciders.situations import (
     Obstacle,
     Situation,
+    has_gone,
     limits,
     protected_until,
     territory_of,
@@ -71,7 +72,7 @@ def _obstacle(situation: Situation, customer: Admitted, person: Person) -> Obsta
         return Obstacle(reasons.HISTORY_OUT_OF_ORDER)
     if customer.closed:
         return Obstacle(reasons.CUSTOMER_CLOSED)
-    if person.has_left(situation.day):
+    if has_gone(situation, person):
         return Obstacle(reasons.CLAIMANT_LEFT)
     if customer.owner == person.person:
         return Obstacle(reasons.ALREADY_YOURS)

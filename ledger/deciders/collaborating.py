@@ -325,11 +325,12 @@ def _ended(
     )
 
 
-def left_behind(situation: Situation, found: Decisions) -> Decisions:
+def left_behind(situation: Situation, found: Decisions, *, all_end: bool = False) -> Decisions:
     """Return what becomes of the collaborations where ``found`` ends an ownership.
 
     With a release they end: it was the owner whom they helped. With a transfer they stay, unless it
-    says that they end; but the new owner's own ends, and what the former was asked is void.
+    says that they end, or ``all_end`` does; but the new owner's own ends, and what the former was
+    asked is void.
     """
     customer = situation.customer
     if not isinstance(customer, Admitted) or not customer.collaborations:
@@ -340,8 +341,8 @@ def left_behind(situation: Situation, found: Decisions) -> Decisions:
         if isinstance(each, decisions.OwnershipReleased):
             ending = there
         elif isinstance(each, decisions.OwnershipTransferred):
-            all_end = _all_end(customer, each.approval, found)
-            ending = there if all_end else _of(each.owner, there)
+            all_go = all_end or _all_end(customer, each.approval, found)
+            ending = there if all_go else _of(each.owner, there)
     if ending is None:
         return ()
     void = (

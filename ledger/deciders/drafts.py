@@ -15,6 +15,10 @@ class Draft:
     ``data`` is the first, and about the customer that the request is about; ``more`` are the
     others, which may be about other customers. All are recorded together, and hold at one moment:
     none before what any of these customers saw last.
+
+    A request that is decided in parts has a draft for each: ``ordinal`` is that of its first
+    decision, and ``is_last`` says that nothing is left. Deciding again brings the next part once
+    this one is folded.
     """
 
     data: Decision
@@ -22,6 +26,8 @@ class Draft:
     policy: int
     guards: dict[str, int] = field(default_factory=dict)
     more: tuple[Decision, ...] = ()
+    ordinal: int = 0
+    is_last: bool = True
 
     @property
     def all(self) -> tuple[Decision, ...]:

@@ -14,6 +14,7 @@ from ledger.customer import Admitted, Refused
 from ledger.deciders import orphaned, recycling, transferring
 from ledger.deciders.situations import (
     Situation,
+    has_gone,
     held_towards_limit,
     is_admin,
     is_owner_or_manager,
@@ -188,7 +189,7 @@ def _assignment_problem(
         return reasons.HISTORY_OUT_OF_ORDER
     if customer.closed:
         return reasons.CUSTOMER_CLOSED
-    if person.has_left(situation.day):
+    if has_gone(situation, person):
         return reasons.CLAIMANT_LEFT
     if customer.owner is not None:
         same = customer.owner == person.person

@@ -197,6 +197,17 @@ def protected_until(situation: Situation) -> datetime | None:
     return situation.organisation.days_after(situation.effective, days) if days else None
 
 
+def has_gone(situation: Situation, person: Person) -> bool:
+    """Say whether somebody owns nothing new: who has left, or had, when all was handed over.
+
+    What was recorded in front of such a hand-over, and is decided behind it, says of somebody who
+    has left that they are still there.
+    """
+    closed = situation.settled.holdings_of(person.person).closed
+    overtaken = closed is not None and situation.request.position < closed
+    return overtaken or person.has_left(situation.day)
+
+
 # --- who acts ----------------------------------------------------------------------------------
 
 

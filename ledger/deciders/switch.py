@@ -14,6 +14,7 @@ from ledger.deciders import (
     deadlines,
     duplicates,
     grouping,
+    handing_over,
     orphaned,
     ownership,
     recycling,
@@ -30,9 +31,12 @@ from ledger.settled import Settled
 def decide(version: int, settled: Settled, request: Event, organisation: OrganisationAt) -> Draft:
     """Return what follows from ``request`` by ``version`` of the decider.
 
-    ``organisation`` holds the facts below the request's position. Raises NotLoadedError where the
-    settled state lacks something that the decision depends on.
+    ``organisation`` holds the facts below the request's position. Of a hand-over it is the next
+    part. Raises NotLoadedError where the settled state lacks something that the decision depends
+    on.
     """
+    if isinstance(request.data, requests.HandOverRequested):
+        return handing_over.decide_part(version, settled, request, request.data, organisation)
     situation = situate(version, settled, request, organisation)
     draft = _draft(situation)
     # What it brings about other customers must not hold before what any of these saw last.

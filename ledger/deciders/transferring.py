@@ -18,6 +18,7 @@ from ledger.deciders.situations import (
     Obstacle,
     Situation,
     acts_as_owner,
+    has_gone,
     heads_customer,
     held_towards_limit,
     protected_until,
@@ -94,7 +95,7 @@ def _receiver_obstacle(
     situation: Situation, receiver: Person, guards: dict[str, int]
 ) -> Obstacle | None:
     """Return what keeps a person from receiving: asked at the door, and again at the end."""
-    if receiver.has_left(situation.day):
+    if has_gone(situation, receiver):
         return Obstacle(reasons.CLAIMANT_LEFT)
     limit = situation.policy.holding_limit
     held = held_towards_limit(situation.settled, situation.policy, receiver.person, guards)
@@ -283,6 +284,7 @@ def _completed(
         receiver.territory,
         territory,
         protected_until(situation),
+        approval.hand_over,
     )
     return (done, _closed(situation, approval, "completed"))
 

@@ -1,12 +1,14 @@
 """What is decided: the enforcer alone writes these, in the stream ``ownership-<customer>``.
 
+The outcome of a hand-over stands in its giver's stream, ``person-<id>``.
+
 Cause, ordinal, effective time, decider version, policy and the guard values seen stand in the
 envelope (see ledger/envelope.py). Reason codes are listed in ledger/reasons.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -161,7 +163,8 @@ class ApprovalOpened:
     moment. ``approval`` is the id of the transfer or collaboration; that of a release or claim is
     made of its request's position. ``owner`` is left out where nobody owns the customer.
     ``receiver`` would own it, or collaborate. ``collaborators`` is what a transfer's
-    request says becomes of them.
+    request says becomes of them. ``hand_over`` is the one that opened it,
+    where one did.
     """
 
     customer: str
@@ -174,6 +177,7 @@ class ApprovalOpened:
     steps: tuple[ApprovalStep, ...] = ()
     asked: tuple[str, ...] = ()
     collaborators: Literal["keep", "end"] | None = None
+    hand_over: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +234,11 @@ class StepPassedOn:
 
 @dataclass(frozen=True, slots=True)
 class OwnershipTransferred:
-    """``owner`` owns the customer from the effective time on, and ``former_owner`` no longer."""
+    """``owner`` owns the customer from the effective time on, and ``former_owner`` no longer.
+
+    ``hand_over`` is the one that moved it, where one did; where nobody had to be asked ``approval``
+    is the same.
+    """
 
     customer: str
     owner: str
@@ -239,6 +247,7 @@ class OwnershipTransferred:
     owner_territory: str | None = None
     customer_territory: str | None = None
     protected_until: Instant | None = None
+    hand_over: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,10 +483,86 @@ class CorrectionRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOverLineRefused:
+    """What a hand-over names does not move, for one reason; ``owner`` is the customer's owner.
+
+    ``receiver`` is who would have got it, where that was found. ``retry_at`` is the first moment at
+    which this reason no longer holds, where that is known.
+    """
+
+    customer: str
+    hand_over: str
+    reason: str
+    owner: str | None = None
+    receiver: str | None = None
+    retry_at: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverAdvanced:
+    """A part of a hand-over is done, all up to the customer ``behind``, and the rest follows.
+
+    ``decisions`` counts those made so far, with this one. Of all so far: ``moved`` customers have
+    another owner, ``waiting`` ones await approval (``promised`` says of whom so many, by receiver),
+    ``refused`` ones stay, by reason; ``settled`` counts other things. ``left`` says that the giver
+    has left, and owns nothing new by what was asked before.
+    """
+
+    giver: str
+    hand_over: str
+    behind: str
+    decisions: int
+    moved: int = 0
+    waiting: int = 0
+    settled: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    promised: dict[str, int] = field(default_factory=dict)
+    left: Literal[True] | None = None
+
+    @property
+    def customer(self) -> str:
+        """What it is about: of other decisions a customer, here the giver."""
+        return self.giver
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverCompleted:
+    """All that a hand-over is about was gone through; the figures are as of HandOverAdvanced."""
+
+    giver: str
+    hand_over: str
+    moved: int = 0
+    waiting: int = 0
+    settled: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    left: Literal[True] | None = None
+
+    @property
+    def customer(self) -> str:
+        """What it is about: of other decisions a customer, here the giver."""
+        return self.giver
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverRefused:
+    """Nothing of a hand-over is done, for one reason."""
+
+    giver: str
+    hand_over: str
+    reason: str
+
+    @property
+    def customer(self) -> str:
+        """What it is about: of other decisions a customer, here the giver."""
+        return self.giver
+
+
+@dataclass(frozen=True, slots=True)
 class RequestParked:
     """The enforcer could not decide the request at position ``request``: a defect, not a refusal.
 
-    The customer waits until a RequestUnparked; the other customers go on.
+    The customer waits until a RequestUnparked; the other customers go on. Of a request about a
+    person that person stands for the customer, in the stream too.
     """
 
     customer: str
@@ -520,7 +605,14 @@ Decision = (
     | CustomerRecycled
     | RecycleHeld
     | RecycleHoldRefused
+    | HandOverLineRefused
+    | HandOverAdvanced
+    | HandOverCompleted
+    | HandOverRefused
     | StandInNamed
     | StandInEnded
     | StandInRefused
 )
+
+OfPerson = HandOverAdvanced | HandOverCompleted | HandOverRefused
+"""The decisions about all that a person holds; every other one is about a customer."""

@@ -1,6 +1,7 @@
 """What can be asked: each request is a fact once recorded, and gets its decision later.
 
-All of them stand in the stream ``customer-<id>``. Who asked, when, and from where is in the
+Those about a customer stand in the stream ``customer-<id>``, those about all that a person holds in
+``person-<id>``. Who asked, when, and from where is in the
 envelope (see ledger/envelope.py); here is what was asked.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
+from ledger.conditions import Condition
 from ledger.events.values import (
     Attribute,
     Contact,
@@ -323,6 +325,41 @@ class DeadlineReached:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOverRequested:
+    """Somebody orders that what ``giver`` holds goes to ``receivers`` (交接).
+
+    ``plan`` is ``all_to_one``, or ``spread`` over several by territory and load. With ``customers``
+    only these go, with ``territories`` and ``conditions`` only what is in one of the territories
+    and meets all the conditions; with none of them all that the giver holds, other things than
+    customers too. ``collaborators`` says what becomes of those who collaborate at the customers
+    (they stay where nothing is said), ``collaborations`` what of the giver's own: they end, or the
+    receiver has them.
+    """
+
+    giver: str
+    hand_over: str
+    receivers: tuple[str, ...]
+    plan: Literal["all_to_one", "spread"]
+    reason_code: str
+    reason: Sealed | None = None
+    customers: tuple[str, ...] = ()
+    territories: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    collaborators: Literal["keep", "end"] | None = None
+    collaborations: Literal["end", "give"] | None = None
+
+    @property
+    def customer(self) -> str:
+        """What waits where it cannot be decided: of other requests the customer, here the giver."""
+        return self.giver
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether it is about all that the giver holds."""
+        return not (self.customers or self.territories or self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
 class RequestUnparked:
     """An administrator has a parked request decided after all, by a stated decider version.
 
@@ -357,6 +394,7 @@ Request = (
     | RequestUnparked
     | DeadlineReached
     | RecycleHoldRequested
+    | HandOverRequested
     | StandInRequested
     | StandInEndRequested
 )

@@ -18,8 +18,10 @@ from ledger.conflicts import Allowed, Conflict
 from ledger.counting import CountedAct, Counting
 from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
 from ledger.groups import Group
+from ledger.handing_over import UnderWay
 from ledger.settled import Act, Holdings, Key, Settled
 from ledger.standing_in import StandIns
+from ledger.store import involved
 from ledger.store.arrays import bytea_array, int4_array, text_array
 
 T = TypeVar("T")
@@ -32,6 +34,7 @@ _ALLOWED = TypeAdapter(tuple[Allowed, ...])
 _COUNTING = TypeAdapter(Counting)
 _COUNTED = tuple(each.name for each in fields(Counting))
 _COUNTED_OF = attrgetter(*_COUNTED)
+_UNDER_WAY = TypeAdapter(UnderWay)
 _STAND_INS = TypeAdapter(StandIns)
 
 _READ = "SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)"
@@ -112,6 +115,9 @@ def _put(settled: Settled, key: Key, version: int, state: bytes | None) -> None:
             settled.acts[act] = _act(parsed) if parsed else None
         case ("group", customer):
             settled.groups[customer] = _group(parsed) if parsed else Group()
+        case ("person", person):
+            under_way = _UNDER_WAY.validate_python(parsed) if parsed else None
+            settled.hand_overs[person] = under_way
         case _:
             raise AssertionError(f"{key} is no guard")
 
@@ -121,6 +127,8 @@ def write(connection: Connection[Any], settled: Settled) -> None:
     keys = sorted((text_of(key), key) for key in settled.touched)
     if not keys:
         return
+    if settled.involved_before:
+        involved.write(connection, settled)
     connection.execute(
         _WRITE,
         (
@@ -147,6 +155,7 @@ def state_of(settled: Settled, key: Key) -> bytes:
         case ("holdings", person):
             holdings = settled.holdings[person]
             value = [holdings.held, holdings.held_won]
+            value += [] if holdings.closed is None else [holdings.closed]
         case ("grants", person, day):
             value = settled.grants[person, day]
         case ("identifier", system, identifier):
@@ -155,6 +164,8 @@ def state_of(settled: Settled, key: Key) -> bytes:
             value = _act_json(settled.acts[act])
         case ("group", customer):
             value = _group_json(settled.groups[customer])
+        case ("person", person):
+            value = settled.hand_overs[person]
         case _:
             raise AssertionError(f"{key} is no guard")
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

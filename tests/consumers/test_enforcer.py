@@ -82,6 +82,8 @@ def requests_of_every_kind(ledger: TestLedger) -> None:
     ask(commands.NameStandIn(customer=customer, person="per_2", until=now.date()), "per_7")
     ask(commands.EndStandIn(customer=customer, stand_in="sta_1"), "per_7")
     ask(commands.ReleaseCustomer(customer=double), "per_2")
+    ask(commands.HandOver(giver="per_7", receivers=("per_9",), customers=(head, customer)))
+    ask(commands.HandOver(giver="per_7", receivers=("per_9",)), "per_9")
     ask(commands.UnparkRequest(customer=customer, request=3, decider=1))
 
 
@@ -153,6 +155,9 @@ def test_every_kind_of_request_gets_its_decision_once(ledger: TestLedger, batch:
             # One of them by the claim of per_3, and gone with the release.
             *["ConflictOpened.v1", "ConflictClosed.v1"] * 2,
             *["ConflictEvidenceAdded.v1", "RulingRefused.v1", "RecycleHoldRefused.v1"],
+            # One customer is protected, and one was not the giver's.
+            *["HandOverLineRefused.v1"] * 2,
+            *["HandOverCompleted.v1", "HandOverRefused.v1"],
             *["StandInRefused.v1"] * 2,
         ]
     )

@@ -15,6 +15,7 @@ from typing import Any
 from psycopg import Connection
 
 from ledger.deciders import LATEST, decider
+from ledger.deciding import stream_of
 from ledger.envelope import Event, Origin, Ruling, StoredEvent, decision_body, decode, request_body
 from ledger.events import organisation as facts
 from ledger.events import requests
@@ -138,17 +139,19 @@ class History:
             "tests", self._name("request"), actor, occurred=occurred, import_id=import_id
         )
         body = request_body(catalogue(), origin, 0, data)
-        return self._put(f"customer-{data.customer}", data, body).position
+        return self._put(stream_of("request", data), data, body).position
 
     def decide(self, request: int) -> int:
         """Decide the request at a position, as the enforcer does; return the first decision's."""
         cause = self.event(request)
         organisation = self.organisation.at(request)
-        draft = decider(LATEST)(self.settled, cause, organisation)
-        first = self.position + 1
-        for ordinal, data in enumerate(draft.all):
-            self.decided(request, data, draft.effective, draft.policy, draft.guards, ordinal)
-            self.settled.apply(cause, data, draft.effective, organisation)
+        first, is_last = self.position + 1, False
+        while not is_last:
+            draft = decider(LATEST)(self.settled, cause, organisation)
+            for ordinal, data in enumerate(draft.all, draft.ordinal):
+                self.decided(request, data, draft.effective, draft.policy, draft.guards, ordinal)
+                self.settled.apply(cause, data, draft.effective, organisation)
+            is_last = draft.is_last
         return first
 
     def decided(
@@ -166,7 +169,8 @@ class History:
             request, ordinal, effective or self.now, LATEST, policy, guards or {}, under
         )
         body = decision_body(catalogue(), ruling, data)
-        return self._put(f"ownership-{data.customer}", data, body, request, ordinal).position
+        stream = stream_of("decision", data)
+        return self._put(stream, data, body, request, ordinal).position
 
     def ask(self, data: requests.Request, **how: Any) -> int:
         """Record a request and decide it at once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -59,10 +59,17 @@ class Story:
             envelope["import"] = under
         event = self._event(f"customer-{request.customer}", request, **envelope)
         organisation = self.organisation.at(event.position)
-        self.draft = decider(self.version)(self.settled, event, organisation)
-        for data in self.draft.all:
-            self.settled.apply(event, data, self.draft.effective, organisation)
-            self.position += 1
+        decided: list[Decision] = []
+        is_last = False
+        while not is_last:  # a hand-over is decided in parts
+            draft = decider(self.version)(self.settled, event, organisation)
+            assert draft.ordinal == len(decided)
+            for data in draft.all:
+                self.settled.apply(event, data, draft.effective, organisation)
+                self.position += 1
+            decided += draft.all
+            is_last = draft.is_last
+            self.draft = replace(draft, data=decided[0], more=tuple(decided[1:]), ordinal=0)
         return self
 
     def then(self, *expected: Decision) -> Self:
