@@ -73,7 +73,7 @@ class Approvals:
     """The projection of approvals: folds those that a batch touches, and writes them."""
 
     name = "approvals"
-    version = 1
+    version = 2
     tables: Sequence[Table] = (_TABLE,)
     handles = frozenset(
         {

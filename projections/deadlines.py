@@ -170,7 +170,7 @@ class Deadlines:
     """The projection of deadlines."""
 
     name = "deadlines"
-    version = 2
+    version = 3
     tables: Sequence[Table] = (_TABLE, won_deals.TABLE)
     handles = _FACTS | _COUNTED
     needs_cause = _CAUSED

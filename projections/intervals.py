@@ -147,7 +147,7 @@ class Intervals:
 
 GRANTED, OPENING, ASSIGNED = "granted", "opening", "assigned"
 """How an ownership begins of a free customer: by a claim, an opening balance, a manager."""
-TRANSFERRED, RULED = "transferred", "ruled"
+TRANSFERRED, RULED, HANDED_OVER = "transferred", "ruled", "handed_over"
 """How one ends and another begins at once."""
 RELEASED, RECYCLED = "released", "recycled"
 """How one ends that leaves the customer free."""
@@ -156,6 +156,8 @@ _OF_A_RULING = re.compile(r"apr_[0-9]+")
 
 
 def _way(data: decisions.OwnershipTransferred) -> str:
+    if data.hand_over is not None:
+        return HANDED_OVER
     return RULED if _OF_A_RULING.fullmatch(data.approval) else TRANSFERRED
 
 
@@ -181,7 +183,8 @@ class _Batch:
                 self._end(event, data.owner, RECYCLED, RECYCLED)
             case decisions.OwnershipTransferred():
                 way = _way(data)
-                self._end(event, data.former_owner, way, TRANSFERRED, data.owner)
+                why = HANDED_OVER if way == HANDED_OVER else TRANSFERRED
+                self._end(event, data.former_owner, way, why, data.owner)
                 self._begin(event, data.owner, way)
             case decisions.OwnershipAssigned():
                 self._begin(event, data.owner, ASSIGNED, data.assigned_by)

@@ -11,6 +11,7 @@ from projections.customers import Customers
 from projections.deadlines import Deadlines
 from projections.deals import Deals
 from projections.follow_ups import FollowUps
+from projections.hand_overs import HandOvers
 from projections.holdings import Holdings
 from projections.intervals import Intervals
 from projections.ownership import Ownership
@@ -34,6 +35,7 @@ def all_projections(unsealer: Unsealer) -> tuple[Projection, ...]:
         Timeline(unsealer),
         Collaborators(),
         Conflicts(),
+        HandOvers(unsealer),
         StandIns(),
         Ownership(),
         Intervals(),

@@ -174,6 +174,8 @@ def _say_opened(entry: TimelineEntry, names: _Names) -> str:
     if not steps:
         return f"The {purpose} needs no approval."
     count = "one step" if steps == 1 else f"{steps} steps"
+    if "hand_over" in entry.details:
+        purpose = f"hand-over to {_name(names, entry.person)}"
     return f"The {purpose} awaits approval in {count}{_asked(entry, names)}."
 
 
@@ -375,7 +377,11 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
     "StandInRefused": lambda e, n: f"The stand-in was refused: {_because(e.code)}",
     "OwnershipTransferred": lambda e, n: (
         f"{_name(n, e.person)} owns the customer, which was"
-        f" {_name(n, e.details.get('former_owner'))}'s."
+        f" {_name(n, e.details.get('former_owner'))}'s"
+        f"{', by a hand-over' if 'hand_over' in e.details else ''}."
+    ),
+    "HandOverLineRefused": lambda e, n: (
+        f"The customer was to be handed over, and stays: {_because(e.code)}"
     ),
     "ApprovalClosed": _say_closed,
     "CollaboratorAdded": _say_collaborator,

@@ -164,6 +164,7 @@ def _transferred(data: decisions.OwnershipTransferred) -> _Said:
         territory=data.customer_territory,
         owner_territory=data.owner_territory,
         protected_until=data.protected_until,
+        hand_over=data.hand_over,
     )
     return _Said(data.owner, details=details)
 
@@ -176,8 +177,14 @@ def _approval_opened(data: decisions.ApprovalOpened) -> _Said:
         owner=data.owner,
         steps=len(data.steps),
         asked=data.asked,
+        hand_over=data.hand_over,
     )
     return _Said(data.receiver, data.reason_code, details=details)
+
+
+def _hand_over_line(data: decisions.HandOverLineRefused) -> _Said:
+    details = _known(hand_over=data.hand_over, owner=data.owner, retry_at=data.retry_at)
+    return _Said(data.receiver, data.reason, details=details)
 
 
 def _transfer_refused(data: decisions.TransferRefused) -> _Said:
@@ -318,6 +325,7 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "ReleaseRefused.v1": lambda data: _Said(data.owner, data.reason),
     "TransferRefused.v1": _transfer_refused,
     "ApprovalOpened.v1": _approval_opened,
+    "HandOverLineRefused.v1": _hand_over_line,
     "StepAnswered.v1": lambda data: _Said(
         data.person,
         details={"approval": data.approval, "step": data.step, "agreed": data.agreed},
