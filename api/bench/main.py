@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.bench import enforcer, projections, store, whatif
+from api.bench import enforcer, hand_over, projections, store, whatif
 from api.bench.harness import (
     BenchServer,
     Measure,
@@ -63,11 +63,13 @@ def suites(*, small: bool) -> dict[str, Callable[[BenchServer], list[Measure]]]:
     deciding_again = (
         whatif.Scale(requests=20_000, customers=5_000, reps=100) if small else whatif.Scale()
     )
+    handing_over = hand_over.Scale(customers=5_000) if small else hand_over.Scale()
     return {
         "store": lambda server: store.measure(server, storing),
         "enforcer": lambda server: enforcer.measure(server, enforcing),
         "projections": lambda server: projections.measure(server, projecting),
         "what-if": lambda server: whatif.measure(server, deciding_again),
+        "hand-over": lambda server: hand_over.measure(server, handing_over),
     }
 
 
