@@ -33,6 +33,7 @@ RECYCLE_DAYS = 45
 # So many minutes behind the history's end some are warned of, so that it can be seen.
 _WARNED_DAYS = Recycling().warnings[0].days_before
 _WARNED_MINUTES = (3, 6, 10, 15)
+HANDED_OVER_MAX = 3
 
 # Territory, its parent, and the provinces that lie in it.
 _TERRITORIES: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
@@ -232,6 +233,34 @@ def repeat_notes(recording: Recording, owned: Iterable[tuple[str, str]]) -> None
             key = f"{number}/{time}"
             asked = Asked(follow_up, _origin(f"token/{key}", owner), seed=f"demo/t/{key}")
             recording.record(asked)
+
+
+def hand_over_some(recording: Recording, owned: Iterable[tuple[str, str]]) -> None:
+    """Let a head hand some customers of one person to a colleague, who is to accept them.
+
+    ``owned`` are customers and owners; it is whoever owns the most of them.
+    """
+    theirs: dict[str, list[str]] = {}
+    for customer, owner in owned:
+        if _colleagues(owner):
+            theirs.setdefault(owner, []).append(customer)
+    for giver in sorted(theirs, key=lambda each: (-len(theirs[each]), each))[:1]:
+        order = commands.HandOver(
+            giver=giver,
+            receivers=tuple(_colleagues(giver)[:1]),
+            customers=tuple(theirs[giver][:HANDED_OVER_MAX]),
+            reason_code="workload",
+        )
+        asked = Asked(order, _origin("hand-over", _head_of(giver)), seed="demo/hand-over")
+        recording.record(asked)
+
+
+def _head_of(person: str) -> str:
+    """Return the head of the team that somebody is in."""
+    (territory,) = (
+        name for name, team in _REPS.items() if person in [demo_id(ids.PERSON, m) for m in team]
+    )
+    return demo_id(ids.PERSON, _HEADS[territory])
 
 
 def _colleagues(owner: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from api.bootstrap import Ledger
-from api.cli import answering, conflict_commands, orphan_commands, resolve
+from api.cli import answering, conflict_commands, hand_over_commands, orphan_commands, resolve
 from api.cli.approval_words import deadline_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
 from api.cli.write_commands import Check, check, money, parsed, submit
@@ -20,6 +20,10 @@ from projections.approvals import POSITION_MAX, ApprovalRow, approval_of, list_a
 Customer = Annotated[str, typer.Argument(help="Id, identifier, foreign id or name.")]
 Waiting = Annotated[
     str, typer.Argument(help="The id of what awaits approval, or the customer that it is about.")
+]
+HandOver = Annotated[
+    str | None,
+    typer.Option("--hand-over", help="All lines of this hand-over that await you, instead."),
 ]
 Comment = Annotated[str | None, typer.Option(help="In your words; sealed.")]
 ReasonCode = Annotated[str | None, typer.Option(help="A word for programs.")]
@@ -91,17 +95,26 @@ def approve(
     of: Of = None,
     from_: From = None,
     comment: Comment = None,
+    hand_over: HandOver = None,
     yes: Yes = False,
     request_id: RequestId = None,
     json: Json = False,
 ) -> None:
     """Agree to what awaits your approval (同意): one thing, several, or all of the inbox."""
+    fields = {"comment": comment}
     with opened() as ledger:
+        if hand_over is not None:
+            _only_that(waiting, of, from_, everything=all_)
+            actor = resolve.actor(ledger, as_)
+            hand_over_commands.answer_lines(
+                ledger, hand_over, commands.Approve, fields, actor, request_id, yes=yes, json=json
+            )
+            return
         which = _which(ledger, of, from_) if of or from_ else None
         _answer(
             ledger,
             commands.Approve,
-            {"comment": comment},
+            fields,
             _rows(ledger, waiting or [], as_, which, everything=all_),
             (as_, request_id),
             yes=yes,
@@ -117,21 +130,40 @@ def refuse(
     from_: From = None,
     reason_code: ReasonCode = None,
     comment: Comment = None,
+    hand_over: HandOver = None,
     yes: Yes = False,
     request_id: RequestId = None,
     json: Json = False,
 ) -> None:
     """Do not agree to what awaits your approval (驳回): one thing, several, or all of the inbox."""
+    fields = {"reason_code": reason_code, "comment": comment}
     with opened() as ledger:
+        if hand_over is not None:
+            _only_that(waiting, of, from_, everything=all_)
+            actor = resolve.actor(ledger, as_)
+            hand_over_commands.answer_lines(
+                ledger, hand_over, commands.Refuse, fields, actor, request_id, yes=yes, json=json
+            )
+            return
         which = _which(ledger, of, from_) if of or from_ else None
         _answer(
             ledger,
             commands.Refuse,
-            {"reason_code": reason_code, "comment": comment},
+            fields,
             _rows(ledger, waiting or [], as_, which, everything=all_),
             (as_, request_id),
             yes=yes,
             json=json,
+        )
+
+
+def _only_that(
+    waiting: Sequence[str] | None, of: str | None, from_: str | None, *, everything: bool
+) -> None:
+    """Raise InvalidRequestError where something besides the lines of a hand-over is named."""
+    if waiting or of or from_ or everything:
+        raise InvalidRequestError(
+            "hand-over", "its lines are answered by themselves: name nothing besides"
         )
 
 
@@ -216,12 +248,14 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
         day = names.organisation.day(datetime.now(UTC))
         found = answering.awaiting(ledger, person, names)
         disputes = conflict_commands.awaiting_ruling(ledger, person, names, day)
+        found, lines = hand_over_commands.apart(ledger, found)
         if json:
             approvals = [
                 {"approval": row, "asked_as": reasons, "next": _next(row, names)}
                 for row, reasons in found
             ]
-            print_json([*approvals, *({"conflict": each} for each in disputes)])
+            hand_overs = [each.as_json(names) for each in lines]
+            print_json([*approvals, *hand_overs, *({"conflict": each} for each in disputes)])
             return
         _print(
             f"awaits the approval of {names.person(person)}",
@@ -240,6 +274,8 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
             ],
             ids=ids,
         )
+        if lines:
+            hand_over_commands.print_lines(lines, names)
         if disputes:
             conflict_commands.print_conflicts(
                 f"awaits the ruling of {names.person(person)}", disputes, names, day, ids=ids

@@ -16,6 +16,7 @@ from api.cli import (
     conflict_commands,
     due_commands,
     four_eyes_commands,
+    hand_over_commands,
     operations,
     orphan_commands,
     people_commands,
@@ -58,6 +59,8 @@ def make_app() -> typer.Typer:
     app.command("refuse")(approval_commands.refuse)
     app.command("inbox")(approval_commands.inbox)
     app.command("transfers")(approval_commands.transfers)
+    app.command("hand-over")(hand_over_commands.hand_over)
+    app.command("hand-overs")(hand_over_commands.hand_overs)
     app.command("due")(due_commands.due)
     app.add_typer(collaboration_commands.collaborate_app(), name="collaborate")
     app.command("conflicts")(conflict_commands.conflicts)

@@ -38,6 +38,7 @@ from api.demo import (
     ask_for_transfers,
     close_demo,
     divide_a_group,
+    hand_over_some,
     make_demo,
     repeat_notes,
     work_beside_owners,
@@ -162,6 +163,8 @@ WAITING_TRANSFERS = 3
 WORKED_BESIDE = 3
 # And so many owners note the same twice.
 NOTED_TWICE = 2
+# Among so many others one owner's are to be handed over.
+HANDED_OVER_FROM = 30
 
 
 def run(
@@ -202,13 +205,15 @@ def _make_demo(ledger: Ledger) -> bool:
     settle(ledger)
     close_demo(ledger.recording, made)
     with ledger.pool.connection() as connection:
-        wanted = WAITING_TRANSFERS + WORKED_BESIDE + NOTED_TWICE
+        beside = WAITING_TRANSFERS + WORKED_BESIDE
+        wanted = beside + NOTED_TWICE + HANDED_OVER_FROM
         listed = list_ownership(connection, free=False, limit=wanted)
     owned = [(each.customer, each.owner or "") for each in listed]
     ask_for_transfers(ledger.recording, owned[:WAITING_TRANSFERS])
-    work_beside_owners(ledger.recording, owned[WAITING_TRANSFERS:-NOTED_TWICE])
+    work_beside_owners(ledger.recording, owned[WAITING_TRANSFERS:beside])
     divide_a_group(ledger.recording)
-    repeat_notes(ledger.recording, owned[-NOTED_TWICE:])
+    repeat_notes(ledger.recording, owned[beside : beside + NOTED_TWICE])
+    hand_over_some(ledger.recording, owned[beside + NOTED_TWICE :])
     settle(ledger)
     return True
 

@@ -12,6 +12,7 @@ from api.cli.approval_words import approval_words
 from api.cli.collaboration_words import collaboration_words
 from api.cli.conflict_words import conflict_words
 from api.cli.context import console, print_table
+from api.cli.hand_over_words import hand_over_words
 from api.cli.orphan_words import orphan_words
 from api.cli.resolve import Names
 from consumers.clock import database_now
@@ -178,6 +179,9 @@ def sentence(event: Event, names: Names) -> str:
             return f"{actor} ends a stand-in at {customer} ({data.reason_code})"
         case requests.RecycleHoldRequested():
             return f"{actor} has {customer} not recycled before {data.until}"
+        case requests.HandOverRequested():
+            receivers = ", ".join(names.person(each) for each in data.receivers)
+            return f"{actor} hands over from {names.person(data.giver)} to {receivers}"
         case requests.DeadlineReached():
             return f"the clock: {data.kind.replace('_', ' ')} at {customer}"
         case _:
@@ -203,6 +207,7 @@ def _decision(event: Event, names: Names, customer: str) -> str:
         case _:
             told = approval_words(data, names) or collaboration_words(data, names)
             told = told or conflict_words(data, names) or orphan_words(data, names)
+            told = told or hand_over_words(data, names)
             if told is not None:
                 return f"  {told}"
             reason = getattr(data, "reason", None)

@@ -27,6 +27,7 @@ from api.cli.context import (
     print_json,
 )
 from api.cli.following import follow
+from api.cli.hand_over_words import hand_over_words
 from api.cli.orphan_words import orphan_words
 from consumers.checking import would_decide
 from ledger import commands, reasons
@@ -179,7 +180,8 @@ def is_refusal(data: decisions.Decision) -> bool:
         | decisions.CollaborationRefused
         | decisions.RulingRefused
         | decisions.RecycleHoldRefused
-        | decisions.StandInRefused,
+        | decisions.StandInRefused
+        | decisions.HandOverRefused,
     )
 
 
@@ -206,6 +208,7 @@ def words(data: decisions.Decision, names: resolve.Names) -> str:
         case _:
             told = approval_words(data, names) or collaboration_words(data, names)
             told = told or conflict_words(data, names) or orphan_words(data, names)
+            told = told or hand_over_words(data, names)
             return told or _refusal(data, customer, names)
 
 

@@ -131,7 +131,7 @@ def test_after_a_kill_the_next_start_just_works(terminal: Terminal) -> None:
     try:
         assert "in place" in terminal.shown()
         told = terminal.guishu("verify")
-        assert "15 read models are what the log makes of them" in told
+        assert "16 read models are what the log makes of them" in told
         assert "the enforcer's guards are what the log makes of them" in told
     finally:
         again.send_signal(signal.SIGINT)
@@ -172,7 +172,7 @@ def test_where_the_embedded_server_dies_it_is_said_how_to_go_on(terminal: Termin
     os.kill(int(server.read_text(encoding="ascii").splitlines()[0]), signal.SIGKILL)
     assert running.wait(60) == 1
     assert "Give the command again, which starts the embedded server" in terminal.shown()
-    assert "15 read models are what the log makes of them" in terminal.guishu("verify")
+    assert "16 read models are what the log makes of them" in terminal.guishu("verify")
 
 
 def test_an_empty_ledger_is_founded_and_used_without_a_server_running(
