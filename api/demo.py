@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -25,6 +25,8 @@ from ledger.recycling_rules import RecycleRule, Recycling
 
 CALLER = "demo"
 SEED = 20_260_301
+# Who has left behind customers that nobody looks after, and who claims where they are not at home.
+LEAVER, OUTSIDER = "孙磊", "张伟"
 CUSTOMERS = 180
 DAYS = 90
 _TIME_ZONE = "Asia/Shanghai"
@@ -132,7 +134,11 @@ def policy() -> Policy:
         rules=(RecycleRule(won_deals_min=1), RecycleRule(follow_up_days=RECYCLE_DAYS))
     )
     return Policy(
-        holding_limit=40, daily_claim_limit=12, territory_rules=rules, recycling=recycling
+        holding_limit=40,
+        daily_claim_limit=12,
+        territory_rules=rules,
+        recycling=recycling,
+        claims_may_await=True,
     )
 
 
@@ -147,7 +153,11 @@ def make_demo(recording: Recording, now: datetime) -> Demo:
     history = sorted(_history(chance, now), key=lambda asked: asked[0])
     import_id = demo_id(ids.IMPORT, "history")
     opening = facts.OpenImport(
-        import_id=import_id, name="demo-history", time_zone=_TIME_ZONE, policy=policy()
+        import_id=import_id,
+        name="demo-history",
+        time_zone=_TIME_ZONE,
+        # What was claimed from outside in the past was refused then, and awaits nobody now.
+        policy=policy().model_copy(update={"claims_may_await": False}),
     )
     recording.record_fact(opening, _origin("import", administrator))
     asked = [
@@ -253,6 +263,28 @@ def hand_over_some(recording: Recording, owned: Iterable[tuple[str, str]]) -> No
         )
         asked = Asked(order, _origin("hand-over", _head_of(giver)), seed="demo/hand-over")
         recording.record(asked)
+
+
+def claim_from_outside(recording: Recording, customers: Iterable[str]) -> None:
+    """Let somebody claim in another territory, which awaits the heads of both."""
+    claimant = demo_id(ids.PERSON, OUTSIDER)
+    for number, customer in enumerate(customers):
+        claim = commands.FileClaim(customer=customer, claimant=claimant)
+        asked = Asked(claim, _origin(f"outside/{number}", claimant), seed=f"demo/o/{number}")
+        recording.record(asked)
+
+
+def leave(recording: Recording, demo: Demo, day: date, owned: Iterable[str]) -> None:
+    """Let somebody leave on ``day``; ``owned`` are customers that then have a stand-in."""
+    leaver = demo_id(ids.PERSON, LEAVER)
+    left = facts.MarkLeft(person=leaver, left_on=day)
+    recording.record_fact(left, _origin("left", demo.administrator))
+    for number, customer in enumerate(owned):
+        stand_in = commands.NameStandIn(
+            customer=customer, person=_colleagues(leaver)[0], until=day + timedelta(days=30)
+        )
+        origin = _origin(f"stand-in/{number}", _head_of(leaver))
+        recording.record(Asked(stand_in, origin, seed=f"demo/s/{number}"))
 
 
 def _head_of(person: str) -> str:

@@ -35,10 +35,14 @@ from api.cli.context import (
 from api.cli.policy_commands import must_be_a_decider
 from api.database import open_database
 from api.demo import (
+    LEAVER,
     ask_for_transfers,
+    claim_from_outside,
     close_demo,
+    demo_id,
     divide_a_group,
     hand_over_some,
+    leave,
     make_demo,
     repeat_notes,
     work_beside_owners,
@@ -53,7 +57,7 @@ from api.imports.report import Outcome, Report, report
 from api.running import reflected, running, settle
 from api.settings import load_settings, masked
 from consumers.rebuilding import rebuild_guards
-from ledger import commands
+from ledger import commands, ids
 from ledger import organisation_commands as facts
 from ledger.deciders import LATEST
 from ledger.envelope import Event, decode
@@ -165,6 +169,9 @@ WORKED_BESIDE = 3
 NOTED_TWICE = 2
 # Among so many others one owner's are to be handed over.
 HANDED_OVER_FROM = 30
+# Somebody from elsewhere claims in this territory; so many of a leaver's customers have a stand-in.
+OUTSIDE_IN = "华南"
+STOOD_IN = 1
 
 
 def run(
@@ -201,19 +208,27 @@ def _make_demo(ledger: Ledger) -> bool:
     ):
         return False
     notes().print("making a demo organisation with three months of history …")
-    made = make_demo(ledger.recording, summary.demo_now(ledger))
+    now = summary.demo_now(ledger)
+    made = make_demo(ledger.recording, now)
     settle(ledger)
     close_demo(ledger.recording, made)
     with ledger.pool.connection() as connection:
         beside = WAITING_TRANSFERS + WORKED_BESIDE
         wanted = beside + NOTED_TWICE + HANDED_OVER_FROM
         listed = list_ownership(connection, free=False, limit=wanted)
+        elsewhere = list_ownership(
+            connection, free=True, territory=demo_id(ids.TERRITORY, OUTSIDE_IN)
+        )
+        orphans = list_ownership(connection, owner=demo_id(ids.PERSON, LEAVER), limit=STOOD_IN)
     owned = [(each.customer, each.owner or "") for each in listed]
     ask_for_transfers(ledger.recording, owned[:WAITING_TRANSFERS])
     work_beside_owners(ledger.recording, owned[WAITING_TRANSFERS:beside])
     divide_a_group(ledger.recording)
     repeat_notes(ledger.recording, owned[beside : beside + NOTED_TWICE])
     hand_over_some(ledger.recording, owned[beside + NOTED_TWICE :])
+    claim_from_outside(ledger.recording, [each.customer for each in elsewhere[-1:]])
+    today = ledger.recording.organisation().day(now)
+    leave(ledger.recording, made, today, [each.customer for each in orphans])
     settle(ledger)
     return True
 
