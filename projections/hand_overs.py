@@ -336,6 +336,10 @@ _COUNTS = """
 SELECT what || ' ' || outcome, count(*) FROM projections.hand_over_lines WHERE hand_over = %s
 GROUP BY what, outcome ORDER BY what, outcome
 """
+_WAITING = """
+SELECT hand_over, count(*) FROM projections.hand_over_lines
+WHERE hand_over = ANY(%b) AND outcome = %s GROUP BY hand_over
+"""
 
 
 def hand_over_of(connection: Connection[Any], hand_over: str) -> HandOverRow | None:
@@ -377,6 +381,12 @@ def lines_of(
 def counts_of(connection: Connection[Any], hand_over: str) -> dict[str, int]:
     """Return how many lines there are, as in ``{"customer moved": 12}``."""
     return dict(connection.execute(_COUNTS, (hand_over,)).fetchall())
+
+
+def waiting_now(connection: Connection[Any], ids: Sequence[str]) -> dict[str, int]:
+    """Return how many lines of each still wait for approval, by id; without any it is missing."""
+    rows = connection.execute(_WAITING, (text_array(sorted(ids)), WAITING), binary=True)
+    return dict(rows.fetchall())
 
 
 def hand_overs_named(connection: Connection[Any], ids: Sequence[str]) -> dict[str, HandOverRow]:

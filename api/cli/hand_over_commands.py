@@ -17,6 +17,7 @@ from api.cli.context import (
     Ids,
     Json,
     RequestId,
+    as_json,
     console,
     notes,
     opened,
@@ -45,6 +46,7 @@ from projections.hand_overs import (
     hand_overs_named,
     lines_of,
     list_hand_overs,
+    waiting_now,
 )
 
 SHOWN_MAX = 50
@@ -144,11 +146,14 @@ def _check(ledger: Ledger, command: commands.HandOver, actor: str, *, json: bool
     else:
         names = resolve.Names(ledger)
         console().print("nothing was recorded; now it would bring", markup=False)
-        for each in lines[:SHOWN_MAX]:
-            console().print(f"  {words(each, names)}", markup=False)
+        if lines:
+            told = [
+                (names.customer(each.customer), words(each, names)) for each in lines[:SHOWN_MAX]
+            ]
+            print_table("", ("customer", "what"), told)
         if len(lines) > SHOWN_MAX:
-            console().print(f"  and {len(lines) - SHOWN_MAX:,} more (--json has all)", markup=False)
-        console().print(f"  {words(outcome, names)}", markup=False)
+            console().print(f"and {len(lines) - SHOWN_MAX:,} more (--json has all)", markup=False)
+        console().print(words(outcome, names), markup=False)
         if checked.is_behind:
             notes().print("Recorded requests still wait for their decision: it may change this.")
     if isinstance(outcome, decisions.HandOverRefused):
@@ -182,13 +187,16 @@ def hand_overs(
             rows = list_hand_overs(
                 connection, giver=person, before=before or POSITION_MAX, limit=limit
             )
+            waiting = waiting_now(connection, [row.hand_over for row in rows])
         if json:
-            print_json(rows)
+            print_json(
+                [{**as_json(row), "waiting_now": waiting.get(row.hand_over, 0)} for row in rows]
+            )
             return
         names = resolve.Names(ledger)
         print_table(
             "hand-overs",
-            ("id", "from", "to", "ordered", "by", "state"),
+            ("id", "from", "to", "ordered", "by", "decided", "wait by now"),
             [
                 (
                     row.hand_over,
@@ -197,6 +205,7 @@ def hand_overs(
                     names.moment(row.ordered),
                     names.person(row.orderer),
                     _state(row),
+                    waiting.get(row.hand_over, 0),
                 )
                 for row in rows
             ],

@@ -19,12 +19,14 @@ _BEGUN = {
     intervals.OPENING: "opening balance",
     intervals.ASSIGNED: "assigned",
     intervals.TRANSFERRED: "transferred",
+    intervals.HANDED_OVER: "handed over",
     intervals.RULED: "by a ruling",
 }
 _ENDED = {
     intervals.RELEASED: "released",
     intervals.RECYCLED: "recycled",
     intervals.TRANSFERRED: "transferred",
+    intervals.HANDED_OVER: "handed over",
     intervals.RULED: "by a ruling",
 }
 

@@ -64,6 +64,22 @@ class Shell:
         return json.loads(self(*arguments, "--json").out)
 
 
+def staff(shell: Shell, territory: str, head: str, *reps: str) -> None:
+    """Found a territory with its head and reps."""
+    shell("territories", "define", territory, *BOSS)
+    shell("people", "add", head, "--territory", territory, "--role", "manager", *BOSS)
+    for rep in reps:
+        shell("people", "add", rep, "--territory", territory, *BOSS)
+    shell("territories", "change", territory, "--head", head, *BOSS)
+
+
+def adopt(shell: Shell, folder: Path, *lines: str) -> None:
+    """Put a policy of these lines in force."""
+    policy = folder / "policy.toml"
+    policy.write_text("\n".join(lines), encoding="utf-8")
+    shell("policy", "adopt", str(policy), *BOSS)
+
+
 @pytest.fixture
 def guishu(
     database: DatabaseUrls,

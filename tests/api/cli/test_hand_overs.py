@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.cli.test_commands import BOSS, Shell
+from tests.api.cli.test_commands import Shell, staff
 from tests.support.database import DatabaseUrls
 
 CUSTOMERS = ["苏州恒信电子有限公司", "无锡华润机械有限公司", "常州天合光能有限公司"]
@@ -21,10 +21,7 @@ def shell(
     """A ledger with a head, three reps, and three customers that one of them owns."""
     shell = Shell(monkeypatch, capsys, database.superuser_url)
     shell("init", "东方智造", "陈建国")
-    shell("territories", "define", "华东", *BOSS)
-    for person, role in (("林晓燕", "manager"), ("张伟", "rep"), ("李娜", "rep"), ("王强", "rep")):
-        shell("people", "add", person, "--territory", "华东", "--role", role, *BOSS)
-    shell("territories", "change", "华东", "--head", "林晓燕", *BOSS)
+    staff(shell, "华东", "林晓燕", "张伟", "李娜", "王强")
     for name in CUSTOMERS:
         shell("register", name, "--territory", "华东", "--claim", "--as", "张伟")
     return shell
@@ -35,8 +32,10 @@ def _said(shell: Shell, *arguments: str, status: int = 0) -> Any:
 
 
 def test_from_the_order_to_the_last_answer(shell: Shell) -> None:
+    """What was foretold named no customers, and the list said for ever what waited at first."""
     foretold = shell("hand-over", "张伟", "--to", "李娜", *HEAD, "--check")
     assert "nothing was recorded" in foretold.out
+    assert all(name in foretold.out for name in CUSTOMERS)
     assert "0 moved, 3 await approval" in foretold.out
     assert "hand-overs: none" in shell("hand-overs").out
 
@@ -58,6 +57,7 @@ def test_from_the_order_to_the_last_answer(shell: Shell) -> None:
     assert "张伟 → 李娜" in shown
 
     shell("refuse", CUSTOMERS[1], "--as", "李娜")
+    assert _said(shell, "hand-overs")[0]["waiting_now"] == 2
     answered = shell("approve", "--hand-over", name, "--as", "李娜", "--comment", "好", "--yes")
     assert "2 lines answered; by now: customer moved 2, customer refused 1" in answered.out
     assert "belongs to 李娜" in shell("whois", CUSTOMERS[0]).out
@@ -65,6 +65,8 @@ def test_from_the_order_to_the_last_answer(shell: Shell) -> None:
     receipt = _said(shell, "hand-overs", "--receipt", name, "--outcome", "refused")
     assert receipt["counts"] == {"customer moved": 2, "customer refused": 1}
     assert [line["reason"] for line in receipt["lines"]] == ["step_refused"]
+    assert _said(shell, "hand-overs")[0]["waiting_now"] == 0
+    assert "handed over to 李娜" in shell("people", "holdings", "张伟", "--history").out
     assert "by a hand-over" in shell("history", CUSTOMERS[0]).out
     assert "(comment: 好)" in shell("history", CUSTOMERS[0]).out
     again = shell("approve", "--hand-over", name, "--as", "李娜", status=1)
