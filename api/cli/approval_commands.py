@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
@@ -102,24 +103,8 @@ def approve(
 ) -> None:
     """Agree to what awaits your approval (同意): one thing, several, or all of the inbox."""
     fields = {"comment": comment}
-    with opened() as ledger:
-        if hand_over is not None:
-            _only_that(waiting, of, from_, everything=all_)
-            actor = resolve.actor(ledger, as_)
-            hand_over_commands.answer_lines(
-                ledger, hand_over, commands.Approve, fields, actor, request_id, yes=yes, json=json
-            )
-            return
-        which = _which(ledger, of, from_) if of or from_ else None
-        _answer(
-            ledger,
-            commands.Approve,
-            fields,
-            _rows(ledger, waiting or [], as_, which, everything=all_),
-            (as_, request_id),
-            yes=yes,
-            json=json,
-        )
+    named = _Named(waiting or (), of, from_, hand_over, everything=all_)
+    _settle(commands.Approve, fields, named, as_, request_id, yes=yes, json=json)
 
 
 def refuse(
@@ -137,34 +122,46 @@ def refuse(
 ) -> None:
     """Do not agree to what awaits your approval (驳回): one thing, several, or all of the inbox."""
     fields = {"reason_code": reason_code, "comment": comment}
+    named = _Named(waiting or (), of, from_, hand_over, everything=all_)
+    _settle(commands.Refuse, fields, named, as_, request_id, yes=yes, json=json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What is to be answered: some, all of a kind or of somebody, or the lines of a hand-over."""
+
+    waiting: Sequence[str]
+    of: str | None
+    from_: str | None
+    hand_over: str | None
+    everything: bool
+
+
+def _settle(
+    kind: type[commands.Approve] | type[commands.Refuse],
+    fields: dict[str, Any],
+    named: _Named,
+    as_: str | None,
+    request_id: str | None,
+    *,
+    yes: bool,
+    json: bool,
+) -> None:
+    """Answer what is named; raises NotFoundError, InvalidRequestError."""
     with opened() as ledger:
-        if hand_over is not None:
-            _only_that(waiting, of, from_, everything=all_)
+        if named.hand_over is not None:
+            if named.waiting or named.of or named.from_ or named.everything:
+                raise InvalidRequestError(
+                    "hand-over", "its lines are answered by themselves: name nothing besides"
+                )
             actor = resolve.actor(ledger, as_)
             hand_over_commands.answer_lines(
-                ledger, hand_over, commands.Refuse, fields, actor, request_id, yes=yes, json=json
+                ledger, named.hand_over, kind, fields, actor, request_id, yes=yes, json=json
             )
             return
-        which = _which(ledger, of, from_) if of or from_ else None
-        _answer(
-            ledger,
-            commands.Refuse,
-            fields,
-            _rows(ledger, waiting or [], as_, which, everything=all_),
-            (as_, request_id),
-            yes=yes,
-            json=json,
-        )
-
-
-def _only_that(
-    waiting: Sequence[str] | None, of: str | None, from_: str | None, *, everything: bool
-) -> None:
-    """Raise InvalidRequestError where something besides the lines of a hand-over is named."""
-    if waiting or of or from_ or everything:
-        raise InvalidRequestError(
-            "hand-over", "its lines are answered by themselves: name nothing besides"
-        )
+        which = _which(ledger, named.of, named.from_) if named.of or named.from_ else None
+        rows = _rows(ledger, named.waiting, as_, which, everything=named.everything)
+        _answer(ledger, kind, fields, rows, (as_, request_id), yes=yes, json=json)
 
 
 def _which(ledger: Ledger, of: str | None, from_: str | None) -> answering.Which:
