@@ -10,7 +10,7 @@ import typer
 
 from ledger.errors import LedgerError
 from ledger.recording import Asked, Recorded, Recording
-from tests.api.cli.test_commands import BOSS, Shell
+from tests.api.cli.test_commands import Shell, adopt, staff
 from tests.support.database import DatabaseUrls
 
 CUSTOMERS = ("苏州恒信电子有限公司", "无锡明德机械有限公司", "常州远航物流有限公司")
@@ -26,13 +26,8 @@ def shell(
     """A head, three reps, and three customers whose transfers await the head."""
     shell = Shell(monkeypatch, capsys, database.superuser_url)
     shell("init", "东方智造", "陈建国")
-    policy = tmp_path / "policy.toml"
-    policy.write_text("protection_days = 0\n", encoding="utf-8")
-    shell("policy", "adopt", str(policy), *BOSS)
-    shell("territories", "define", "华东", *BOSS)
-    for person, role in (("林晓燕", "manager"), ("张伟", "rep"), ("李娜", "rep"), ("王芳", "rep")):
-        shell("people", "add", person, "--territory", "华东", "--role", role, *BOSS)
-    shell("territories", "change", "华东", "--head", "林晓燕", *BOSS)
+    adopt(shell, tmp_path, "protection_days = 0")
+    staff(shell, "华东", "林晓燕", "张伟", "李娜", "王芳")
     for customer, asks in zip(CUSTOMERS, ("张伟", "张伟", "李娜"), strict=True):
         shell("register", customer, "--territory", "华东", "--claim", "--as", "张伟")
         shell("transfer", customer, "李娜", "--as", asks)

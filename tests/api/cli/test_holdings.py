@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.api.cli.test_commands import BOSS, Shell
+from tests.api.cli.test_commands import BOSS, Shell, adopt
 from tests.support.database import DatabaseUrls
 
 CUSTOMERS = ("苏州恒信电子有限公司", "无锡明德机械有限公司", "常州远航物流有限公司")
@@ -23,9 +23,7 @@ def shell(
     """One who claimed three customers, gave one back, and transferred another."""
     shell = Shell(monkeypatch, capsys, database.superuser_url)
     shell("init", "东方智造", "陈建国")
-    policy = tmp_path / "policy.toml"
-    policy.write_text("protection_days = 0\napproval_rules = []\n", encoding="utf-8")
-    shell("policy", "adopt", str(policy), *BOSS)
+    adopt(shell, tmp_path, "protection_days = 0", "approval_rules = []")
     shell("territories", "define", "华东", *BOSS)
     for person in ("张伟", "李娜"):
         shell("people", "add", person, "--territory", "华东", *BOSS)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.api.cli.test_commands import BOSS, Shell
+from tests.api.cli.test_commands import BOSS, Shell, staff
 from tests.support.database import DatabaseUrls
 
 CUSTOMERS = ("苏州恒信电子有限公司", "无锡明德机械有限公司")
@@ -21,10 +21,7 @@ def shell(
     """A head, two reps, and one who has left with two customers."""
     shell = Shell(monkeypatch, capsys, database.superuser_url)
     shell("init", "东方智造", "陈建国")
-    shell("territories", "define", "华东", *BOSS)
-    for person, role in (("林晓燕", "manager"), ("张伟", "rep"), ("李娜", "rep"), ("王芳", "rep")):
-        shell("people", "add", person, "--territory", "华东", "--role", role, *BOSS)
-    shell("territories", "change", "华东", "--head", "林晓燕", *BOSS)
+    staff(shell, "华东", "林晓燕", "张伟", "李娜", "王芳")
     for customer in CUSTOMERS:
         shell("register", customer, "--territory", "华东", "--claim", "--as", "张伟")
     shell("people", "left", "张伟", TODAY.isoformat(), *BOSS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.cli.test_commands import BOSS, Shell
+from tests.api.cli.test_commands import BOSS, Shell, adopt, staff
 from tests.support.database import DatabaseUrls
 
 CUSTOMER = "苏州恒信电子有限公司"
@@ -22,14 +22,9 @@ def shell(
     """A free customer of the east, a rep there, and another in the west; both have heads."""
     shell = Shell(monkeypatch, capsys, database.superuser_url)
     shell("init", "东方智造", "陈建国")
-    policy = tmp_path / "policy.toml"
-    policy.write_text("claims_may_await = true\n", encoding="utf-8")
-    shell("policy", "adopt", str(policy), *BOSS)
-    for territory, head, rep in (("华东", "林晓燕", "张伟"), ("华西", "何大勇", "李娜")):
-        shell("territories", "define", territory, *BOSS)
-        shell("people", "add", head, "--territory", territory, "--role", "manager", *BOSS)
-        shell("people", "add", rep, "--territory", territory, *BOSS)
-        shell("territories", "change", territory, "--head", head, *BOSS)
+    adopt(shell, tmp_path, "claims_may_await = true")
+    staff(shell, "华东", "林晓燕", "张伟")
+    staff(shell, "华西", "何大勇", "李娜")
     shell("register", CUSTOMER, "--territory", "华东", *BOSS)
     return shell
 
