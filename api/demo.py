@@ -147,7 +147,7 @@ def make_demo(recording: Recording, now: datetime) -> Demo:
 
     The history is an import, so that it takes effect when it happened, under the demo's policy.
     """
-    chance = random.Random(SEED)  # noqa: S311 - a demo is to come out the same, not to be secret
+    chance = _chance()
     administrator = demo_id(ids.PERSON, _HEADS["全国"])
     _found(recording, administrator, now)
     history = sorted(_history(chance, now), key=lambda asked: asked[0])
@@ -209,7 +209,7 @@ def work_beside_owners(recording: Recording, owned: Iterable[tuple[str, str]]) -
 
 def divide_a_group(recording: Recording) -> None:
     """Let two branches of one group be claimed in two territories, and one be entered twice."""
-    chance = random.Random(SEED + 1)  # noqa: S311 - as above
+    chance = _chance("group")
     code = {"system": "uscc", "value": _credit_code(chance, "上海")}
 
     def register(key: str, person: str, **fields: Any) -> str:
@@ -285,6 +285,12 @@ def leave(recording: Recording, demo: Demo, day: date, owned: Iterable[str]) -> 
         )
         origin = _origin(f"stand-in/{number}", _head_of(leaver))
         recording.record(Asked(stand_in, origin, seed=f"demo/s/{number}"))
+
+
+def _chance(about: str | None = None) -> random.Random:
+    """Return chance that is the same each time; what is drawn about one thing moves no other."""
+    seed = SEED if about is None else f"{SEED}/{about}"
+    return random.Random(seed)  # noqa: S311 - a demo is to come out the same, not to be secret
 
 
 def _head_of(person: str) -> str:
@@ -365,7 +371,7 @@ def _history(chance: random.Random, now: datetime) -> Iterator[_Act]:
         yield life.registered(_company(chance, province, names), province)
         yield from life.worked()
     # By a chance of their own, so that all the others stay as they are without them.
-    apart = random.Random(f"{SEED}/forgotten")  # noqa: S311 - as above
+    apart = _chance("forgotten")
     for number, minutes in enumerate(_WARNED_MINUTES, start=CUSTOMERS):
         territory, province = apart.choice(places)
         reps = [demo_id(ids.PERSON, name) for name in _REPS[territory]]
@@ -388,7 +394,7 @@ class _Life:
     ) -> None:
         self._chance = chance
         # Of its own, so that what else happens does not depend on it.
-        self._handing_over = random.Random(f"{SEED}/{number}")  # noqa: S311 - as above
+        self._handing_over = _chance(str(number))
         self._number = number
         self._head = head
         self._reps = reps

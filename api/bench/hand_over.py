@@ -139,6 +139,7 @@ class _Appending:
 
     committer: CommitterThread
     stop: threading.Event = field(default_factory=threading.Event)
+    warm: threading.Event = field(default_factory=threading.Event)
     waits_ms: list[float] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
 
@@ -152,8 +153,11 @@ class _Appending:
                 before = time.perf_counter()
                 self.committer.append(Append((event,)))
                 self.waits_ms.append((time.perf_counter() - before) * 1e3)
+                if number == _WARMING_UP:
+                    self.warm.set()
         except BaseException as error:
             self.failures.append(error)
+            self.warm.set()
 
 
 @contextmanager
@@ -163,8 +167,7 @@ def _appending(committer: CommitterThread) -> Iterator[_Appending]:
     thread = threading.Thread(target=appending.work)
     thread.start()
     try:
-        while len(appending.waits_ms) < _WARMING_UP and not appending.failures:
-            time.sleep(0.001)
+        appending.warm.wait()
         appending.waits_ms.clear()
         yield appending
     finally:
@@ -195,7 +198,7 @@ def _hand_over(
         seconds = time.perf_counter() - before
     enforcer.catch_up()
     with _appending(committer) as alone:
-        time.sleep(seconds)
+        time.sleep(seconds)  # as long as the hand-over took, so that both had as much time to wait
     enforcer.catch_up()
     copy_seconds = _copy_seconds(database, position)
     return _HandedOver(seconds, copy_seconds, appending.waits_ms, alone.waits_ms)
