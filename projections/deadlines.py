@@ -259,6 +259,7 @@ def _fold(
     states = dict(_states(connection.execute(_LOAD, (text_array(sorted(touched)),), binary=True)))
     won = won_deals.differences(connection, changes)
     at: dict[str, datetime] = {}
+    over: set[str] = set()
     for change in changes:
         event, cause = change
         name = event.data.customer
@@ -268,12 +269,15 @@ def _fold(
         state = _after(before, event, cause, organisation)
         if state is not None and event.position in won:
             state = replace(state, won_deals=state.won_deals + won[event.position])
+        if state is not None and not counting and not _is_open(state):
+            # At once, not at the end: what opens next begins anew, in this batch as in another.
+            states.pop(name, None)
+            at.pop(name, None)
+            over.add(name)
         # Most follow-ups by others change nothing; but a deadline that did not hold asks anew.
-        if state is not None and (state is not before or _asks_anew(change)):
+        elif state is not None and (state is not before or _asks_anew(change)):
             states[name], at[name] = state, event.effective
-    over = [] if counting else [name for name in at if not _is_open(states[name])]
-    for name in over:
-        del at[name]
+    over -= at.keys()
     if over:
         connection.execute(_DROP, (text_array(sorted(over)),), binary=True)
     facts_then = organisation.at(changes[-1].event.position + 1)

@@ -125,6 +125,23 @@ def test_where_nothing_is_recycled_there_is_a_row_only_for_what_is_open(
     assert models.rows("SELECT customer FROM deadlines") == []
 
 
+def test_what_opens_again_begins_anew_wherever_a_batch_ends(models: Models) -> None:
+    """A row kept what its last approval had left where both were in one batch, and only there.
+
+    A rebuild has larger batches than the projector, so that the two differed.
+    """
+    history = _history()
+    _ask(history, 1)
+    history.ask(requests.TransferWithdrawn("cus_1", "trf_1", "withdrawn"), actor="per_a")
+    _ask(history, 2)
+    again = requests.TransferRequested("cus_1", "trf_again", "per_b", "placed")
+    history.later(hours=1).ask(again, actor="per_a")
+    models.project(history, batch=1)
+    before = digests(models.connection, models.projections, LIVE)
+    models.rebuild()
+    assert digests(models.connection, models.projections, LIVE) == before
+
+
 def test_it_is_paged_in_order_and_a_rebuild_makes_the_same(models: Models) -> None:
     history = _history()
     for number in (3, 1, 2):
