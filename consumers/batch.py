@@ -143,7 +143,7 @@ class BatchDecider:
             raise DeciderMissingError(version)
         try:
             draft = decide(settled, request, organisation)
-            events = decision_events(self._catalogue, request, draft, version, settled)
+            events = decision_events(self._catalogue, request, draft, version, settled.versions)
         except NotLoadedError as lacking:
             # Nothing of this round is kept; the others are still decided, to find all that lacks.
             decided.missing.add(lacking.key)

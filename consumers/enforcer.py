@@ -363,6 +363,8 @@ class Enforcer:
         connection, own, first = self._connection, self._own_progress(), batch[0].event
         hands_over = first if batch[0].hands_over else None
         try:
+            # No pipeline: psycopg's sends a Flush behind its last Sync, which takes PostgreSQL's
+            # time-out of idle transactions away, and whoever is stopped would keep all guards.
             connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             progress.move(connection, own, own.position if hands_over else reached)
             settled = Settled()

@@ -5,11 +5,12 @@ Both make the event here, so that deciding again can be compared with the log by
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ledger.canonical import canonical_bytes
 from ledger.deciders.drafts import Draft
-from ledger.envelope import Event, Ruling, decision_body
+from ledger.envelope import Event, Ruling, decision_bodies
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import RequestParked
 from ledger.events.requests import HandOverRequested
@@ -22,41 +23,44 @@ ENFORCER = "enforcer"
 
 
 def decision_events(
-    catalogue: Catalogue, request: Event, draft: Draft, version: int, settled: Settled
+    catalogue: Catalogue, request: Event, draft: Draft, version: int, before: Mapping[str, int]
 ) -> tuple[NewEvent, ...]:
     """Return the events that record ``draft`` as what was decided on ``request``, by ordinal.
 
     Each stands in the stream of the customer that it is about; what is about a person in that of
     the person, where others' requests come between, at whatever version comes next. ``version`` is
-    that of the decider; ``settled`` holds what was decided before. Raises EntryTooLargeError.
+    that of the decider; ``before`` are the versions of the customers' streams, 0 where none is
+    named. Raises EntryTooLargeError.
     """
-    versions: dict[str, int] = {}
+    ruling = Ruling(
+        causation=request.position,
+        ordinal=draft.ordinal,
+        effective=draft.effective,
+        decider=version,
+        policy=draft.policy,
+        guards=draft.guards,
+        import_id=request.import_id,
+    )
+    decided = draft.all
+    reached: dict[str, int] = {}
     events = []
-    for ordinal, data in enumerate(draft.all, draft.ordinal):
+    for number, body in enumerate(decision_bodies(catalogue, ruling, decided)):
+        data = decided[number]
         expected: int | None = None
         if isinstance(data, OF_PERSON):
             stream = person_stream(data.giver)
         else:
             customer = data.customer
             stream = ownership_stream(customer)
-            expected = versions.get(customer, settled.version(customer)) + 1
-            versions[customer] = expected
-        ruling = Ruling(
-            causation=request.position,
-            ordinal=ordinal,
-            effective=draft.effective,
-            decider=version,
-            policy=draft.policy,
-            guards=draft.guards,
-            import_id=request.import_id,
-        )
+            expected = (reached.get(customer) or before.get(customer, 0)) + 1
+            reached[customer] = expected
         event = NewEvent(
             stream,
             catalogue.name_of(data),
-            decision_body(catalogue, ruling, data),
+            body,
             expected,
             request.position,
-            ordinal,
+            draft.ordinal + number,
         )
         check_append(Append((event,)))
         events.append(event)

@@ -14,6 +14,7 @@ A body is one JSON object with the keys
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -89,18 +90,24 @@ def request_body(catalogue: Catalogue, origin: Origin, index: int, data: Data) -
 
 def decision_body(catalogue: Catalogue, ruling: Ruling, data: Data) -> bytes:
     """Return the canonical bytes of a decision's body."""
-    body: dict[str, Any] = {
+    return decision_bodies(catalogue, ruling, (data,))[0]
+
+
+def decision_bodies(catalogue: Catalogue, ruling: Ruling, several: Iterable[Data]) -> list[bytes]:
+    """Return the canonical bytes of decisions made together; the ordinal is that of the first."""
+    shared: dict[str, Any] = {
         "causation": ruling.causation,
-        "data": catalogue.dump(data),
         "decider": ruling.decider,
         "effective": instant(ruling.effective),
         "guards": ruling.guards,
-        "ordinal": ruling.ordinal,
         "policy": ruling.policy,
     }
     if ruling.import_id is not None:
-        body["import"] = ruling.import_id
-    return canonical_bytes(body)
+        shared["import"] = ruling.import_id
+    return [
+        canonical_bytes({**shared, "data": catalogue.dump(data), "ordinal": ordinal})
+        for ordinal, data in enumerate(several, ruling.ordinal)
+    ]
 
 
 class StoredEvent(NamedTuple):

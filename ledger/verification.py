@@ -440,7 +440,7 @@ class _DecisionChecks:
             raise DeciderMissingError(version)
         try:
             draft = decide(settled, request, self.folding.organisation.at(request.position))
-            return decision_events(self._catalogue, request, draft, version, settled)
+            return decision_events(self._catalogue, request, draft, version, settled.versions)
         except Exception as error:
             raise DiffersError(
                 "decision", f"deciding its request again fails: {type(error).__name__}"
