@@ -18,7 +18,7 @@ from ledger import reasons
 from ledger.canonical import instant
 from ledger.conflicts import GROUP
 from ledger.counting import CountedAct, Counting, Pause
-from ledger.customer import Admitted, Held, but
+from ledger.customer import Admitted, Held
 from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.organisation import OrganisationAt, Person
@@ -102,14 +102,14 @@ def told_or_held(
         counting = counting.was_warned(decision.step, effective)
     else:
         counting = counting.paused(effective, decision.until)
-    return replace(counted_by(customer, counting), effective=effective)
+    return counted_by(customer, counting)._replace(effective=effective)
 
 
 def counted_by(customer: Admitted, counting: Counting) -> Admitted:
     """Return the owned customer with another counting."""
     if not isinstance(customer.tenure, Held):
         raise AssertionError("only an owned customer is counted")
-    return but(customer, tenure=replace(customer.tenure, counting=counting))
+    return customer._replace(tenure=replace(customer.tenure, counting=counting))
 
 
 def is_paused(customer: Admitted) -> bool:

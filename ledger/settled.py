@@ -22,7 +22,6 @@ from ledger.customer import (
     Unregistered,
     admitted,
     approval_closed,
-    but,
     changed,
     given_up,
     taken,
@@ -265,7 +264,7 @@ class Settled:
     def _pass(self, customer: str, effective: datetime) -> None:
         found = self.customer(customer)
         self.customers[customer] = (
-            but(found, effective=effective)
+            found._replace(effective=effective)
             if isinstance(found, Admitted)
             else replace(found, effective=effective)
         )
@@ -292,7 +291,7 @@ class Settled:
     ) -> None:
         customer = decision.customer
         before = self._admitted(customer)
-        after = replace(changed(before, request, decision), effective=effective)
+        after = changed(before, request, decision)._replace(effective=effective)
         for system, key in before.identifiers.items():
             if after.identifiers.get(system) != key:
                 self._take_identifier(system, key, None)
@@ -317,7 +316,7 @@ class Settled:
     def _leave(self, parent: str, leaving: Owners) -> None:
         self._count_above(parent, less(leaving))
         found = self._admitted(parent)
-        self._put_parent(parent, but(found, children=found.children - 1))
+        self._put_parent(parent, found._replace(children=found.children - 1))
         if found.children == 1:
             self._put_group(parent, Group())
 
@@ -325,7 +324,7 @@ class Settled:
         found = self._admitted(parent)
         if found.children == 0 and found.owner is not None:
             self._put_group(parent, Group({found.owner: 1}))
-        self._put_parent(parent, but(found, children=found.children + 1))
+        self._put_parent(parent, found._replace(children=found.children + 1))
         self._count_above(parent, joining)
 
     def _count_above(self, customer: str, change: Owners) -> None:
@@ -424,7 +423,7 @@ class Settled:
         theirs = found.collaborations
         if collaborating.is_about_one(theirs, data):
             theirs = collaborating.answered(theirs, data, cause, effective, organisation)
-            answered = but(found, collaborations=theirs, effective=effective)
+            answered = found._replace(collaborations=theirs, effective=effective)
             self._hold(found, customer, answered)
             return
         if isinstance(data, decisions.ApprovalClosed):
@@ -438,7 +437,7 @@ class Settled:
             policy=organisation.policy.number,
             import_id=cause.import_id,
         )
-        opened = but(found, approval=approval, effective=effective)
+        opened = found._replace(approval=approval, effective=effective)
         self._hold(found, customer, paused_by(found, opened, effective))
 
     def _collaborate(
@@ -449,7 +448,7 @@ class Settled:
     ) -> None:
         found = self._admitted(data.customer)
         theirs = collaborating.after(found.collaborations, data, effective, cause.recorded)
-        changed = but(found, collaborations=theirs, effective=effective)
+        changed = found._replace(collaborations=theirs, effective=effective)
         self._hold(found, data.customer, changed)
 
     def _stand_in(
@@ -463,7 +462,7 @@ class Settled:
             theirs = standing_in.named(found.stand_ins, data, effective, cause.recorded)
         else:
             theirs = standing_in.ended(found.stand_ins, effective, data.stand_in)
-        self.customers[data.customer] = replace(found, stand_ins=theirs, effective=effective)
+        self.customers[data.customer] = found._replace(stand_ins=theirs, effective=effective)
 
     def _dispute(
         self,
@@ -479,8 +478,7 @@ class Settled:
             allowing = conflicts.allowing_group(found.conflicts, data)
             if allowing is not None:
                 self._put_group(data.customer, self.group(data.customer).allowing(allowing))
-        disputed = but(
-            found,
+        disputed = found._replace(
             conflicts=conflicts.after(
                 found.conflicts, data, cause, effective, organisation, found.identifiers
             ),
@@ -553,7 +551,7 @@ class Settled:
         found = self.customer(act.customer)
         if isinstance(found, Admitted) and found.conflicts:
             left = conflicts.without(found.conflicts, name)
-            self.customers[act.customer] = replace(found, conflicts=left)
+            self.customers[act.customer] = found._replace(conflicts=left)
             self.touched.add(("customer", act.customer))
 
     def _put(self, act: str, value: Act) -> None:
@@ -564,7 +562,7 @@ class Settled:
         found = self.customer(customer)
         if difference == 0 or not isinstance(found, Admitted):
             return
-        after = replace(found, won_deals=found.won_deals + difference)
+        after = found._replace(won_deals=found.won_deals + difference)
         self.customers[customer] = after
         self.touched.add(("customer", customer))
         if isinstance(found.tenure, Held):

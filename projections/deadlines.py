@@ -268,7 +268,7 @@ def _fold(
             before = _nothing_open(event.effective)
         state = _after(before, event, cause, organisation)
         if state is not None and event.position in won:
-            state = replace(state, won_deals=state.won_deals + won[event.position])
+            state = state._replace(won_deals=state.won_deals + won[event.position])
         if state is not None and not counting and not _is_open(state):
             # At once, not at the end: what opens next begins anew, in this batch as in another.
             states.pop(name, None)
@@ -343,11 +343,11 @@ def _awaited(
     if isinstance(data, _DISPUTES):
         # What proves them is none of our business, nor are identifiers (see _kept).
         disputes = conflicts.after(before.conflicts, data, cause, effective, organisation, {})
-        return replace(before, conflicts=disputes)
+        return before._replace(conflicts=disputes)
     theirs = before.collaborations
     if collaborating.is_about_one(theirs, data):
         theirs = collaborating.answered(theirs, data, cause, effective, organisation)
-        return replace(before, collaborations=theirs)
+        return before._replace(collaborations=theirs)
     if isinstance(data, decisions.ApprovalClosed):
         return approval_closed(before, data.outcome, effective)
     approval = approval_after(
@@ -357,7 +357,7 @@ def _awaited(
         policy=organisation.policy.number,
         import_id=event.import_id,
     )
-    return replace(before, approval=approval)
+    return before._replace(approval=approval)
 
 
 _DISPUTES = (
@@ -394,8 +394,7 @@ def _row(
 
 def _kept(customer: Admitted) -> Admitted:
     """Return the customer without what is none of our business, and would only take room."""
-    return replace(
-        customer,
+    return customer._replace(
         identifiers={},
         contacts=frozenset(),
         sites=frozenset(),

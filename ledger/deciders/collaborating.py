@@ -257,7 +257,7 @@ def by_ruling(situation: Situation, customer: Admitted, parts: Sequence[Part]) -
             if each.site is None
         )
         left = tuple(each for each in there.collaborations if each not in over)
-        there = replace(there, collaborations=left)
+        there = there._replace(collaborations=left)
         name = f"col_{situation.request.position}_{number}"
         new = Collaboration(name, part.person, "split", situation.effective, share=part.share)
         problem = _door_problem(situation, there, person, new)
@@ -267,7 +267,7 @@ def by_ruling(situation: Situation, customer: Admitted, parts: Sequence[Part]) -
             return problem
         brought += [_ended(situation, over, reasons.RULED_ON)] if over else []
         brought.append(_added(situation, new))
-        there = replace(there, collaborations=(*there.collaborations, new))
+        there = there._replace(collaborations=(*there.collaborations, new))
     return tuple(brought)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -154,7 +153,7 @@ def owned_in_turn(people: Sequence[str], days: float = 1, recorded: datetime | N
 
     With ``recorded`` all of it was recorded at that time, as by an import.
     """
-    one = replace(customer(), known_from=START - timedelta(days=10_000))
+    one = customer()._replace(known_from=START - timedelta(days=10_000))
     for number, person in enumerate(people, 1 - len(people)):
         ended = LATER + number * timedelta(days=days)
         one = taken(one, person, ended - timedelta(days=days), None)

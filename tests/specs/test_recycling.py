@@ -394,11 +394,11 @@ def test_nothing_counts_while_a_conflict_awaits_its_ruling() -> None:
 def test_what_was_in_dispute_when_the_ownership_began_pauses_it_from_there() -> None:
     story = disputed()
     customer: Any = story.settled.customers["cus_1"]
-    began = replace(customer, tenure=replace(customer.tenure, since=day(12), counting=Counting()))
-    ended = paused_by(began, replace(began, conflicts=()), day(14))
+    began = customer._replace(tenure=replace(customer.tenure, since=day(12), counting=Counting()))
+    ended = paused_by(began, began._replace(conflicts=()), day(14))
     assert isinstance(ended.tenure, Held)
     assert ended.tenure.counting.pauses == (Pause(day(12), day(14)),)
-    at_once = paused_by(began, replace(began, conflicts=()), day(12))
+    at_once = paused_by(began, began._replace(conflicts=()), day(12))
     assert isinstance(at_once.tenure, Held)
     assert at_once.tenure.counting == Counting()
 
@@ -536,7 +536,7 @@ def test_an_owner_nobody_knows_is_not_recycled() -> None:
     story = owned()
     customer: Any = story.settled.customers["cus_1"]
     nobody = company(recycling={"rules": [{"follow_up_days": 31}]})
-    unknown = replace(customer, tenure=replace(customer.tenure, owner="per_nobody"))
+    unknown = customer._replace(tenure=replace(customer.tenure, owner="per_nobody"))
     assert fall_of("cus_1", unknown, nobody.organisation.latest, story.now) is None
 
 
