@@ -7,7 +7,7 @@ below that position. That is what makes a decision the same for every enforcer a
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Generic, TypeVar
@@ -138,6 +138,8 @@ class Organisation:
         self._places: dict[str, int] = {}
         self._bearers: dict[str, list[str]] = {}
         self._territories: dict[str, _Versions[Territory]] = {}
+        # By the territories as they are now; most that is asked is asked of these.
+        self._lineages: dict[str, tuple[Territory, ...]] = {}
         self._policies: _Versions[NumberedPolicy] = _Versions()
         self._deciders: _Versions[int] = _Versions()
         self._imports: dict[str, _Versions[Import]] = {}
@@ -185,6 +187,7 @@ class Organisation:
             self.apply(event)
 
     def _put_territory(self, position: int, data: facts.TerritoryDefined) -> None:
+        self._lineages.clear()
         managers = frozenset(data.managers) | ({data.head} if data.head else frozenset())
         self._territories.setdefault(data.territory, _Versions()).put(
             position,
@@ -397,8 +400,21 @@ class OrganisationAt:
             if opened is not None:
                 yield opened
 
-    def lineage(self, territory: str | None) -> Iterator[Territory]:
-        """Yield a territory and those above it, the nearest first."""
+    def lineage(self, territory: str | None) -> Sequence[Territory]:
+        """Return a territory and those above it, the nearest first; of an unknown one nothing."""
+        if territory is None:
+            return ()
+        organisation = self._organisation
+        if self.position <= organisation.position:
+            return tuple(self._upwards(territory))
+        found = organisation._lineages.get(territory)
+        if found is None:
+            found = tuple(self._upwards(territory))
+            if found:
+                organisation._lineages[territory] = found
+        return found
+
+    def _upwards(self, territory: str | None) -> Iterator[Territory]:
         seen: set[str] = set()
         while territory is not None and territory not in seen:
             seen.add(territory)
@@ -427,7 +443,7 @@ class OrganisationAt:
 
     def heads(self, person: str, territory: str | None) -> bool:
         """Say whether ``person`` is the head of ``territory`` or of one above it."""
-        return any(person == each.head for each in self.lineage(territory))
+        return person in [each.head for each in self.lineage(territory)]
 
     def is_manager(self, person: str) -> bool:
         """Say whether ``person`` manages any territory."""

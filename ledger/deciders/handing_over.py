@@ -95,7 +95,7 @@ def decide_part(
     part = _begun(situation, order, giver, so_far)
     found: list[decisions.Decision] = []
     for name, customer in customers.items():
-        found += _at(part, replace(situation, customer_id=name, customer=customer))
+        found += _at(part, situation._replace(customer_id=name, customer=customer))
     guards = {"held": settled.holdings_of(order.giver).held}
     found += _in_groups(situation, tuple(found), guards)
     ordinal, is_last = handing_over.next_ordinal(so_far), len(page) <= PART_CUSTOMERS

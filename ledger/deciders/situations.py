@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
+from typing import NamedTuple
 
 from ledger import orphans, reasons
 from ledger.customer import Admitted, Customer
@@ -14,8 +15,7 @@ from ledger.policy import Policy
 from ledger.settled import Settled, subject
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """All that a decision may depend on; ``version`` is that of the decider."""
 
     version: int
@@ -75,7 +75,7 @@ def situate(
 def no_earlier(situation: Situation, moment: datetime) -> Situation:
     """Return the situation of a decision that holds at a later moment."""
     day = situation.organisation.day(moment)
-    return replace(situation, effective=moment, day=day)
+    return situation._replace(effective=moment, day=day)
 
 
 def asked_for(request: Event, opened_import: Import | None) -> datetime:
