@@ -26,6 +26,7 @@ from consumers import guessing, handing_over, parking, progress
 from consumers.batch import Asked, BatchDecider, Decided, DefectError, words_of
 from consumers.feed import Feed
 from consumers.grouping import with_groups
+from ledger.collecting import uncollected
 from ledger.deciders import Decider, DeciderMissingError, deciders
 from ledger.deciding import ENFORCER, named_by, stream_of
 from ledger.envelope import StoredEvent, decode
@@ -162,8 +163,9 @@ class Enforcer:
         if batch.reached == before:
             return 0
         if batch.requests:
-            self._follow_organisation(batch.reached)
-            self._decide_next(*self._next_of(batch.requests, batch.reached))
+            with uncollected():
+                self._follow_organisation(batch.reached)
+                self._decide_next(*self._next_of(batch.requests, batch.reached))
         else:
             progress.skip(self._connection, self._own_progress(), batch.reached)
         return self.position - before
