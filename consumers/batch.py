@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from consumers.parking import Row
 from ledger.deciders import Decider, DeciderMissingError
+from ledger.deciders.drafts import Draft
 from ledger.deciding import apply_parking, decision_events, is_hand_over, parking_event
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue
@@ -46,6 +48,18 @@ class Asked:
         return self.event is not None and isinstance(self.event.data, RequestUnparked)
 
 
+class Made(NamedTuple):
+    """A draft that is to be recorded: by which version of the decider, and on what it was made.
+
+    ``before`` are the versions that the streams of its customers had.
+    """
+
+    request: Event
+    draft: Draft
+    version: int
+    before: dict[str, int]
+
+
 @dataclass(slots=True)
 class Decided:
     """What deciding a batch has brought, before anything is written.
@@ -54,7 +68,8 @@ class Decided:
     ``missing`` all the rest is void: these guards are to be locked, and all decided again.
     """
 
-    events: list[NewEvent] = field(default_factory=list)
+    # In the order of the log; a parking is an event at once.
+    recorded: list[Made | NewEvent] = field(default_factory=list)
     parked: list[Row] = field(default_factory=list)
     freed: list[int] = field(default_factory=list)
     missing: set[Key] = field(default_factory=set)
@@ -63,7 +78,7 @@ class Decided:
 
 
 class DefectError(Exception):
-    """A decision could not be folded, and the settled state may be half changed: begin anew."""
+    """A decision could not be folded or recorded, when others were decided on it: begin anew."""
 
     def __init__(self, position: int, words: str) -> None:
         super().__init__(words)
@@ -115,6 +130,27 @@ class BatchDecider:
                 waiting.add(customer)
         return decided
 
+    def events_of(self, decided: Decided) -> tuple[NewEvent, ...]:
+        """Return the events that record what was decided.
+
+        To write them out takes as long as to decide, and the server can work meanwhile. Raises
+        DefectError for a position that is to be among the defects.
+        """
+        events: list[NewEvent] = []
+        for each in decided.recorded:
+            if isinstance(each, NewEvent):
+                events.append(each)
+                continue
+            request, draft, version, before = each
+            try:
+                events += decision_events(self._catalogue, request, draft, version, before)
+            except MemoryError:
+                raise
+            except Exception as error:
+                _log.exception("what was decided at %d cannot be recorded", request.position)
+                raise DefectError(request.position, words_of(error)) from error
+        return tuple(events)
+
     def _wait(self, asked: Asked, customer: str, decided: Decided) -> None:
         row = asked.row
         if row is not None and row.customer == customer:
@@ -143,7 +179,6 @@ class BatchDecider:
             raise DeciderMissingError(version)
         try:
             draft = decide(settled, request, organisation)
-            events = decision_events(self._catalogue, request, draft, version, settled.versions)
         except NotLoadedError as lacking:
             # Nothing of this round is kept; the others are still decided, to find all that lacks.
             decided.missing.add(lacking.key)
@@ -155,6 +190,7 @@ class BatchDecider:
                 return True  # what is decided on half a state may well fail; the next round tells
             _log.exception("the request at %d cannot be decided", request.position)
             return self._park(asked, customer, words_of(error), settled, decided)
+        before = {data.customer: settled.version(data.customer) for data in draft.all}
         try:
             for data in draft.all:
                 settled.apply(request, data, draft.effective, organisation)
@@ -168,7 +204,7 @@ class BatchDecider:
                 return True
             _log.exception("the decision on the request at %d cannot be folded", request.position)
             raise DefectError(request.position, words_of(error)) from error
-        decided.events.extend(events)
+        decided.recorded.append(Made(request, draft, version, before))
         decided.is_last = draft.is_last
         if asked.row is not None and draft.is_last:
             decided.freed.append(asked.row.position)
@@ -182,7 +218,7 @@ class BatchDecider:
             return True
         # In the log only the error's kind: its words may be those of the request.
         parked = RequestParked(customer, asked.position, words.split(":", 1)[0])
-        decided.events.append(parking_event(self._catalogue, parked, settled))
+        decided.recorded.append(parking_event(self._catalogue, parked, settled))
         apply_parking(settled, customer)
         if asked.row is not None:
             decided.freed.append(asked.row.position)

@@ -52,13 +52,6 @@ _FACTS_AT_ONCE = 5_000
 _TRIES_OF_A_BATCH = 2
 _TRIES_OF_A_REQUEST = 10
 
-# What the guards bring into the write-ahead log is by far the most of a batch, above all behind a
-# checkpoint. It is brought to the disk before the append lock is taken, for else the COMMIT does
-# it, and everybody who appends waits. PostgreSQL before 17 has no way to ask for that.
-_FLUSH = "SELECT pg_logical_emit_message(false, 'guishu', '', true)"
-_FLUSHES_FROM = 170_000
-_WORTH_FLUSHING = 50
-
 _log = logging.getLogger(__name__)
 
 # All that this connection looks up it looks up by a whole key: a plan that was made while the
@@ -365,8 +358,6 @@ class Enforcer:
         connection, own, first = self._connection, self._own_progress(), batch[0].event
         hands_over = first if batch[0].hands_over else None
         try:
-            # No pipeline: psycopg's sends a Flush behind its last Sync, which takes PostgreSQL's
-            # time-out of idle transactions away, and whoever is stopped would keep all guards.
             connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             progress.move(connection, own, own.position if hands_over else reached)
             settled = Settled()
@@ -392,7 +383,7 @@ class Enforcer:
             raise
         if decided.is_last:
             own.position = reached
-        if decided.events:
+        if decided.recorded:
             self._committed()
         return decided
 
@@ -424,13 +415,11 @@ class Enforcer:
         return set(guessing.keys_of_groups(claims, settled)) - keys
 
     def _write_and_commit(self, decided: Decided, settled: Settled) -> None:
-        info = self._connection.info
-        guards.write(self._connection, settled)
         parking.write(self._connection, decided.freed, decided.parked)
-        if len(decided.events) >= _WORTH_FLUSHING and info.server_version >= _FLUSHES_FROM:
-            self._connection.execute(_FLUSH, prepare=True)
-        if decided.events:
-            append_and_commit(self._connection, Append(tuple(decided.events)))
+        with guards.writing(self._connection, settled):
+            events = self._batches.events_of(decided)
+        if events:
+            append_and_commit(self._connection, Append(events))
         else:
             self._connection.execute("COMMIT")
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import orjson
-from psycopg import Connection
+from psycopg import Connection, sql
 from pydantic import TypeAdapter
 
 from ledger.approving import Approval
@@ -23,6 +24,7 @@ from ledger.settled import Act, Holdings, Key, Settled
 from ledger.standing_in import StandIns
 from ledger.store import involved
 from ledger.store.arrays import bytea_array, int4_array, text_array
+from ledger.store.beside import running
 
 T = TypeVar("T")
 
@@ -49,11 +51,23 @@ _LOCK = """
 SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)
 ORDER BY key COLLATE "C" FOR UPDATE
 """
-_WRITE = """
+_WRITE = sql.SQL("""
 UPDATE ledger.guards g SET version = a.version, state = a.state
-FROM unnest(%b::text[], %b::integer[], %b::bytea[]) AS a(key, version, state)
+FROM unnest({}::text[], {}::integer[], {}::bytea[]) AS a(key, version, state)
 WHERE g.key = a.key
-"""
+""")
+_WRITE_FEW = _WRITE.format(*map(sql.SQL, ("%b", "%b", "%b"))).as_string()
+_WRITE_MANY = _WRITE.format(*map(sql.SQL, ("$1", "$2", "$3")))
+# What the guards bring into the write-ahead log is by far the most of a batch, above all behind a
+# checkpoint. It is brought to the disk before the append lock is taken, for else the COMMIT does
+# it, and everybody who appends waits. PostgreSQL before 17 has no way to ask for that.
+_WRITE_MANY_AND_FLUSH = sql.SQL("""
+WITH written AS ({} RETURNING 1)
+SELECT pg_logical_emit_message(false, 'guishu', '', true) FROM (SELECT count(*) FROM written) AS w
+""").format(_WRITE_MANY)
+_FLUSHES_FROM = 170_000
+# From so many on.
+_MANY = 50
 
 
 def text_of(key: Key) -> str:
@@ -122,23 +136,28 @@ def _put(settled: Settled, key: Key, version: int, state: bytes | None) -> None:
             raise AssertionError(f"{key} is no guard")
 
 
-def write(connection: Connection[Any], settled: Settled) -> None:
-    """Send the state that decisions changed; every row was locked before."""
+@contextmanager
+def writing(connection: Connection[Any], settled: Settled) -> Iterator[None]:
+    """Write the state that decisions changed, where it is much while the block does something else.
+
+    Every row was locked before. Raises as ``running``.
+    """
     keys = sorted((text_of(key), key) for key in settled.touched)
-    if not keys:
-        return
     if settled.involved_before:
         involved.write(connection, settled)
-    connection.execute(
-        _WRITE,
-        (
-            text_array([text for text, _ in keys]),
-            int4_array([version_of(settled, key) for _, key in keys]),
-            bytea_array([state_of(settled, key) for _, key in keys]),
-        ),
-        prepare=True,
-        binary=True,
+    values = (
+        text_array([text for text, _ in keys]),
+        int4_array([version_of(settled, key) for _, key in keys]),
+        bytea_array([state_of(settled, key) for _, key in keys]),
     )
+    if len(keys) >= _MANY:
+        can_flush = connection.info.server_version >= _FLUSHES_FROM
+        with running(connection, _WRITE_MANY_AND_FLUSH if can_flush else _WRITE_MANY, values):
+            yield
+        return
+    if keys:
+        connection.execute(_WRITE_FEW, values, prepare=True, binary=True)
+    yield
 
 
 def version_of(settled: Settled, key: Key) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from consumers import feed, parking
 from consumers.feed import StoreFeed
@@ -67,9 +67,20 @@ def test_guards_are_found_by_their_keys(connection: Connection[Any], statement: 
     assert "guards_pkey" in found
 
 
-def test_guards_are_written_by_their_keys(connection: Connection[Any]) -> None:
+@pytest.mark.parametrize("statement", [guards._WRITE_MANY, guards._WRITE_MANY_AND_FLUSH])
+def test_many_guards_are_written_by_their_keys(
+    connection: Connection[Any], statement: sql.Composed
+) -> None:
+    prepare = sql.SQL("PREPARE write (text[], integer[], bytea[]) AS {}")
+    connection.execute(prepare.format(statement))
+    found = plan(connection, "EXECUTE write ('{a}', '{1}', '{x}')")
+    assert "Seq Scan" not in found
+    assert "guards_pkey" in found
+
+
+def test_few_guards_are_written_by_their_keys(connection: Connection[Any]) -> None:
     values = (arrays.text_array(["a"]), arrays.int4_array([1]), arrays.bytea_array([b"0"]))
-    found = plan(connection, guards._WRITE, *values)
+    found = plan(connection, guards._WRITE_FEW, *values)
     assert "Seq Scan" not in found
     assert "guards_pkey" in found
 
