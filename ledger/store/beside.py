@@ -26,7 +26,8 @@ def running(
 
     It is planned anew each time, for with a rollback psycopg has all that was prepared forgotten.
     The block must leave the connection alone. Raises what the database refuses; where the block
-    fails as well, its error is the one that counts, and the connection is free all the same.
+    fails as well, its error is the one that counts, and the connection is free all the same. Where
+    the connection is lost, that is raised in any case.
     """
     pgconn = connection.pgconn
     pgconn.send_query_params(
