@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from consumers import parking
@@ -10,7 +12,7 @@ from ledger import commands
 from ledger.deciders import Decider, deciders
 from ledger.deciders.drafts import Draft
 from ledger.envelope import Event, decode, request_body
-from ledger.events.decisions import OwnershipGranted, RequestParked
+from ledger.events.decisions import ClaimRefused, OwnershipGranted, RequestParked
 from ledger.events.requests import RequestUnparked
 from ledger.organisation import OrganisationAt
 from ledger.recording import Recorded
@@ -69,6 +71,30 @@ def test_the_customer_waits_and_the_others_go_on(ledger: TestLedger) -> None:
     assert report.good
     assert report.parked == {parked.position: "ZeroDivisionError"}
     assert report.undecided == [parked.position, parked.behind.positions[0]]
+
+
+@pytest.mark.parametrize("others", [1, 60])
+def test_what_no_event_can_hold_is_parked_and_the_others_go_on(
+    ledger: TestLedger, others: int
+) -> None:
+    """It shows only when the batch is being written, of a large one beside the guards."""
+    right, bad = deciders()[1], ledger.register("坏客户")
+    position = ledger.claim(bad, "per_1").positions[0]
+    good = [ledger.register(f"客户{number}", claim_for="per_1") for number in range(others)]
+
+    def decide(settled: Settled, request: Event, organisation: OrganisationAt) -> Draft:
+        draft = right(settled, request, organisation)
+        if request.position != position:
+            return draft
+        return replace(draft, data=ClaimRefused(bad, "per_1", "x" * 70_000))
+
+    catch_up(ledger, versions={1: decide})
+    assert grants(ledger) == dict.fromkeys(good, 1)
+    ((parked, error),) = waiting(ledger, bad)
+    assert (parked, (error or "").split(":")[0]) == (position, "EntryTooLargeError")
+    report = verify_log(ledger.connection, ledger.catalogue)
+    assert report.good
+    assert report.undecided == [position]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 500])
