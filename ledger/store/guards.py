@@ -66,7 +66,7 @@ WITH written AS ({} RETURNING 1)
 SELECT pg_logical_emit_message(false, 'guishu', '', true) FROM (SELECT count(*) FROM written) AS w
 """).format(_WRITE_MANY)
 _FLUSHES_FROM = 170_000
-# From so many on.
+# From so many on it is worth it to work beside the server, and to ask for the flush.
 _MANY = 50
 
 

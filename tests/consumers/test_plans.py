@@ -71,6 +71,8 @@ def test_guards_are_found_by_their_keys(connection: Connection[Any], statement: 
 def test_many_guards_are_written_by_their_keys(
     connection: Connection[Any], statement: sql.Composed
 ) -> None:
+    if statement is guards._WRITE_MANY_AND_FLUSH and connection.info.server_version < 170_000:
+        pytest.skip("this server has no way to be asked for that")
     prepare = sql.SQL("PREPARE write (text[], integer[], bytea[]) AS {}")
     connection.execute(prepare.format(statement))
     found = plan(connection, "EXECUTE write ('{a}', '{1}', '{x}')")
