@@ -178,8 +178,7 @@ def is_present(organisation: OrganisationAt, person: str, day: date) -> bool:
     found = organisation.person(person)
     if found is None or found.has_left(day):
         return False
-    absences = found.absences
-    return not absences or not any(each.from_day <= day < each.until_day for each in absences)
+    return not any(each.from_day <= day < each.until_day for each in found.absences)
 
 
 def delegates(organisation: OrganisationAt, person: str, day: date) -> Iterator[str]:
@@ -254,8 +253,6 @@ def _stand_in(
     person: str, barred: frozenset[str] | set[str], organisation: OrganisationAt, day: date
 ) -> str | None:
     """Return the person, else a delegate in force, or that one's delegate, and so on."""
-    if person not in barred and is_present(organisation, person, day):
-        return person  # nearly always
     waiting, seen = [person], {person}
     while waiting:
         nearest = waiting.pop(0)
