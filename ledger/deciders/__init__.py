@@ -7,7 +7,9 @@ test_versions.py`` holds each version to what it brought when it came out.
 
 1. Admission, single ownership, transfers and releases with approval, collaborators, conflicts,
    deadlines, recycling.
-2. What came after the first release: token follow-ups.
+2. What came after the first release: token follow-ups, groups, identifiers claimed twice, orphans,
+   claims that may await approval.
+3. What reading version 2 closely found: who may judge, ask or be moved in corners of the rules.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from ledger.organisation import OrganisationAt
 from ledger.settled import Settled
 
 Decider = Callable[[Settled, Event, OrganisationAt], Draft]
-LATEST = 2
+LATEST = 3
 
 
 class DeciderMissingError(LedgerError):

@@ -91,6 +91,8 @@ class _History:
             (self._amend, 3),
             (self._hold, 1),
         ]
+        if self.version >= 2:
+            kinds += [(self._hand_over, 2), (self._stand_in, 3)]
         make = chance.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
         if make in (self._answer, self._rule) and chance.random() < 0.9:
             customer = chance.choice([each for each in CUSTOMERS if self._open(each)] or CUSTOMERS)
@@ -115,7 +117,7 @@ class _History:
         match data:
             case d.ApprovalOpened(approval=name) | d.CollaboratorAdded(collaboration=name):
                 known.append(name)
-            case d.ConflictOpened(conflict=name):
+            case d.ConflictOpened(conflict=name) | d.StandInNamed(stand_in=name):
                 known.append(name)
             case _:
                 pass
@@ -291,3 +293,25 @@ class _History:
     def _hold(self, customer: str, person: str) -> r.Request:
         until: date = self.story.now.date() + timedelta(days=self.chance.randrange(1, 30))
         return r.RecycleHoldRequested(customer, until, "asked")
+
+    # --- what version 1 was never asked -----------------------------------------------------------
+
+    def _hand_over(self, customer: str, person: str) -> r.Request:
+        chance = self.chance
+        giver, receivers = chance.choice(PEOPLE), chance.sample(PEOPLE, chance.choice([1, 1, 2]))
+        return r.HandOverRequested(
+            giver,
+            self._new("hov", giver),
+            tuple(each for each in receivers if each != giver) or (person,),
+            "all_to_one" if len(receivers) == 1 else "spread",
+            "left",
+            customers=tuple(chance.sample(CUSTOMERS, 4)) if chance.random() < 0.3 else (),
+            collaborators=chance.choice(["keep", "end", None]),
+            collaborations=chance.choice(["end", "give", None]),
+        )
+
+    def _stand_in(self, customer: str, person: str) -> r.Request:
+        if self.chance.random() < 0.3:
+            return r.StandInEndRequested(customer, self._known(customer), "back")
+        until = self.story.now.date() + timedelta(days=self.chance.randrange(1, 60))
+        return r.StandInRequested(customer, self._new("sti", customer), person, until, "left")
