@@ -103,12 +103,13 @@ def left_by(
     parties: Sequence[str],
     organisation: OrganisationAt,
     day: date,
+    version: int,
 ) -> tuple[ApprovalStep, ...]:
     """Return the steps that a ruling leaves open: it counts for those that are the ruler's own.
 
     The owner is a party of what was ruled on, and is not asked.
     """
-    barred = excluded(parties, frozenset(), organisation, day)
+    barred = excluded(parties, frozenset(), organisation, day, version)
     left: list[ApprovalStep] = []
     for step in steps:
         others = tuple(

@@ -190,10 +190,18 @@ def delegates(organisation: OrganisationAt, person: str, day: date) -> Iterator[
 
 
 def excluded(
-    parties: Sequence[str], answered: frozenset[str], organisation: OrganisationAt, day: date
+    parties: Sequence[str],
+    answered: frozenset[str],
+    organisation: OrganisationAt,
+    day: date,
+    version: int,
 ) -> frozenset[str]:
-    """Return who may not judge: the parties, whoever acts for them, and who has filled a step."""
-    acting = {each for person in parties for each in delegates(organisation, person, day)}
+    """Return who may not judge: the parties, whoever acts for them, and who has filled a step.
+
+    Since ``version`` 3 of the decider the delegate of a delegate is among those, as in standing in.
+    """
+    found = _in_turn if version >= 3 else delegates
+    acting = {each for person in parties for each in found(organisation, person, day)}
     return answered.union(parties, acting)
 
 
@@ -253,38 +261,53 @@ def _stand_in(
     person: str, barred: frozenset[str] | set[str], organisation: OrganisationAt, day: date
 ) -> str | None:
     """Return the person, else a delegate in force, or that one's delegate, and so on."""
+    return next(
+        (
+            each
+            for each in _in_turn(organisation, person, day)
+            if each not in barred and is_present(organisation, each, day)
+        ),
+        None,
+    )
+
+
+def _in_turn(organisation: OrganisationAt, person: str, day: date) -> Iterator[str]:
+    """Yield the person, then whoever acts for them, then who acts for these, and so on."""
     waiting, seen = [person], {person}
     while waiting:
         nearest = waiting.pop(0)
-        if nearest not in barred and is_present(organisation, nearest, day):
-            return nearest
+        yield nearest
         for each in delegates(organisation, nearest, day):
             if each not in seen:
                 seen.add(each)
                 waiting.append(each)
-    return None
 
 
-def asked(approval: Approval, organisation: OrganisationAt, day: date) -> tuple[str, ...]:
+def asked(
+    approval: Approval, organisation: OrganisationAt, day: date, version: int
+) -> tuple[str, ...]:
     """Return, sorted, who may answer the current step on ``day``."""
-    return tuple(sorted({each for _, each in open_places(approval, organisation, day)}))
+    return tuple(sorted({each for _, each in open_places(approval, organisation, day, version)}))
 
 
 def passed_further(
-    approval: Approval, since: datetime, organisation: OrganisationAt, day: date
+    approval: Approval, since: datetime, organisation: OrganisationAt, day: date, version: int
 ) -> Approval | None:
     """Return the approval passed on upwards; None where nobody else is further up."""
     further = approval.passed_on(since)
-    found = asked(further, organisation, day)
-    return None if found in ((), asked(approval, organisation, day)) else further
+    found = asked(further, organisation, day, version)
+    return None if found in ((), asked(approval, organisation, day, version)) else further
 
 
 def open_places(
-    approval: Approval, organisation: OrganisationAt, day: date
+    approval: Approval, organisation: OrganisationAt, day: date, version: int
 ) -> Iterator[tuple[int, str]]:
-    """Yield the approvers of the current step who have not answered, each with who may."""
+    """Yield the approvers of the current step who have not answered, each with who may.
+
+    By ``version`` of the decider.
+    """
     step = approval.step
-    barred = excluded(approval.parties, approval.answered, organisation, day)
+    barred = excluded(approval.parties, approval.answered, organisation, day, version)
     filled = {each.approver for each in step.answers}
     for number, approver in enumerate(step.step.approvers):
         if number not in filled:
@@ -293,26 +316,30 @@ def open_places(
                     yield number, person
 
 
-def place_of(approval: Approval, person: str, organisation: OrganisationAt, day: date) -> int | str:
+def place_of(
+    approval: Approval, person: str, organisation: OrganisationAt, day: date, version: int
+) -> int | str:
     """Return which approver of the current step ``person`` answers for, or why for none."""
-    for number, entitled_person in open_places(approval, organisation, day):
+    for number, entitled_person in open_places(approval, organisation, day, version):
         if entitled_person == person:
             return number
     if person in approval.answered:
         return reasons.ALREADY_ANSWERED
     for ahead in range(approval.current + 1, len(approval.steps)):
         later = replace(approval, current=ahead)
-        if any(each == person for _, each in open_places(later, organisation, day)):
+        if any(each == person for _, each in open_places(later, organisation, day, version)):
             return reasons.NOT_YOUR_TURN
     return reasons.OWN_CAUSE if person in approval.parties else reasons.NOT_ASKED
 
 
-def lacks_an_approver(approval: Approval, organisation: OrganisationAt, day: date) -> bool:
+def lacks_an_approver(
+    approval: Approval, organisation: OrganisationAt, day: date, version: int
+) -> bool:
     """Say whether some step could not be filled, one person filling one place at most."""
     taken: set[str] = set()
     for number in range(len(approval.steps)):
         step = replace(approval, current=number)
-        barred = excluded(approval.parties, frozenset(taken), organisation, day)
+        barred = excluded(approval.parties, frozenset(taken), organisation, day, version)
         filled = 0
         for approver in step.step.step.approvers:
             found = entitled(approver, 0, barred | taken, organisation, day)

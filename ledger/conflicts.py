@@ -123,17 +123,24 @@ def evidence_of(cause: Event, identifiers: Mapping[str, str]) -> Evidence:
 # --- who rules ---------------------------------------------------------------------------------
 
 
-def barred(parties: tuple[str, ...], organisation: OrganisationAt, day: date) -> frozenset[str]:
+def barred(
+    parties: tuple[str, ...], organisation: OrganisationAt, day: date, version: int
+) -> frozenset[str]:
     """Return who must not rule: the parties, and whoever acts for them."""
-    return excluded(parties, frozenset(), organisation, day)
+    return excluded(parties, frozenset(), organisation, day, version)
 
 
 def rulers(
-    parties: tuple[str, ...], passed_on: int, organisation: OrganisationAt, day: date
+    parties: tuple[str, ...],
+    passed_on: int,
+    organisation: OrganisationAt,
+    day: date,
+    version: int,
 ) -> tuple[str, ...]:
-    """Return, sorted, who may rule among ``parties`` on ``day``."""
+    """Return, sorted, who may rule among ``parties`` on ``day``, by ``version`` of the decider."""
     head = Approver("head", territory=common_territory(parties, organisation))
-    found = entitled(head, passed_on, barred(parties, organisation, day), organisation, day)
+    theirs = barred(parties, organisation, day, version)
+    found = entitled(head, passed_on, theirs, organisation, day)
     return tuple(sorted(found))
 
 

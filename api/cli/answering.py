@@ -74,7 +74,9 @@ def asked_as(row: ApprovalRow, person: str, names: resolve.Names, day: date) -> 
     approvers = row.state.step.step.approvers
     return [
         approver_words(approvers[number], names)
-        for number, entitled in approving.open_places(row.state, names.organisation, day)
+        for number, entitled in approving.open_places(
+            row.state, names.organisation, day, names.organisation.decider
+        )
         if entitled == person
     ]
 

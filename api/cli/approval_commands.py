@@ -354,6 +354,7 @@ def _outcome(row: ApprovalRow, names: resolve.Names, day: date) -> str:
         return f"{row.outcome}{reason}"
     if row.state is None:
         raise AssertionError("what is open has its steps")
-    asked = approving.asked(row.state, names.organisation, day)
+    organisation = names.organisation
+    asked = approving.asked(row.state, organisation, day, organisation.decider)
     waits = " or ".join(names.person(each) for each in asked) or "nobody"
     return f"step {_step(row)} awaits {waits}"

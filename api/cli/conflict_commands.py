@@ -188,7 +188,8 @@ def asked_to_rule(row: ConflictRow, names: resolve.Names, day: date) -> tuple[st
     """Return who may rule on ``day``; nobody where it is closed."""
     if row.outcome is not None:
         return ()
-    return ruling.rulers(row.parties, row.passed_on, names.organisation, day)
+    organisation = names.organisation
+    return ruling.rulers(row.parties, row.passed_on, organisation, day, organisation.decider)
 
 
 def _proof(ledger: Ledger, row: ConflictRow) -> dict[str, Any]:

@@ -211,11 +211,12 @@ def _as_json(row: DueRow, owner: str | None) -> dict[str, object]:
 
 
 def _awaited(subject: ApprovalRow | ConflictRow | None, names: resolve.Names, now: datetime) -> str:
-    day = names.organisation.day(now)
+    organisation = names.organisation
+    day = organisation.day(now)
     if isinstance(subject, ConflictRow):
         asked = conflict_commands.asked_to_rule(subject, names, day)
     elif subject is None or subject.state is None:
         return ""
     else:
-        asked = approving.asked(subject.state, names.organisation, day)
+        asked = approving.asked(subject.state, organisation, day, organisation.decider)
     return " or ".join(names.person(each) for each in asked)

@@ -397,7 +397,10 @@ def _awaiting(ledger: Ledger, hand_over: str, person: str) -> Iterator[list[Appr
             for row in (rows[each] for each in named if each in rows)
             if row.state is not None
             and any(
-                each == person for _, each in approving.open_places(row.state, organisation, day)
+                each == person
+                for _, each in approving.open_places(
+                    row.state, organisation, day, organisation.decider
+                )
             )
         ]
 

@@ -12,7 +12,7 @@ from ledger import approving, reasons
 from ledger.approval_steps import Cause, steps_of
 from ledger.approving import Approval
 from ledger.customer import Admitted, Held
-from ledger.deciders.opening import opening
+from ledger.deciders.opening import lacks_an_approver, opening
 from ledger.deciders.situations import (
     Obstacle,
     Situation,
@@ -150,7 +150,7 @@ def _awaiting(
         approving.begun(steps),
         "claim",
     )
-    if approving.lacks_an_approver(approval, organisation, situation.day):
+    if lacks_an_approver(situation, approval):
         return Obstacle(reasons.NO_APPROVER)
     return (opening(situation, approval),)
 

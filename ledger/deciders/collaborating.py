@@ -24,7 +24,7 @@ from ledger.collaborating import (
 )
 from ledger.customer import Admitted
 from ledger.deciders import orphaned
-from ledger.deciders.opening import opening
+from ledger.deciders.opening import lacks_an_approver, opening
 from ledger.deciders.situations import (
     Situation,
     acts_as_owner,
@@ -66,7 +66,7 @@ def decide_collaboration(
     if not steps:
         return (_added(situation, new),)
     approval = _approval(situation, customer, new, steps, request.reason_code)
-    if approving.lacks_an_approver(approval, situation.organisation, situation.day):
+    if lacks_an_approver(situation, approval):
         return _refused(situation, request, reasons.NO_APPROVER)
     return (opening(situation, approval),)
 
@@ -280,7 +280,8 @@ def _takes_more(
     steps = _rule_steps(situation, customer, person)
     parties = (customer.owner or "", person.person)
     ruler, organisation = situation.request.actor, situation.organisation
-    return not steps or bool(left_by(steps, ruler, parties, organisation, situation.day))
+    left = left_by(steps, ruler, parties, organisation, situation.day, situation.version)
+    return not steps or bool(left)
 
 
 # --- ending ------------------------------------------------------------------------------------

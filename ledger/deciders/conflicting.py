@@ -13,6 +13,7 @@ from ledger.collaborating import Collaboration, standing
 from ledger.conflicts import Conflict
 from ledger.customer import Admitted, Held, changed
 from ledger.deciders import collaborating, transferring
+from ledger.deciders.opening import rulers
 from ledger.deciders.situations import Situation, opens_conflicts, territory_of
 from ledger.events import decisions, requests
 
@@ -52,7 +53,7 @@ def between(
         kind,
         parties,
         (position,),
-        conflicts.rulers(parties, 0, situation.organisation, situation.day),
+        rulers(situation, parties, 0),
     )
     return (opened,)
 
@@ -135,7 +136,7 @@ def _proved_further(
         known.conflict,
         (situation.request.position,),
         joining,
-        conflicts.rulers(parties, known.waiting.passed_on, situation.organisation, situation.day),
+        rulers(situation, parties, known.waiting.passed_on),
     )
     return (added,)
 
@@ -145,11 +146,10 @@ def _proved_further(
 
 def waited_in_vain(situation: Situation, known: Conflict, kind: str) -> decisions.Decision:
     """Return what follows where nobody has ruled in time: a reminder, or that others are asked."""
-    organisation, day = situation.organisation, situation.day
     passed_on = known.waiting.passed_on
-    asked = conflicts.rulers(known.parties, passed_on, organisation, day)
+    asked = rulers(situation, known.parties, passed_on)
     if kind == deadlines.RULING_PASSING_ON:
-        further = conflicts.rulers(known.parties, passed_on + 1, organisation, day)
+        further = rulers(situation, known.parties, passed_on + 1)
         if further not in ((), asked):
             return decisions.RulingPassedOn(situation.customer_id, known.conflict, further)
         # Nobody is further up: those who are asked hear of it once more.
@@ -173,11 +173,9 @@ def decide_ruling(
         return _refused(situation, request, reasons.CONFLICT_CLOSED)
     if situation.out_of_order:
         return _refused(situation, request, reasons.HISTORY_OUT_OF_ORDER)
-    entitled = conflicts.rulers(
-        known.parties, known.waiting.passed_on, situation.organisation, situation.day
-    )
-    if actor not in entitled:
-        barred = conflicts.barred(known.parties, situation.organisation, situation.day)
+    if actor not in rulers(situation, known.parties, known.waiting.passed_on):
+        organisation, day, version = situation.organisation, situation.day, situation.version
+        barred = conflicts.barred(known.parties, organisation, day, version)
         reason = reasons.OWN_CAUSE if actor in barred else reasons.NOT_ASKED
         return _refused(situation, request, reason)
     brought = _brought(situation, customer, known, request, guards)

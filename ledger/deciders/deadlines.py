@@ -47,13 +47,16 @@ def decide_deadline(situation: Situation, request: requests.DeadlineReached) -> 
 
 def _of_approval(situation: Situation, approval: Approval, kind: str) -> decisions.Decision:
     customer, organisation, day = situation.customer_id, situation.organisation, situation.day
+    version = situation.version
     if kind == deadlines.APPROVAL_EXPIRY:
         return decisions.ApprovalClosed(customer, approval.approval, "expired")
     if kind == deadlines.PASSING_ON:
-        further = approving.passed_further(approval, situation.effective, organisation, day)
+        further = approving.passed_further(
+            approval, situation.effective, organisation, day, version
+        )
         if further is not None:
-            asked = approving.asked(further, organisation, day)
+            asked = approving.asked(further, organisation, day, version)
             return decisions.StepPassedOn(customer, approval.approval, approval.current, asked)
         # Nobody is further up: those who are asked hear of it once more.
-    asked = approving.asked(approval, organisation, day)
+    asked = approving.asked(approval, organisation, day, version)
     return decisions.StepReminded(customer, approval.approval, approval.current, asked)

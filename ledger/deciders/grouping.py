@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ledger import conflicts, groups, reasons
 from ledger.conflicts import Conflict
 from ledger.customer import Admitted
+from ledger.deciders.opening import rulers
 from ledger.deciders.situations import Situation, is_behind, opens_conflicts
 from ledger.events import decisions
 from ledger.groups import Owners
@@ -141,7 +142,7 @@ def _at_root(situation: Situation, root: Admitted, change: _Change, opened: int)
             conflicts.GROUP,
             parties,
             (position,),
-            conflicts.rulers(parties, 0, situation.organisation, situation.day),
+            rulers(situation, parties, 0),
         ),
     )
 
@@ -169,6 +170,6 @@ def _proved_further(situation: Situation, change: _Change, known: Conflict) -> D
         known.conflict,
         (situation.request.position,),
         joining,
-        conflicts.rulers(parties, known.waiting.passed_on, situation.organisation, situation.day),
+        rulers(situation, parties, known.waiting.passed_on),
     )
     return (added,)

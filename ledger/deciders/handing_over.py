@@ -180,7 +180,8 @@ def _problem(situation: Situation, order: HandOverRequested, giver: Person) -> s
     """Return why nothing of a hand-over is done: nobody judges a cause of their own."""
     parties = (order.giver, *order.receivers)
     organisation, day = situation.organisation, situation.day
-    if situation.request.actor in approving.excluded(parties, frozenset(), organisation, day):
+    barred = approving.excluded(parties, frozenset(), organisation, day, situation.version)
+    if situation.request.actor in barred:
         return reasons.OWN_CAUSE
     if not (manages(situation, giver.territory) or is_admin(situation)):
         return reasons.NOT_ABOVE_GIVER
@@ -373,8 +374,8 @@ def _found_out(
     part: _Part, situation: Situation, receiver: Person, steps: tuple[ApprovalStep, ...]
 ) -> _Needed:
     organisation, day, orderer = situation.organisation, situation.day, situation.request.actor
-    parties = (part.giver.person, receiver.person)
-    left = left_by(steps, orderer, parties, organisation, day)
+    parties, version = (part.giver.person, receiver.person), situation.version
+    left = left_by(steps, orderer, parties, organisation, day, version)
     approval = Approval(
         "",
         approving.TRANSFER,
@@ -386,9 +387,9 @@ def _found_out(
         approving.begun(left),
         part.order.reason_code,
     )
-    if approving.lacks_an_approver(approval, organisation, day):
+    if approving.lacks_an_approver(approval, organisation, day, version):
         return _Needed(left, None)
-    return _Needed(left, approving.asked(approval, organisation, day) if left else ())
+    return _Needed(left, approving.asked(approval, organisation, day, version) if left else ())
 
 
 def _opened(

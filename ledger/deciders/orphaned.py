@@ -35,7 +35,7 @@ def left_open(
         return tuple(steps)
     parties = [each for each in (customer.owner, receiver) if each is not None]
     actor, organisation = situation.request.actor, situation.organisation
-    return left_by(steps, actor, parties, organisation, situation.day)
+    return left_by(steps, actor, parties, organisation, situation.day, situation.version)
 
 
 def acted_for_owner(situation: Situation, person: str, owner: str | None) -> bool:

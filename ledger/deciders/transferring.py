@@ -13,7 +13,7 @@ from ledger.approval_steps import Cause, left_by, releasing_territory, steps_of
 from ledger.approving import Answer, Approval
 from ledger.customer import Admitted, Held, open_approval
 from ledger.deciders import claiming, collaborating, orphaned
-from ledger.deciders.opening import opening
+from ledger.deciders.opening import lacks_an_approver, opening
 from ledger.deciders.situations import (
     Obstacle,
     Situation,
@@ -49,7 +49,7 @@ def decide_transfer(
         found = _transfer_obstacle(situation, customer, customer.tenure, receiver, guards)
         if found is None:
             approval = _transfer(situation, customer, customer.tenure.owner, receiver, request)
-            if not approving.lacks_an_approver(approval, situation.organisation, situation.day):
+            if not lacks_an_approver(situation, approval):
                 return _opened(situation, customer, approval, guards)
             found = Obstacle(reasons.NO_APPROVER)
         obstacle = found
@@ -168,7 +168,7 @@ def release_that_waits(
         return None
     if customer.approval is not None:
         reason = reasons.APPROVAL_OPEN
-    elif approving.lacks_an_approver(approval, situation.organisation, situation.day):
+    elif lacks_an_approver(situation, approval):
         reason = reasons.NO_APPROVER
     else:
         return _opened(situation, customer, approval, {})
@@ -186,7 +186,9 @@ def decide_answer(
     approval = _open_approval(situation, approval_id)
     if approval is None or not isinstance(customer, Admitted):
         return _not_counted(situation, approval_id, reasons.APPROVAL_CLOSED)
-    place = approving.place_of(approval, person, situation.organisation, situation.day)
+    place = approving.place_of(
+        approval, person, situation.organisation, situation.day, situation.version
+    )
     if isinstance(place, str):
         return _not_counted(situation, approval_id, place)
     answered = decisions.StepAnswered(
@@ -207,7 +209,7 @@ def _following(
         return ()
     if approval.current + 1 < len(approval.steps):
         following = approval.advanced(situation.effective)
-        asked = approving.asked(following, situation.organisation, situation.day)
+        asked = approving.asked(following, situation.organisation, situation.day, situation.version)
         return (
             decisions.StepOpened(
                 situation.customer_id, approval.approval, following.current, asked
@@ -358,9 +360,10 @@ def by_ruling(
         (owner, receiver.person),
         situation.organisation,
         situation.day,
+        situation.version,
     )
     approval = replace(approval, steps=approving.begun(steps))
-    if approving.lacks_an_approver(approval, situation.organisation, situation.day):
+    if lacks_an_approver(situation, approval):
         return reasons.NO_APPROVER
     before = customer.approval
     void = () if before is None else (_closed(situation, before, "void", reasons.RULED_ON),)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ledger.approving import asked
 from ledger.customer import Admitted
+from ledger.deciders import LATEST
 from ledger.envelope import Event
 from ledger.events import decisions, organisation, requests
 from ledger.events.catalogue import catalogue
@@ -83,7 +84,7 @@ def _answer(history: History, customer: str, *, agreed: bool) -> None:
     if not isinstance(found, Admitted) or found.approval is None:
         return
     organisation = history.organisation.latest
-    (person, *_) = asked(found.approval, organisation, organisation.day(history.now))
+    (person, *_) = asked(found.approval, organisation, organisation.day(history.now), LATEST)
     name = found.approval.approval
     history.ask(
         requests.ApprovalGiven(customer, name)

@@ -249,6 +249,17 @@ def test_nobody_rules_on_a_cause_of_their_own_nor_whoever_acts_for_a_party() -> 
     story.when(ruling(conflict, "keep"), by="per_boss").then(closed(conflict, "keep", "per_boss"))
 
 
+def test_nor_whoever_acts_for_somebody_who_acts_for_a_party() -> None:
+    """The delegate of a party's delegate ruled, who may well stand in for the party itself."""
+    story, conflict = followed_up()
+    story.given(
+        facts.DelegateNamed("per_b", "per_c", *FOREVER),
+        facts.DelegateNamed("per_c", "per_head", *FOREVER),
+    )
+    story.when(ruling(conflict, "keep"), by="per_head").then(refused(conflict, reasons.OWN_CAUSE))
+    story.when(ruling(conflict, "keep"), by="per_boss").then(closed(conflict, "keep", "per_boss"))
+
+
 def test_a_head_who_is_a_party_is_replaced_by_the_next_one_up() -> None:
     story = disputed().when(deal("per_head"), by="per_head")
     conflict = f"cft_{last(story)}"

@@ -170,7 +170,7 @@ class Machine:
             return
         customer, approval = waiting[number % len(waiting)]
         organisation = self.organisation.latest
-        people = asked(approval, organisation, organisation.day(self.now))
+        people = asked(approval, organisation, organisation.day(self.now), LATEST)
         if not people:
             return
         answer: Any = (

@@ -189,11 +189,15 @@ def test_a_manager_who_has_left_may_no_longer() -> None:
         ("per_head", "per_b", "per_head"),  # the giver
         ("per_a", "per_head", "per_head"),  # a receiver
         ("per_a", "per_b", "per_deputy"),  # who acts for the receiver
+        ("per_a", "per_b", "per_head"),  # who acts for whoever acts for the receiver
     ],
 )
 def test_nobody_orders_a_hand_over_of_their_own(giver: str, receiver: str, by: str) -> None:
-    acting = facts.DelegateNamed("per_b", "per_deputy", date(2026, 1, 1), date(2030, 1, 1))
-    story = owning("cus_1", **ALONE).given(acting)
+    always = (date(2026, 1, 1), date(2030, 1, 1))
+    story = owning("cus_1", **ALONE).given(
+        facts.DelegateNamed("per_b", "per_deputy", *always),
+        facts.DelegateNamed("per_deputy", "per_head", *always),
+    )
     story.when(hand_over(receiver, giver=giver), by=by)
     story.then(d.HandOverRefused(giver, "hov_1", reasons.OWN_CAUSE))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,7 +25,7 @@ from hypothesis.stateful import (
 from ledger import approving
 from ledger.approving import delegates, is_present
 from ledger.customer import Admitted
-from ledger.deciders import decider
+from ledger.deciders import LATEST, decider
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
@@ -54,11 +55,13 @@ class Asked:
 class Transfers(RuleBasedStateMachine):
     """One customer, and everybody who wants it."""
 
+    version = 1
+
     def __init__(self) -> None:
         super().__init__()
         self.story = Story()
         self.settled = Settled(complete=True)
-        self.guards = Guards()
+        self.guards = Guards(version=self.version)
         self.owner: str | None = None
         self.asked: dict[str, Asked] = {}
         self.number = 0
@@ -89,7 +92,7 @@ class Transfers(RuleBasedStateMachine):
     def ask(self, data: r.Request, by: str) -> None:
         request = self.story._event("customer-cus_1", data, actor=by)
         organisation = self.story.organisation.at(request.position)
-        draft = decider(1)(self.settled, request, organisation)
+        draft = decider(self.version)(self.settled, request, organisation)
         assert self.guards.decide(request, organisation) == draft
         for decision in draft.all:
             self.settled.apply(request, decision, draft.effective, organisation)
@@ -133,8 +136,17 @@ class Transfers(RuleBasedStateMachine):
         else:
             for party in (opened.requester, opened.receiver):
                 if party is not None:
-                    assert given.person not in {party, *delegates(organisation, party, day)}
+                    assert given.person not in self.acting_for(party, organisation, day)
         asked.answers.append(given)
+
+    def acting_for(self, party: str, organisation: OrganisationAt, day: date) -> set[str]:
+        """A party, and their delegates; since version 3 the delegates of these as well."""
+        found = {party, *delegates(organisation, party, day)}
+        grown: set[str] = set()
+        while self.version >= 3 and found != grown:
+            grown = found
+            found = grown.union(*(delegates(organisation, each, day) for each in grown))
+        return found
 
     def must_be_approved(self, asked: Asked) -> None:
         for number, step in enumerate(asked.opened.steps):
@@ -195,7 +207,7 @@ class Transfers(RuleBasedStateMachine):
         if isinstance(found, Admitted) and found.approval is not None:
             organisation = self.story.organisation.latest
             today = organisation.day(self.story.now)
-            for person in approving.asked(found.approval, organisation, today)[:1]:
+            for person in approving.asked(found.approval, organisation, today, self.version)[:1]:
                 self.answer_something(person, agrees, 0)
 
     @rule(by=people)
@@ -230,7 +242,16 @@ class Transfers(RuleBasedStateMachine):
         self.story.given(facts.TerritoryDefined(territory, "区", above, head))
 
 
-def test_an_owner_changes_only_with_every_approval_by_people_entitled() -> None:
+class LatestTransfers(Transfers):
+    """The same, by the newest version of the decider."""
+
+    version = LATEST
+
+
+@pytest.mark.parametrize("machine", [Transfers, LatestTransfers])
+def test_an_owner_changes_only_with_every_approval_by_people_entitled(
+    machine: type[Transfers],
+) -> None:
     run_state_machine_as_test(
-        Transfers, settings=settings(max_examples=150, stateful_step_count=60, deadline=None)
+        machine, settings=settings(max_examples=150, stateful_step_count=60, deadline=None)
     )

@@ -322,6 +322,39 @@ def test_neither_may_who_acts_for_a_party() -> None:
     assert story.decided.asked == ("per_boss",)  # type: ignore[union-attr]
 
 
+def acted_for_by_the_head(person: str, **rules: Any) -> Story:
+    """``person`` is acted for by a colleague, who is acted for by the head."""
+    return owned(**rules).given(
+        facts.DelegateNamed(person, "per_c", *FOREVER),
+        facts.DelegateNamed("per_c", "per_head", *FOREVER),
+    )
+
+
+@pytest.mark.parametrize("party", ["per_a", "per_b"])
+def test_nor_may_who_acts_for_somebody_who_acts_for_a_party(party: str) -> None:
+    """The delegate of a party's delegate judged, who may well stand in for the party itself."""
+    story = acted_for_by_the_head(party).when(transfer(), by="per_a")
+    assert story.decided.asked == ("per_boss",)  # type: ignore[union-attr]
+    agree(story, "per_head").then(not_counted("per_head", reasons.NOT_ASKED))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_versions_before_excluded_the_nearest_delegates_alone(version: int) -> None:
+    story = acted_for_by_the_head("per_a")
+    story.version = version
+    story.when(transfer(), by="per_a")
+    assert story.decided.asked == ("per_head",)  # type: ignore[union-attr]
+
+
+def test_people_who_act_for_each_other_are_excluded_together() -> None:
+    story = acted_for_by_the_head("per_a").given(
+        facts.DelegateNamed("per_head", "per_a", *FOREVER),
+        facts.DelegateNamed("per_head", "per_boss", *FOREVER),
+    )
+    story.when(transfer(), by="per_a")
+    assert story.decided.asked == ("per_admin",)  # type: ignore[union-attr]
+
+
 def test_a_head_over_both_territories_fills_one_step_only() -> None:
     story = owned().given(facts.TerritoryDefined("ter_west", "华西", "ter_all", "per_head"))
     story.when(transfer("per_c"), by="per_a")
