@@ -231,7 +231,7 @@ def _levels(
     """Yield, the nearest first, those of whom each level has somebody; each only once."""
     if approver.kind == "receiver":
         # To accept is nobody else's: at most of whoever acts for the receiver.
-        stand_in = _stand_in(approver.person or "", frozenset(), organisation, day)
+        stand_in = _stand_in(approver.person or "", barred, organisation, day)
         yield (stand_in,) if stand_in else ()
         return
     seen: set[str] = set()
@@ -299,6 +299,23 @@ def passed_further(
     return None if found in ((), asked(approval, organisation, day, version)) else further
 
 
+def _not_accepting(
+    approval: Approval,
+    taken: frozenset[str],
+    organisation: OrganisationAt,
+    day: date,
+    version: int,
+) -> frozenset[str]:
+    """Return who may not accept in place of a receiver who is not there; receivers always may.
+
+    Since ``version`` 3 of the decider whoever asked for it, acts for who did, or filled a step.
+    """
+    if version < 3:
+        return frozenset()
+    asking = (approval.requester,)
+    return excluded(asking, taken, organisation, day, version) - {approval.receiver}
+
+
 def open_places(
     approval: Approval, organisation: OrganisationAt, day: date, version: int
 ) -> Iterator[tuple[int, str]]:
@@ -311,7 +328,10 @@ def open_places(
     filled = {each.approver for each in step.answers}
     for number, approver in enumerate(step.step.approvers):
         if number not in filled:
-            for person in entitled(approver, step.passed_on, barred, organisation, day):
+            theirs = barred
+            if approver.kind == "receiver":
+                theirs = _not_accepting(approval, approval.answered, organisation, day, version)
+            for person in entitled(approver, step.passed_on, theirs, organisation, day):
                 if person not in approval.answered:
                     yield number, person
 
@@ -342,7 +362,11 @@ def lacks_an_approver(
         barred = excluded(approval.parties, frozenset(taken), organisation, day, version)
         filled = 0
         for approver in step.step.step.approvers:
-            found = entitled(approver, 0, barred | taken, organisation, day)
+            theirs = barred | taken
+            if approver.kind == "receiver":
+                filling = frozenset(taken)
+                theirs = _not_accepting(approval, filling, organisation, day, version)
+            found = entitled(approver, 0, theirs, organisation, day)
             free = next((each for each in found if each not in taken), None)
             if free is not None:
                 taken.add(free)

@@ -133,6 +133,9 @@ class Transfers(RuleBasedStateMachine):
             receiver = opened.receiver
             assert receiver is not None
             assert receiver == given.person or not is_present(organisation, receiver, day)
+            if self.version >= 3 and receiver != given.person:
+                asking = self.acting_for(opened.requester, organisation, day)
+                assert given.person not in asking
         else:
             for party in (opened.requester, opened.receiver):
                 if party is not None:

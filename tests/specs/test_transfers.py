@@ -399,6 +399,57 @@ def test_a_receiver_who_is_away_accepts_by_a_delegate_or_not_at_all() -> None:
     alone.when(transfer(), by="per_a").then(refused(reasons.NO_APPROVER))
 
 
+def away(receiver: str, *acting: str) -> Story:
+    """The receiver is away, and acted for by the last one, else by the one before."""
+    return owned().given(
+        facts.PersonAway(receiver, *FOREVER),
+        *(facts.DelegateNamed(receiver, each, *FOREVER) for each in acting),
+    )
+
+
+def test_nobody_accepts_for_the_receiver_what_they_have_asked_for_themselves() -> None:
+    """Else an owner gets rid of a customer by accepting it for a colleague who is away."""
+    away("per_b", "per_a").when(transfer(), by="per_a").then(refused(reasons.NO_APPROVER))
+    story = away("per_b", "per_deputy", "per_a").when(transfer(), by="per_a")
+    agree(story, "per_head").then(
+        answered(0, "per_head"), d.StepOpened("cus_1", "trf_1", 1, ("per_deputy",))
+    )
+    agree(story, "per_a").then(not_counted("per_a", reasons.OWN_CAUSE))
+    agree(story, "per_deputy")
+    assert owner_of(story) == "per_b"
+
+
+def test_nor_does_who_acts_for_whoever_asked_unless_it_is_the_receiver() -> None:
+    acting = facts.DelegateNamed("per_a", "per_c", *FOREVER)
+    away("per_b", "per_c").given(acting).when(transfer(), by="per_a").then(
+        refused(reasons.NO_APPROVER)
+    )
+    story = owned().given(acting).when(transfer("per_c"), by="per_a")
+    for person in ("per_head", "per_west", "per_c"):
+        agree(story, person)
+    assert owner_of(story) == "per_c"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_versions_before_let_who_asked_accept_for_the_receiver(version: int) -> None:
+    story = away("per_b", "per_a")
+    story.version = version
+    agree(agree(story.when(transfer(), by="per_a"), "per_head"), "per_a")
+    assert owner_of(story) == "per_b"
+
+
+def test_where_the_receivers_delegate_has_filled_a_step_that_ones_delegate_accepts() -> None:
+    """Else nobody was asked, and what all had agreed to expired."""
+    story = agree(owned().when(transfer(), by="per_a"), "per_head")
+    story.given(
+        facts.PersonAway("per_b", *FOREVER),
+        facts.DelegateNamed("per_b", "per_head", *FOREVER),
+        facts.DelegateNamed("per_head", "per_deputy", *FOREVER),
+    )
+    agree(story, "per_deputy")
+    assert owner_of(story) == "per_b"
+
+
 def test_a_new_head_answers_for_a_step_that_was_opened_before() -> None:
     story = owned().when(transfer(), by="per_a")
     story.given(facts.TerritoryDefined("ter_east", "华东", "ter_all", "per_deputy"))
@@ -589,8 +640,11 @@ def test_a_territory_without_a_head_is_judged_by_the_next_one_up() -> None:
     assert story.decided.asked == ("per_boss",)  # type: ignore[union-attr]
 
 
-def test_who_has_filled_a_step_does_not_accept_for_the_receiver_as_well() -> None:
-    story = agree(owned().when(transfer(), by="per_a"), "per_head")
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_who_has_filled_a_step_does_not_accept_for_the_receiver_as_well(version: int) -> None:
+    story = owned()
+    story.version = version
+    agree(story.when(transfer(), by="per_a"), "per_head")
     story.given(
         facts.PersonAway("per_b", *FOREVER), facts.DelegateNamed("per_b", "per_head", *FOREVER)
     )
