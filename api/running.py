@@ -165,8 +165,11 @@ class NotFollowedError(LedgerError):
 
 
 def reflected(connection: Connection[Any]) -> tuple[int, int, int]:
-    """Return the head of the log, the position decided up to, and the one projected up to."""
-    projected = min(positions(connection).values(), default=0)
+    """Return the head of the log, the position decided up to, and the one projected up to.
+
+    The last one is -1 before the read models are made, which then nobody can ask.
+    """
+    projected = min(positions(connection).values(), default=-1)
     decided = progress.reached(connection, CONSUMER)
     # The head last: it is behind all that was decided up to there.
     return head(connection), decided, projected

@@ -191,7 +191,7 @@ def _followers(connection: Connection[Any]) -> list[Finding]:
     return [
         Finding(True, "log", f"{top:,} events"),
         _follower(connection, "decided", CONSUMER, top, decided, ""),
-        _follower(connection, "projected", "projector", top, projected, ", ".join(lagging)),
+        _follower(connection, "projected", "projector", top, max(projected, 0), ", ".join(lagging)),
     ]
 
 

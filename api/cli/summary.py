@@ -98,6 +98,9 @@ def _show_recycling(ledger: Ledger, names: Names) -> None:
 def _show_commands(ledger: Ledger, names: Names) -> None:
     """Print three commands that work with what is in this ledger, for a second terminal."""
     organisation = names.organisation
+    if organisation.name is None:
+        _show_beginning()
+        return
     with ledger.pool.connection() as connection:
         free = list_ownership(connection, free=True, limit=200)
         picked = next(
@@ -123,6 +126,22 @@ def _show_commands(ledger: Ledger, names: Names) -> None:
     ):
         console().print(f"    {line}", markup=False, soft_wrap=True)
     console().print("What they do is shown here. Ctrl-C stops.\n", markup=False)
+
+
+def _show_beginning() -> None:
+    """Say how a ledger begins that is nobody's yet."""
+    console().print("\nThis ledger is empty. In a second terminal, in this folder:", markup=False)
+    for line in (
+        ".venv/bin/guishu init ORGANISATION ADMINISTRATOR",
+        ".venv/bin/guishu import MAPPING FOLDER",
+    ):
+        console().print(f"    {line}", markup=False, soft_wrap=True)
+    console().print(
+        "The first founds the organisation, the second does so with what other systems know"
+        " (guishu run --demo makes one up). What they do is shown here. Ctrl-C stops.\n",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def line(event: Event, names: Names) -> str:

@@ -58,11 +58,11 @@ class Terminal:
         lines = self.guishu("events", "--limit", "100000", "--json").splitlines()
         return [json.loads(line) for line in lines]
 
-    def run(self) -> subprocess.Popen[bytes]:
-        """Start ``guishu run --demo`` and wait until it shows what to try."""
+    def run(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start ``guishu run`` and wait until it shows what to try."""
         with self.output.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-                [*_GUISHU, "run", "--demo"],
+                [*_GUISHU, "run", *options],
                 cwd=self.folder,
                 env=self._environment,
                 stdout=output,
@@ -89,7 +89,7 @@ def terminal(servers_folder: Path) -> Terminal:
 
 
 def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> None:
-    running = terminal.run()
+    running = terminal.run("--demo")
     try:
         claim, follow_up, whois = terminal.to_try()
         assert "granted: " in terminal.guishu(*claim)
@@ -123,11 +123,25 @@ def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> N
     assert f"{name} belongs to {person}" in terminal.guishu(*whois)
 
 
+def test_run_in_an_empty_folder_says_how_to_begin(terminal: Terminal) -> None:
+    """It ended as read_models_outdated: it asked read models that were not made yet."""
+    running = terminal.run()
+    try:
+        assert "guishu init ORGANISATION ADMINISTRATOR" in terminal.shown()
+        terminal.guishu("init", "恒信集团", "王芳")
+        wait_until(lambda: "恒信集团" in terminal.shown())
+        terminal.guishu("register", "远大电子", "--as", "王芳")
+        wait_until(lambda: "王芳 enters 远大电子" in terminal.shown())
+    finally:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0, terminal.shown()
+
+
 def test_after_a_kill_the_next_start_just_works(terminal: Terminal) -> None:
-    killed = terminal.run()
+    killed = terminal.run("--demo")
     killed.kill()
     killed.wait()
-    again = terminal.run()
+    again = terminal.run("--demo")
     try:
         assert "in place" in terminal.shown()
         told = terminal.guishu("verify")
@@ -147,7 +161,7 @@ def test_run_outlives_a_restart_of_the_database(
     """
     key = base64.b64encode(b"k" * 32).decode()
     terminal = Terminal(servers_folder, DATABASE_URL=database.owner_url, GUISHU_MASTER_KEY=key)
-    running = terminal.run()
+    running = terminal.run("--demo")
     try:
         with psycopg.connect(database.superuser_url, autocommit=True) as connection:
             connection.execute(
@@ -167,7 +181,7 @@ def test_run_outlives_a_restart_of_the_database(
 
 def test_where_the_embedded_server_dies_it_is_said_how_to_go_on(terminal: Terminal) -> None:
     """It was said to look at DATABASE_URL, which nobody had given."""
-    running = terminal.run()
+    running = terminal.run("--demo")
     server = terminal.folder / "data" / "postgres" / "postmaster.pid"
     os.kill(int(server.read_text(encoding="ascii").splitlines()[0]), signal.SIGKILL)
     assert running.wait(60) == 1
