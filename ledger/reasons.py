@@ -38,6 +38,7 @@ NOT_ASKED = "not_asked"
 APPROVAL_CLOSED = "approval_closed"
 OWNERSHIP_CHANGED = "ownership_changed"
 NOT_REQUESTER = "not_requester"
+REQUESTER_LEFT = "requester_left"
 STEP_REFUSED = "step_refused"
 DEADLINE_MOVED = "deadline_moved"
 DAY_NOT_AHEAD = "day_not_ahead"
@@ -106,6 +107,7 @@ SENTENCES: dict[str, str] = {
     APPROVAL_CLOSED: "It no longer awaits approval.",
     OWNERSHIP_CHANGED: "The ownership ended in another way meanwhile.",
     NOT_REQUESTER: "Only whoever asked for it may withdraw it.",
+    REQUESTER_LEFT: "Whoever asks for it has left.",
     STEP_REFUSED: "An approver did not agree.",
     DEADLINE_MOVED: "This is not, or no longer, what falls due next.",
     DAY_NOT_AHEAD: "The day does not lie ahead.",

@@ -14,6 +14,7 @@ from ledger.customer import Admitted, Refused
 from ledger.deciders import orphaned, recycling, transferring
 from ledger.deciders.situations import (
     Situation,
+    has_actor_gone,
     has_gone,
     held_towards_limit,
     is_admin,
@@ -219,6 +220,8 @@ def decide_release(
         return (decisions.ReleaseRefused(customer_id, reasons.HISTORY_OUT_OF_ORDER, owner),)
     if owner is None or not is_owner_or_manager(situation, customer):
         return (decisions.ReleaseRefused(customer_id, reasons.NOT_OWNER, owner),)
+    if has_actor_gone(situation):
+        return (decisions.ReleaseRefused(customer_id, reasons.REQUESTER_LEFT, owner),)
     waiting = transferring.release_that_waits(situation, customer, owner, request.reason_code)
     if waiting is not None:
         return waiting

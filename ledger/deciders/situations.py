@@ -240,6 +240,15 @@ def is_there(situation: Situation) -> bool:
     return person is not None and not person.has_left(situation.day)
 
 
+def has_actor_gone(situation: Situation) -> bool:
+    """Say whether whoever asks has left, or had, when all was handed over (since version 3).
+
+    What they hold is their head's business then, and no longer theirs.
+    """
+    person = situation.organisation.person(situation.request.actor)
+    return situation.version >= 3 and person is not None and has_gone(situation, person)
+
+
 def manages(situation: Situation, territory: str | None) -> bool:
     """Say whether the actor manages a territory, and has not left."""
     return situation.organisation.manages(situation.request.actor, territory) and is_there(

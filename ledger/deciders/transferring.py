@@ -18,6 +18,7 @@ from ledger.deciders.situations import (
     Obstacle,
     Situation,
     acts_as_owner,
+    has_actor_gone,
     has_gone,
     heads_customer,
     held_towards_limit,
@@ -73,6 +74,8 @@ def _transfer_obstacle(
 ) -> Obstacle | None:
     if situation.out_of_order:
         return Obstacle(reasons.HISTORY_OUT_OF_ORDER)
+    if has_actor_gone(situation):
+        return Obstacle(reasons.REQUESTER_LEFT)
     if customer.closed:
         return Obstacle(reasons.CUSTOMER_CLOSED)
     if tenure.owner == receiver.person:

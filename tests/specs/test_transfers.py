@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -234,6 +235,43 @@ def test_to_whom_it_cannot_go(receiver: str, reason: str) -> None:
         facts.PersonLeft("per_left", date(2026, 3, 1)),
     )
     story.when(transfer(receiver), by="per_head").then(refused(reason, receiver))
+
+
+LEFT = facts.PersonLeft("per_a", START.date())
+
+
+def test_whoever_has_left_asks_for_no_transfer_and_releases_nothing() -> None:
+    """An owner who had left gave customers away in front of the head who acts as their owner."""
+    story = owned().given(LEFT).when(transfer(), by="per_a")
+    story.then(refused(reasons.REQUESTER_LEFT))
+    story.when(r.ReleaseRequested("cus_1", "no_need"), by="per_a")
+    story.then(d.ReleaseRefused("cus_1", reasons.REQUESTER_LEFT, "per_a"))
+    story.when(transfer(), by="per_head")
+    assert isinstance(story.decided, d.ApprovalOpened)
+
+
+def test_nor_what_was_asked_before_all_was_handed_over_and_is_decided_behind_it() -> None:
+    story = owned()
+    held = story.settled.holdings_of("per_a")
+    story.settled.holdings["per_a"] = replace(held, closed=10_000)
+    story.when(transfer(), by="per_a").then(refused(reasons.REQUESTER_LEFT))
+
+
+def test_who_leaves_tomorrow_may_still_ask_today() -> None:
+    tomorrow = facts.PersonLeft("per_a", START.date() + timedelta(days=1))
+    owned().given(tomorrow).when(transfer(), by="per_a").then(
+        opened("per_b", (HEAD_EAST, accepts("per_b")), ("per_head",), requester="per_a")
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_versions_before_let_them(version: int) -> None:
+    story = owned().given(LEFT)
+    story.version = version
+    story.when(transfer(), by="per_a")
+    assert isinstance(story.decided, d.ApprovalOpened)
+    story.when(r.ReleaseRequested("cus_1", "no_need"), by="per_a")
+    assert owner_of(story) is None
 
 
 def test_not_to_somebody_who_is_at_the_holding_limit() -> None:
