@@ -23,7 +23,8 @@ from ledger.standing_in import StandIns, ended
 
 # So many former owners are remembered for the cooldown; more within one cooldown is no business.
 FORMER_OWNERS_MAX = 8
-# Nor of more people whom a transfer was refused, while one and the same owns the customer.
+# Nor of more people whom a transfer was refused, while one and the same owns the customer, or a
+# claim.
 TURNED_DOWN_MAX = 32
 # Of what ended lately every ownership is remembered, up to so many: a late follow-up asks for it.
 FORMER_OWNERSHIPS_MAX = 32
@@ -53,6 +54,14 @@ class FormerOwner:
     person: str
     began: datetime
     ended: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRefusal:
+    """Whose claim, which awaited approval, was refused, and when (UTC)."""
+
+    person: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,8 @@ class Admitted(NamedTuple):
     # How many customers name it as their parent; with any it is in a group (see ledger/groups.py).
     children: int = 0
     stand_ins: StandIns = ()
+    # Claims that were refused by those whose approval they awaited, the last of each person first.
+    claim_refusals: tuple[ClaimRefusal, ...] = ()
 
     @property
     def is_in_group(self) -> bool:
@@ -116,6 +127,10 @@ class Admitted(NamedTuple):
     def ended(self, person: str) -> datetime | None:
         """Return when somebody's last ownership ended (UTC), None where that is not remembered."""
         return next((each.ended for each in self.former if each.person == person), None)
+
+    def claim_refused(self, person: str) -> datetime | None:
+        """Return when a claim of somebody was last refused (UTC), None where none is known."""
+        return next((each.at for each in self.claim_refusals if each.person == person), None)
 
     def remembers(self, moment: datetime) -> bool:
         """Say whether ``owner_at`` knows of a moment that a policy lets a late follow-up name."""
@@ -244,8 +259,13 @@ def open_approval(customer: Admitted, approval: str) -> Approval | None:
     return next((each for each in open_approvals(customer) if each.approval == approval), None)
 
 
-def approval_closed(customer: Admitted, outcome: str, effective: datetime) -> Admitted:
-    """Return the customer as it is when nothing awaits approval any more."""
+def approval_closed(
+    customer: Admitted, outcome: str, effective: datetime, claimant: str | None = None
+) -> Admitted:
+    """Return the customer as it is when nothing awaits approval any more.
+
+    ``claimant`` is who is turned down with a refused claim.
+    """
     approval, turned_down = customer.approval, customer.turned_down
     if approval is None:
         raise AssertionError("only what is open can be closed")
@@ -253,4 +273,10 @@ def approval_closed(customer: Admitted, outcome: str, effective: datetime) -> Ad
     if outcome == "refused" and approval.purpose == TRANSFER and receiver is not None:
         others = (each for each in turned_down if each != receiver)
         turned_down = tuple(islice((receiver, *others), TURNED_DOWN_MAX))
-    return customer._replace(approval=None, turned_down=turned_down, effective=effective)
+    refusals = customer.claim_refusals
+    if claimant is not None:
+        before = (each for each in refusals if each.person != claimant)
+        refusals = tuple(islice((ClaimRefusal(claimant, effective), *before), TURNED_DOWN_MAX))
+    return customer._replace(
+        approval=None, turned_down=turned_down, claim_refusals=refusals, effective=effective
+    )

@@ -75,7 +75,7 @@ SENTENCES: dict[str, str] = {
     ALREADY_YOURS: "The customer is the claimant's already.",
     HOLDING_LIMIT: "The holding limit is reached.",
     DAILY_LIMIT: "The limit of claims for this day is reached.",
-    COOLDOWN: "A former owner must wait before claiming the customer again.",
+    COOLDOWN: "A former owner, or who was turned down, must wait before claiming the customer.",
     OUTSIDE_TERRITORY: "The customer is outside the territory in which the person may claim.",
     CUSTOMER_CLOSED: "The customer is closed.",
     CUSTOMER_NOT_ADMITTED: "The customer was never admitted to the ledger.",

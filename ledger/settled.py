@@ -427,7 +427,7 @@ class Settled:
             self._hold(found, customer, answered)
             return
         if isinstance(data, decisions.ApprovalClosed):
-            closed = approval_closed(found, data.outcome, effective)
+            closed = approval_closed(found, data.outcome, effective, data.turned_down)
             self._hold(found, customer, paused_by(found, closed, effective))
             return
         approval = after(

@@ -158,6 +158,12 @@ def limits(
         ends = organisation.days_after(customer.former[0].ended, policy.cooldown_days)
         if effective < ends:
             yield Obstacle(reasons.COOLDOWN, ends)
+    refused = customer.claim_refused(person.person)
+    if refused is not None and policy.cooldown_days:
+        # Else who was turned down would ask the same people again at once.
+        ends = organisation.days_after(refused, policy.cooldown_days)
+        if effective < ends:
+            yield Obstacle(reasons.COOLDOWN, ends)
     held = held_towards_limit(situation.settled, policy, person.person, guards)
     if policy.holding_limit is not None and held >= policy.holding_limit:
         yield Obstacle(reasons.HOLDING_LIMIT)

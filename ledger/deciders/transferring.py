@@ -207,7 +207,11 @@ def _following(
     """Return what an answer that counts brings besides."""
     step = approval.step
     if step.refused:
-        return (_closed(situation, approval, "refused", reasons.STEP_REFUSED),)
+        closed = _closed(situation, approval, "refused", reasons.STEP_REFUSED)
+        if situation.version >= 3 and approval.purpose == approving.CLAIM:
+            # As the receiver of a refused transfer waits, of whom the state knows without.
+            closed = replace(closed, turned_down=approval.receiver)
+        return (closed,)
     if not step.agreed:
         return ()
     if approval.current + 1 < len(approval.steps):

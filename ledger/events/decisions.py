@@ -254,13 +254,15 @@ class OwnershipTransferred:
 class ApprovalClosed:
     """What awaited approval is ``completed``, ``refused``, ``withdrawn``, ``expired`` or ``void``.
 
-    ``reason`` says why it was refused or is void.
+    ``reason`` says why it was refused or is void. ``turned_down`` is whose claim was refused: for
+    so long as the policy has former owners wait, that person does not claim the customer.
     """
 
     customer: str
     approval: str
     outcome: str
     reason: str | None = None
+    turned_down: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,16 @@ from ledger.approving import Approval
 from ledger.collaborating import Collaboration
 from ledger.conflicts import Allowed, Conflict
 from ledger.counting import CountedAct, Counting
-from ledger.customer import Admitted, Customer, FormerOwner, Free, Held, Refused, Unregistered
+from ledger.customer import (
+    Admitted,
+    ClaimRefusal,
+    Customer,
+    FormerOwner,
+    Free,
+    Held,
+    Refused,
+    Unregistered,
+)
 from ledger.groups import Group
 from ledger.handing_over import UnderWay
 from ledger.settled import Act, Holdings, Key, Settled
@@ -38,6 +47,7 @@ _COUNTED = tuple(each.name for each in fields(Counting))
 _COUNTED_OF = attrgetter(*_COUNTED)
 _UNDER_WAY = TypeAdapter(UnderWay)
 _STAND_INS = TypeAdapter(StandIns)
+_CLAIM_REFUSALS = TypeAdapter(tuple[ClaimRefusal, ...])
 
 _READ = "SELECT key, version, state FROM ledger.guards WHERE key = ANY(%b)"
 # The keys come sorted, and each statement takes its rows in that order: no two transactions can
@@ -264,6 +274,7 @@ def customer_of(state: dict[str, Any] | None) -> Customer:
         _rare(_ALLOWED, state.get("allowed")),
         state.get("children", 0),
         _rare(_STAND_INS, state.get("stand_ins")),
+        _rare(_CLAIM_REFUSALS, state.get("claim_refusals")),
     )
 
 
@@ -292,6 +303,8 @@ def _rare_json(customer: Admitted) -> dict[str, Any]:
         found["children"] = customer.children
     if customer.stand_ins:
         found["stand_ins"] = customer.stand_ins
+    if customer.claim_refusals:
+        found["claim_refusals"] = customer.claim_refusals
     return found
 
 

@@ -196,14 +196,57 @@ def test_whoever_gets_it_in_another_way_meanwhile_need_not_wait() -> None:
     )
 
 
-def test_a_head_refuses_it_and_it_may_be_claimed_again() -> None:
-    story, name = waiting()
-    story.when(r.ApprovalDenied("cus_1", name, "not_ours"), by="per_head").then(
+def turned_down(name: str, person: str = "per_c") -> d.ApprovalClosed:
+    return d.ApprovalClosed("cus_1", name, "refused", reasons.STEP_REFUSED, person)
+
+
+def deny(story: Story, name: str, person: str = "per_head") -> Story:
+    return story.when(r.ApprovalDenied("cus_1", name, "not_ours"), by=person)
+
+
+def test_a_head_refuses_it_and_it_may_be_claimed_again_after_the_cooldown() -> None:
+    """Who was turned down asked again at once, while the receiver of a transfer had to wait."""
+    story, name = waiting(cooldown_days=3)
+    deny(story, name).then(
+        d.StepAnswered("cus_1", name, 0, 0, "per_head", False),
+        turned_down(name),
+    )
+    ends = story.organisation.latest.days_after(story.effective, 3)
+    story.later(days=2, hours=23).when(claim("per_c"), by="per_c").then(
+        d.ClaimRefused("cus_1", "per_c", reasons.COOLDOWN, None, ends)
+    )
+    story.later(hours=1).when(claim("per_c"), by="per_c")
+    assert isinstance(story.decided, d.ApprovalOpened)
+
+
+def test_version_2_let_it_be_claimed_again_at_once() -> None:
+    story, name = waiting(cooldown_days=3)
+    story.version = 2
+    deny(story, name).then(
         d.StepAnswered("cus_1", name, 0, 0, "per_head", False),
         closed(name, "refused", reasons.STEP_REFUSED),
     )
     story.when(claim("per_c"), by="per_c")
     assert isinstance(story.decided, d.ApprovalOpened)
+
+
+def test_without_a_cooldown_who_was_turned_down_does_not_wait() -> None:
+    story, name = waiting(cooldown_days=0)
+    deny(story, name).when(claim("per_c"), by="per_c")
+    assert isinstance(story.decided, d.ApprovalOpened)
+
+
+def test_others_do_not_wait_for_whoever_was_turned_down() -> None:
+    story, name = waiting(cooldown_days=3)
+    story.given(facts.PersonJoined("per_d", NAME, "ter_west", ("rep",)))
+    deny(story, name).when(claim("per_d"), by="per_d")
+    assert isinstance(story.decided, d.ApprovalOpened)
+    other = story.decided.approval
+    deny(story, other).then(
+        d.StepAnswered("cus_1", other, 0, 0, "per_head", False), turned_down(other, "per_d")
+    )
+    assert [each.person for each in customer(story).claim_refusals] == ["per_d", "per_c"]
+    assert customer_of(loads(state_of(story.settled, ("customer", "cus_1")))) == customer(story)
 
 
 @pytest.mark.parametrize("by", ["per_admin", "per_c"])
@@ -264,15 +307,14 @@ def test_it_is_reminded_passed_on_and_expires_like_any_approval() -> None:
     story.then(closed(name, "expired"))
 
 
-def test_to_be_refused_a_claim_keeps_nobody_from_claiming_within_the_own_territory() -> None:
-    """What counts against the receiver of a refused transfer is about an owner's customer."""
-    story = outside(cooldown_days=30)
+def test_who_was_turned_down_has_it_by_no_colleague_either() -> None:
+    """Somebody within the territory claims it, releases it, and it is free for all who may."""
+    story, name = waiting(cooldown_days=30)
+    deny(story, name)
     story.when(claim("per_a"), by="per_a").when(r.ReleaseRequested("cus_1", "no"), by="per_a")
-    story.when(claim("per_c"), by="per_c")
-    assert isinstance(story.decided, d.ApprovalOpened)
-    story.when(r.ApprovalDenied("cus_1", story.decided.approval, "not_ours"), by="per_head")
     story.given(facts.PersonChanged("per_c", "ter_east", ("rep",)))
-    granted(story.when(claim("per_c"), by="per_c"), "per_c")
+    refused(story.when(claim("per_c"), by="per_c"), reasons.COOLDOWN)
+    granted(story.later(days=30).when(claim("per_c"), by="per_c"), "per_c")
 
 
 def test_what_waits_is_told_of_in_the_guards_and_read_from_them_again() -> None:
