@@ -1,8 +1,9 @@
 """Figures per territory: customers owned and free, claims by outcome and day, deals, follow-ups.
 
 Only claims are counted as they are decided: by the claimant's home territory of that moment and
-by day. Everything else is computed when it is asked for, from the other read models, so that it
-follows a customer from one territory to another. Deals and follow-ups count once they were decided
+by day. What awaits approval is counted apart until that has ended. Everything else is computed
+when it is asked for, from the other read models, so that it follows a customer from one territory
+to another. Deals and follow-ups count once they were decided
 to be at a customer that was admitted.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 from psycopg import Connection
 
+from ledger.approving import CLAIM
 from ledger.envelope import Event
 from ledger.events import decisions
 from ledger.events import organisation as facts
@@ -51,6 +53,15 @@ _TABLES = (
         territory text COLLATE "C" NOT NULL
         """,
     ),
+    # Claims that await approval, and whose home it was when they began to.
+    Table(
+        "territory_awaiting",
+        """
+        approval  text COLLATE "C" NOT NULL PRIMARY KEY,
+        claimant  text COLLATE "C" NOT NULL,
+        territory text COLLATE "C" NOT NULL
+        """,
+    ),
     Table(
         "territory_days",
         """
@@ -71,6 +82,12 @@ INSERT INTO territory_homes (person, territory)
 SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(person text, territory text)
 ON CONFLICT (person) DO UPDATE SET territory = excluded.territory
 """
+_AWAITED = "SELECT approval, claimant FROM territory_awaiting WHERE approval = ANY(%b)"
+_PUT_AWAITING = """
+INSERT INTO territory_awaiting (approval, claimant, territory)
+SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(approval text, claimant text, territory text)
+"""
+_DROP_AWAITING = "DELETE FROM territory_awaiting WHERE approval = ANY(%b)"
 _COUNT = """
 INSERT INTO territory_claims AS t (territory, day, reason, claims)
 SELECT * FROM jsonb_to_recordset(%s::jsonb)
@@ -83,7 +100,7 @@ class TerritoryFigures:
     """The projection: counts the claims of a batch in memory, and adds the sums."""
 
     name = "territory_figures"
-    version = 1
+    version = 2
     tables = _TABLES
     handles = frozenset(
         {
@@ -92,6 +109,8 @@ class TerritoryFigures:
             "PersonChanged.v1",
             "OwnershipGranted.v1",
             "ClaimRefused.v1",
+            "ApprovalOpened.v1",
+            "ApprovalClosed.v1",
         }
     )
     needs_cause: frozenset[str] = frozenset()
@@ -100,7 +119,8 @@ class TerritoryFigures:
         """Write what ``changes`` bring."""
         events = [change.event for change in changes]
         zone = _zone(connection)
-        homes = _homes(connection, events)
+        waiting = _Waiting(_awaited(connection, events))
+        homes = _homes(connection, events, waiting)
         moved: dict[str, str] = {}
         counts: Counter[tuple[str, date, str]] = Counter()
         for event in events:
@@ -111,6 +131,18 @@ class TerritoryFigures:
                 case decisions.ClaimRefused(claimant=claimant, reason=reason):
                     day = event.effective.astimezone(zone).date()
                     counts[homes.get(claimant, _NOWHERE), day, reason] += 1
+                case decisions.ApprovalOpened(approval=name, receiver=str(claimant)) as opened:
+                    if opened.purpose == CLAIM:
+                        waiting.open(name, claimant, homes.get(claimant, _NOWHERE))
+                case decisions.ApprovalOpened():
+                    pass
+                case decisions.ApprovalClosed() as closed:
+                    claimed = waiting.close(closed.approval)
+                    # What was approved is counted by its grant.
+                    if claimed is not None and closed.outcome != "completed":
+                        day = event.effective.astimezone(zone).date()
+                        why = closed.reason or closed.outcome
+                        counts[homes.get(claimed, _NOWHERE), day, why] += 1
                 case facts.PersonJoined() | facts.PersonChanged() as data:
                     homes[data.person] = moved[data.person] = data.territory or _NOWHERE
                 case facts.OrganisationFounded(time_zone=name):
@@ -123,6 +155,7 @@ class TerritoryFigures:
             _PUT_HOMES,
             [{"person": person, "territory": home} for person, home in moved.items()],
         )
+        waiting.write(connection)
         write(
             connection,
             _COUNT,
@@ -138,10 +171,60 @@ def _zone(connection: Connection[Any]) -> ZoneInfo:
     return ZoneInfo(row[0] if row else "UTC")
 
 
-def _homes(connection: Connection[Any], events: Sequence[Event]) -> dict[str, str]:
+@dataclass(slots=True)
+class _Waiting:
+    """The claims that await approval: of those from before the batch whose they are, by approval.
+
+    ``new`` are those of the batch, with their claimants and these people's homes.
+    """
+
+    before: dict[str, str]
+    new: dict[str, tuple[str, str]] = field(default_factory=dict)
+    over: set[str] = field(default_factory=set)
+
+    def open(self, approval: str, claimant: str, home: str) -> None:
+        self.new[approval] = (claimant, home)
+
+    def close(self, approval: str) -> str | None:
+        """Return who claimed, None where the approval was of no claim."""
+        if approval in self.new:
+            return self.new.pop(approval)[0]
+        claimant = self.before.get(approval)
+        if claimant is not None:
+            self.over.add(approval)
+        return claimant
+
+    def write(self, connection: Connection[Any]) -> None:
+        if self.over:
+            connection.execute(_DROP_AWAITING, (text_array(sorted(self.over)),))
+        rows = [
+            {"approval": approval, "claimant": claimant, "territory": home}
+            for approval, (claimant, home) in self.new.items()
+        ]
+        write(connection, _PUT_AWAITING, rows)
+
+
+def _awaited(connection: Connection[Any], events: Sequence[Event]) -> dict[str, str]:
+    closed = {
+        event.data.approval for event in events if isinstance(event.data, decisions.ApprovalClosed)
+    }
+    if not closed:
+        return {}
+    return dict(connection.execute(_AWAITED, (text_array(sorted(closed)),)).fetchall())
+
+
+def _homes(
+    connection: Connection[Any], events: Sequence[Event], waiting: _Waiting
+) -> dict[str, str]:
     claimants = {
         event.data.claimant for event in events if isinstance(event.data, decisions.ClaimRefused)
     }
+    claimants.update(waiting.before.values())
+    claimants.update(
+        event.data.receiver or ""
+        for event in events
+        if isinstance(event.data, decisions.ApprovalOpened) and event.data.purpose == CLAIM
+    )
     if not claimants:
         return {}
     rows = connection.execute(_HOMES, (text_array(sorted(claimants)),))
@@ -166,7 +249,9 @@ class FiguresOfTerritory:
 
     ``owned``, ``free`` and ``closed`` (closed and nobody's) count the customers whose territory it
     is now; deals and follow-ups are those at these customers. ``granted`` and ``refused`` (by
-    reason code) count all claims by people whose home it was when the claim was decided.
+    reason code) count all claims by people whose home it was when the claim was decided; a claim
+    that awaited approval in vain is refused for how that ended. ``awaiting`` counts those that
+    still do, by people whose home it was when they began to.
     """
 
     territory: str | None
@@ -179,6 +264,7 @@ class FiguresOfTerritory:
     won: tuple[WonDeals, ...]
     lost: int
     follow_ups: int
+    awaiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +289,9 @@ GROUP BY o.customer_territory
 _CLAIMS = """
 SELECT nullif(territory, ''), reason, sum(claims)::bigint FROM projections.territory_claims
 GROUP BY territory, reason ORDER BY reason
+"""
+_AWAITING = """
+SELECT nullif(territory, ''), count(*) FROM projections.territory_awaiting GROUP BY territory
 """
 _DEALS = """
 SELECT o.customer_territory, d.outcome, d.currency, count(*), sum(d.amount)
@@ -238,6 +327,7 @@ def figures(connection: Connection[Any]) -> list[FiguresOfTerritory]:
     claims: dict[str | None, dict[str, int]] = {}
     for territory, reason, count in connection.execute(_CLAIMS):
         claims.setdefault(territory, {})[reason] = count
+    awaiting: dict[str | None, int] = dict(connection.execute(_AWAITING).fetchall())
     won: dict[str | None, list[WonDeals]] = {}
     lost: Counter[str | None] = Counter()
     for territory, outcome, currency, count, amount in connection.execute(_DEALS, not_admitted):
@@ -246,7 +336,7 @@ def figures(connection: Connection[Any]) -> list[FiguresOfTerritory]:
         else:
             lost[territory] += count
     names: dict[str | None, str | None] = dict(connection.execute(_TERRITORIES).fetchall())
-    mentioned = {*customers, *follow_ups, *claims, *won, *lost} - names.keys()
+    mentioned = {*customers, *follow_ups, *claims, *awaiting, *won, *lost} - names.keys()
     for territory in sorted(mentioned, key=lambda each: (each is None, each or "")):
         names[territory] = None
     result = []
@@ -266,6 +356,7 @@ def figures(connection: Connection[Any]) -> list[FiguresOfTerritory]:
                 tuple(won.get(territory, ())),
                 lost[territory],
                 follow_ups.get(territory, 0),
+                awaiting.get(territory, 0),
             )
         )
     return result

@@ -88,6 +88,32 @@ def test_how_long_approvals_took(models: Models, history: History) -> None:
     assert (after.approvals, after.approvals_open) == ((), 1)
 
 
+def test_how_long_claims_awaited_approval(models: Models) -> None:
+    """A claim from outside the territory waits as a transfer does, at a customer of nobody."""
+    history = History().found(claims_may_await=True, claim_scope="own_territory")
+    history.territory("ter_east", head="per_head")
+    history.territory("ter_west", head="per_head")
+    history.join("per_head", "ter_east", ("manager",))
+    history.join("per_b", "ter_west")
+    for number in (1, 2, 3):
+        history.register(f"cus_{number}", territory="ter_east")
+        history.ask(requests.ClaimFiled(f"cus_{number}", "per_b"), actor="per_b")
+    opened = (each.data for each in history.events if each.name == "ApprovalOpened.v1")
+    names = [each.approval for each in opened]
+    history.later(hours=2)
+    history.ask(requests.ApprovalDenied("cus_1", names[0], "no"), actor="per_head")
+    for person in ("per_head", "per_admin"):
+        history.ask(requests.ApprovalGiven("cus_2", names[1]), actor=person)
+    models.project(history)
+    figures = of(models, *ALWAYS)
+    assert figures["ter_east"].approvals == (
+        ApprovalTimes("completed", 1, 2 * HOUR, 2 * HOUR),
+        ApprovalTimes("refused", 1, 2 * HOUR, 2 * HOUR),
+    )
+    assert figures["ter_east"].approvals_open == 1
+    assert figures["ter_west"].approvals == ()
+
+
 def test_how_conflicts_ended(models: Models) -> None:
     history = company()
     begun = history.now

@@ -127,6 +127,60 @@ def test_claims_count_for_the_home_of_the_claimant_at_that_moment(models: Models
     assert (counted[None].granted, counted[None].refused) == (0, {"claimant_unknown": 1})
 
 
+def outside(claimant: str = "per_2") -> History:
+    """Five customers of the one territory, claimed by somebody who is at home in the other."""
+    history = History().found(claims_may_await=True, claim_scope="own_territory")
+    history.territory("ter_1", head="per_head")
+    history.territory("ter_2", head="per_head")
+    history.join("per_head", "ter_1", ("manager",))
+    history.join("per_other", roles=("admin",))
+    for person, home in (("per_1", "ter_1"), ("per_2", "ter_2")):
+        history.join(person, home)
+    for number in range(5):
+        history.register(f"cus_{number}", territory="ter_1")
+        history.ask(requests.ClaimFiled(f"cus_{number}", claimant), actor=claimant)
+    return history
+
+
+def approvals(history: History) -> list[str]:
+    opened = (each.data for each in history.events if each.name == "ApprovalOpened.v1")
+    return [each.approval for each in opened]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 2_000])
+def test_claims_that_await_approval_are_counted_until_they_ended_and_then_for_how(
+    models: Models, batch: int
+) -> None:
+    """Those of whom the heads approved nothing stood in no figure at all."""
+    history = outside()
+    names = approvals(history)
+    assert len(names) == 5
+    models.project(history, batch=batch)
+    before = figures(models)
+    assert (before["ter_2"].granted, before["ter_2"].refused) == (0, {})
+    assert (before["ter_2"].awaiting, before["ter_1"].awaiting) == (5, 0)
+
+    history.ask(requests.ApprovalDenied("cus_0", names[0], "no"), actor="per_head")
+    history.ask(requests.TransferWithdrawn("cus_1", names[1], "no"), actor="per_2")
+    history.claim("cus_2", "per_1")
+    for person in ("per_head", "per_admin"):
+        history.ask(requests.ApprovalGiven("cus_3", names[3]), actor=person)
+    # A transfer that is refused is no claim.
+    history.ask(requests.TransferRequested("cus_2", "trf_1", "per_2", "wish"), actor="per_1")
+    history.ask(requests.TransferWithdrawn("cus_2", "trf_1", "no"), actor="per_1")
+    models.project(history, batch=batch)
+    after = figures(models)
+    assert after["ter_2"].refused == {"owned_by_another": 1, "step_refused": 1, "withdrawn": 1}
+    assert (after["ter_2"].granted, after["ter_2"].awaiting) == (1, 1)
+    assert (after["ter_1"].granted, after["ter_1"].refused) == (1, {})
+    assert compare(models.connect, models.projections, catalogue()) == []
+
+
+def test_a_claim_that_awaits_by_somebody_of_no_territory_is_counted_too(models: Models) -> None:
+    models.project(outside("per_admin"))
+    assert figures(models)[None].awaiting == 5
+
+
 def test_an_assignment_is_no_claim(models: Models) -> None:
     history = staffed()
     history.register("cus_1", territory="ter_1")
