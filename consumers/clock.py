@@ -2,7 +2,8 @@
 
 It follows the read model of what is due (projections/deadlines.py) and asks by the database's time.
 A request's id is made of what it is about, so that two clocks, or one that is started again, record
-one; the decider judges by the recorded time whether it was due. So a clock that has slept needs to
+one; the decider judges by the recorded time whether it was due. What came to nothing, since it was
+put off meanwhile, is raised anew where that is taken back. So a clock that has slept needs to
 catch up with nothing: what fell due first is raised first, and what follows is counted from there.
 """
 
@@ -105,11 +106,20 @@ class Clock:
         return deadlines.reached(self._connection) >= self._decided
 
     def _raise(self, page: list[DueRow]) -> int:
-        results = self._recording.record_many([_asked(row) for row in page])
-        failed = next((each for each in results if isinstance(each, LedgerError)), None)
-        recorded = [each for each in results if isinstance(each, Recorded)]
-        self._raised = max((self._raised, *(each.positions[-1] for each in recorded)))
-        new = sum(not each.repeated for each in recorded)
+        """Raise a page; what came to nothing before, and is due all the same, once more."""
+        new, failed = 0, None
+        asked: list[tuple[DueRow, int | None]] = [(row, None) for row in page]
+        while asked and failed is None:
+            results = self._recording.record_many([_asked(*each) for each in asked])
+            failed = next((each for each in results if isinstance(each, LedgerError)), None)
+            repeated: list[tuple[DueRow, int]] = []
+            for (row, _), each in zip(asked, results, strict=True):
+                if isinstance(each, Recorded):
+                    position = each.positions[-1]
+                    self._raised = max(self._raised, position)
+                    new += not each.repeated
+                    repeated += [(row, position)] if each.repeated else []
+            asked = [*deadlines.still_due(self._connection, repeated)] if repeated else []
         if new:
             _log.info("the clock raised %d deadlines", new)
         self._told(new)
@@ -124,11 +134,11 @@ class Clock:
             wait(self._limits.poll_seconds)
 
 
-def _asked(row: DueRow) -> Asked:
+def _asked(row: DueRow, again: int | None) -> Asked:
     command = commands.ReachDeadline(
         customer=row.customer, kind=row.kind, subject=row.subject, due=row.due.astimezone(UTC)
     )
-    name = request_id(Deadline(row.kind, row.subject, command.due))
+    name = request_id(Deadline(row.kind, row.subject, command.due), again)
     return Asked(command, Origin(caller=CLOCK, request_id=name, actor=CLOCK))
 
 

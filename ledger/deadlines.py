@@ -43,9 +43,14 @@ class Deadline:
     due: datetime
 
 
-def request_id(deadline: Deadline) -> str:
-    """Return the request id of a deadline: two clocks that raise it record one request."""
-    return f"deadline:{deadline.kind}:{deadline.subject}:{instant(deadline.due)}"
+def request_id(deadline: Deadline, again: int | None = None) -> str:
+    """Return the request id of a deadline: two clocks that raise it record one request.
+
+    ``again`` is the position at which it was raised before, where that came to nothing: what was
+    put off may well be put back to the very moment of then, and is one more request.
+    """
+    name = f"deadline:{deadline.kind}:{deadline.subject}:{instant(deadline.due)}"
+    return name if again is None else f"{name}:{again}"
 
 
 def of_approval(approval: Approval, organisation: OrganisationAt) -> Deadline | None:

@@ -39,7 +39,7 @@ from ledger.events import decisions, requests
 from ledger.events import organisation as facts
 from ledger.events.catalogue import catalogue
 from ledger.organisation import Organisation, OrganisationAt
-from ledger.store.arrays import text_array
+from ledger.store.arrays import int8_array, text_array
 from ledger.store.guards import customer_json, customer_of
 from ledger.store.reading import POSITION_MAX, read_requests
 from projections import won_deals
@@ -504,6 +504,17 @@ _DUE = f"""
 {_COLUMNS}
 WHERE due <= %s AND (due, customer) > (%s, %s) ORDER BY due, customer LIMIT %s
 """
+# One statement, which sees the rows and how far they reflect the log at one moment.
+_STILL_DUE = """
+SELECT a.n
+FROM unnest(%b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::bigint[]) WITH ORDINALITY
+    AS a(customer, kind, subject, due, request, n)
+JOIN projections.deadlines d ON d.customer = a.customer
+    AND (d.kind, d.subject, d.due) = (a.kind, a.subject, a.due)
+WHERE (SELECT max(e.position) FROM ledger.events e WHERE e.causation = a.request)
+    <= (SELECT position FROM projections.tracking WHERE name = 'deadlines')
+ORDER BY a.n
+"""
 _FALLING = f"""
 {_COLUMNS}
 WHERE falls <= %s AND (falls, customer) > (%s, %s) ORDER BY falls, customer LIMIT %s
@@ -523,6 +534,25 @@ def due(
     """Return what falls due up to ``until`` (UTC) in order, behind (due, customer)."""
     rows = connection.execute(_DUE.encode(), (until, *after, limit))
     return [DueRow(*row) for row in rows]
+
+
+def still_due(
+    connection: Connection[Any], raised: Sequence[tuple[DueRow, int]]
+) -> list[tuple[DueRow, int]]:
+    """Return what is due although it was raised before, by the requests at these positions.
+
+    These were decided, and that is reflected: what had put the deadline off has been taken back.
+    """
+    rows, requests_at = zip(*raised, strict=True)
+    named = (
+        text_array([row.customer for row in rows]),
+        text_array([row.kind for row in rows]),
+        text_array([row.subject for row in rows]),
+        instants([row.due for row in rows]),
+        int8_array(requests_at),
+    )
+    found = connection.execute(_STILL_DUE, named, binary=True)
+    return [raised[number - 1] for (number,) in found]
 
 
 def falling(

@@ -196,6 +196,43 @@ def test_recorded_times_and_the_clock_are_of_one_database(ledger: TestLedger) ->
     assert before <= ledger.log()[-1].recorded <= database_now(ledger.connection)
 
 
+def test_what_was_put_off_is_raised_again_where_that_is_taken_back(
+    ledger: TestLedger, time: DatabaseClock
+) -> None:
+    """A deadline had one request for ever: back at the very moment of then it was never raised.
+
+    So the customer of somebody whose follow-up was voided was not recycled any more.
+    """
+    policy = Policy.model_validate(
+        {"protection_days": 0, "recycling": {"rules": [{"follow_up_days": 10}]}}
+    )
+    ledger.recording.record_facts([facts.AdoptPolicy(policy=policy)], ledger.origin())
+    customer = ledger.register("恒信", claim_for="per_a")
+    settle(ledger)
+    time.later(days=8)
+    voided = 0
+    with clock(ledger) as first, clock(ledger) as second:
+        for _ in range(2):  # and where it comes to nothing twice
+            worked = ledger.ask(commands.LogFollowUp(customer=customer, person="per_a"), "per_a")
+            # The read model does not know of it yet.
+            assert first.run_once() == 1
+            assert second.run_once() == 0
+            settle(ledger)
+            assert first.run_once() + second.run_once() == 0
+            made = worked.made or ""
+            ledger.ask(commands.VoidFollowUp(customer=customer, follow_up=made), "per_a")
+            settle(ledger)
+            voided += 1
+            assert brought(ledger) == {"Noted": voided}
+        assert first.run_once() == 1
+        assert second.run_once() == 0
+        settle(ledger)
+        assert first.run_once() + second.run_once() == 0
+    assert brought(ledger) == {"Noted": 2, "RecycleWarned": 1}
+    assert len({each.due for each in raised(ledger)}) == 1
+    check(ledger)
+
+
 # --- two clocks --------------------------------------------------------------------------------
 
 

@@ -59,7 +59,9 @@ def test_the_id_of_a_deadline_says_what_it_is_about() -> None:
     """Two clocks that raise it say the same, and the store records one request."""
     found = next_due(waiting())
     assert found is not None
-    assert deadlines.request_id(found) == "deadline:step_reminder:trf_1:2026-03-04T02:00:00.000000Z"
+    name = "deadline:step_reminder:trf_1:2026-03-04T02:00:00.000000Z"
+    assert deadlines.request_id(found) == name
+    assert deadlines.request_id(found, 17) == f"{name}:17"
 
 
 # --- in time -----------------------------------------------------------------------------------
