@@ -13,6 +13,7 @@ from typing import Any
 from ledger import organisation_commands as facts_in
 from ledger.commands import UnknownIdError, parse
 from ledger.errors import LedgerError
+from ledger.events import organisation as recorded_facts
 from ledger.organisation import OrganisationAt, Proposal
 
 _KINDS: dict[str, type[Any]] = {
@@ -79,14 +80,34 @@ def is_guarded(command: facts_in.FactCommand, organisation: OrganisationAt) -> b
             return False
 
 
-def _changes_who_judges(command: facts_in.DefineTerritory, organisation: OrganisationAt) -> bool:
-    found = organisation.territory(command.territory) if command.territory else None
-    managers = {*command.managers, *([command.head] if command.head else [])}
+def is_guarded_fact(data: recorded_facts.OrganisationFact, organisation: OrganisationAt) -> bool:
+    """Say the same of a fact that was recorded; ``organisation`` is as it was in front of it."""
+    match data:
+        case recorded_facts.PolicyAdopted() | recorded_facts.ImportOpened():
+            return True
+        case recorded_facts.FourEyesRequired():
+            return not data.required
+        case recorded_facts.PersonJoined():
+            return not _ORDINARY_ROLES.issuperset(data.roles)
+        case recorded_facts.PersonChanged():
+            person = organisation.person(data.person)
+            return person is not None and person.roles != frozenset(data.roles)
+        case recorded_facts.TerritoryDefined():
+            return _changes_who_judges(data, organisation)
+        case _:
+            return False
+
+
+def _changes_who_judges(
+    stated: facts_in.DefineTerritory | recorded_facts.TerritoryDefined, organisation: OrganisationAt
+) -> bool:
+    found = organisation.territory(stated.territory) if stated.territory else None
+    managers = {*stated.managers, *([stated.head] if stated.head else [])}
     if found is None:
         return bool(managers)
     # Whoever is the head above judges below.
     now = (found.head, found.parent, found.managers)
-    return (command.head, command.parent, frozenset(managers)) != now
+    return (stated.head, stated.parent, frozenset(managers)) != now
 
 
 def expanded(

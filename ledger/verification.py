@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import orjson
 from psycopg import Connection
 
+from ledger import building, four_eyes, ids
 from ledger.canonical import canonical_bytes, instant
 from ledger.deciders import Decider, DeciderMissingError, deciders
 from ledger.deciding import (
@@ -29,10 +30,14 @@ from ledger.deciding import (
 )
 from ledger.envelope import Event, StoredEvent, decode
 from ledger.errors import LedgerError
-from ledger.events.catalogue import Catalogue
+from ledger.events.catalogue import Catalogue, Data
 from ledger.events.decisions import RequestParked
+from ledger.events.organisation import ImportOpened, PolicyAdopted, ProposalAdopted
 from ledger.events.requests import RequestUnparked
+from ledger.events.values import Sealed
 from ledger.folding import Folding
+from ledger.organisation import Organisation, OrganisationAt, Proposal
+from ledger.policy import Policy, without_limits
 from ledger.settled import Settled, subject
 from ledger.store import arrays
 from ledger.store.appending import NewEvent
@@ -168,6 +173,7 @@ class _Audit:
         self._catalogue = catalogue
         self._bytes = _ByteChecks(catalogue)
         self._request_ids = _RequestIdChecks(connection)
+        self._four_eyes = _FourEyesChecks()
         self._decisions = _DecisionChecks(catalogue, versions)
 
     @property
@@ -224,6 +230,7 @@ class _Audit:
         for stored, event in read:
             try:
                 self._request_ids.take(event)
+                self._four_eyes.take(event, self.folding.organisation)
                 self._decisions.take(stored, event, requests)
             except DiffersError as error:
                 found = _at(stored.position, error)
@@ -236,6 +243,7 @@ class _Audit:
     def check_end(self, enforced: int) -> None:
         """Check what only shows when all was read; ``enforced`` is how far all was decided."""
         self._decisions.check_end()
+        self._four_eyes.check_end(self.position)
         self._request_ids.check_end(self.position)
         self._check_passed_over(enforced)
         self._check_tail()
@@ -340,6 +348,92 @@ class _ByteChecks:
         expected = ORGANISATION if kind == "fact" else stream_of(kind, event.data)
         if event.stream != expected:
             raise DiffersError("stream", f"it stands in {event.stream}, and not in {expected}")
+
+
+class _FourEyesChecks:
+    """What one person alone does not put in force was proposed by another.
+
+    Also where a superuser, or a way round the door, has recorded it.
+    """
+
+    def __init__(self) -> None:
+        # The adoption whose fact comes next, and what it adopts.
+        self._adoption: Event | None = None
+        self._adopted: Proposal | None = None
+
+    def take(self, event: Event, organisation: Organisation) -> None:
+        """Look at the next event, which is not folded yet; raises DiffersError."""
+        if self._adopted is None and event.stream != ORGANISATION:
+            return
+        # What is recorded together was judged together, by what held in front of all of it.
+        before = organisation.at(event.position - int(event.envelope.get("index", 0)))
+        if self._adopted is not None:
+            self._check_adopted(event, self._adopted, before)
+        elif isinstance(event.data, ProposalAdopted):
+            self._adoption, self._adopted = event, _adopted(event, event.data, before)
+        elif before.four_eyes and four_eyes.is_guarded_fact(event.data, before):
+            raise DiffersError(
+                "four_eyes", f"{event.actor} alone has put in force what takes two people"
+            )
+
+    def _check_adopted(self, event: Event, adopted: Proposal, before: OrganisationAt) -> None:
+        if not self._is_behind(event) or not _states(event.data, adopted, before):
+            raise DiffersError(
+                "four_eyes", f"it stands behind the adoption of {adopted.proposal}, and is not it"
+            )
+        self._adoption = self._adopted = None
+
+    def _is_behind(self, event: Event) -> bool:
+        """Say whether it was recorded together with the adoption in front of it."""
+        if self._adoption is None or event.stream != ORGANISATION:
+            return False
+        adoption, own = self._adoption.envelope, event.envelope
+        same = all(adoption.get(each) == own.get(each) for each in ("caller", "request_id"))
+        return same and own.get("index") == int(adoption.get("index", 0)) + 1
+
+    def check_end(self, position: int) -> None:
+        """Check that every adoption has its fact; raises DiffersError."""
+        if self._adopted is not None:
+            raise DiffersError("four_eyes", "what it adopts does not come behind it", position)
+
+
+def _adopted(event: Event, data: ProposalAdopted, before: OrganisationAt) -> Proposal:
+    proposal = before.proposal(data.proposal)
+    if proposal is None or proposal.state != "open":
+        raise DiffersError("four_eyes", f"{data.proposal} is no open proposal")
+    if event.actor == proposal.proposer:
+        raise DiffersError("four_eyes", f"{event.actor} adopts a proposal of their own")
+    if data.proposer != proposal.proposer:
+        raise DiffersError("four_eyes", f"{proposal.proposer} has proposed it, and nobody else")
+    return proposal
+
+
+def _states(data: Data, proposal: Proposal, before: OrganisationAt) -> bool:
+    """Say whether a fact is what was proposed; ids that were made, and numbers, are its own."""
+    try:
+        command = four_eyes.command_of(proposal)
+    except LedgerError:
+        return False
+    own = {ids.TERRITORY: getattr(data, "territory", None), ids.IMPORT: _import_id(data)}
+    made = building.Ids(_made={f"{prefix}/": each for prefix, each in own.items() if each})
+    context = building.FactContext(getattr(data, "number", 1) - 1, {})
+    stated, _ = building.build_fact(command, made, _seals_nothing, context)
+    if isinstance(data, PolicyAdopted | ImportOpened) and isinstance(stated, type(data)):
+        # Rules that a later guishu reads may say more than those that were written then.
+        wanted = before.policy.policy if command.policy is None else command.policy
+        rules = without_limits(wanted) if command.policy is None else wanted
+        return replace(stated, rules=data.rules) == data and (
+            Policy.model_validate(data.rules) == rules
+        )
+    return stated == data
+
+
+def _import_id(data: Data) -> str | None:
+    return data.import_id if isinstance(data, ImportOpened) else None
+
+
+def _seals_nothing(subject: str, name: str, text: str) -> Sealed:
+    raise AssertionError("nothing of a proposal is sealed")
 
 
 class _DecisionChecks:

@@ -18,6 +18,7 @@ from ledger.policy import Policy
 from ledger.recording import NotPermittedError, RecordedFact
 from ledger.verification import verify_log
 from tests.ledger.test_organisation import organisation
+from tests.ledger.test_verification import replaced, tampering
 from tests.support.database import DatabaseUrls
 from tests.support.ledgers import ADMINISTRATOR, TestLedger, open_test_ledger
 
@@ -259,6 +260,104 @@ def test_it_takes_two_to_go_back_to_one(ledger: TestLedger) -> None:
     _adopt(ledger, _propose(ledger, BY_ONE))
     _state(ledger, POLICY)
     assert ledger.recording.organisation().policy.number == 1
+
+
+# --- the audit ----------------------------------------------------------------------------------
+
+ALONE: list[facts_in.FactCommand] = [
+    POLICY,
+    BY_ONE,
+    facts_in.AddPerson(name="王芳", roles=("admin",)),
+    _roles("per_1", "admin"),
+    facts_in.DefineTerritory(territory="ter_1", name="华东", head="per_1"),
+    facts_in.DefineTerritory(name="华北", head="per_1"),
+    facts_in.OpenImport(name="crm", time_zone="Asia/Shanghai"),
+]
+ADOPTED: list[facts_in.ProposedCommand] = [
+    POLICY,
+    BY_ONE,
+    _roles("per_1", "admin"),
+    facts_in.DefineTerritory(territory="ter_1", name="华东", head="per_1"),
+    facts_in.DefineTerritory(name="华北", head="per_1"),
+    facts_in.OpenImport(name="crm", time_zone="Asia/Shanghai"),
+    facts_in.OpenImport(name="crm", time_zone="Asia/Shanghai", policy=Policy(holding_limit=9)),
+]
+
+
+def _differs(ledger: TestLedger) -> tuple[int, str]:
+    failure = verify_log(ledger.connection, ledger.catalogue).failure
+    assert failure is not None
+    return failure.position, failure.check
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_the_audit_names_what_one_person_alone_has_put_in_force(
+    ledger: TestLedger, monkeypatch: pytest.MonkeyPatch, command: facts_in.FactCommand
+) -> None:
+    """It looked at no fact: whoever came round the door was found by nobody."""
+    monkeypatch.setattr(four_eyes, "check", lambda *_: None)
+    (recorded,) = _state(ledger, command)
+    assert _differs(ledger) == (recorded.position, "four_eyes")
+
+
+@pytest.mark.parametrize("command", ADOPTED)
+def test_the_audit_finds_nothing_in_what_two_people_have(
+    ledger: TestLedger, command: facts_in.ProposedCommand
+) -> None:
+    _adopt(ledger, _propose(ledger, command))
+    _state(ledger, facts_in.MarkLeft(person="per_2", left_on=date(2026, 1, 1)))
+    _state(ledger, facts_in.AddPerson(name="王芳", territory="ter_1"))
+    assert verify_log(ledger.connection, ledger.catalogue).good
+
+
+def test_the_audit_names_a_proposer_who_adopts(
+    ledger: TestLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(four_eyes, "check", lambda *_: None)
+    adopted, _ = _adopt(ledger, _propose(ledger, POLICY), ADMINISTRATOR)
+    assert _differs(ledger) == (adopted.position, "four_eyes")
+
+
+def test_the_audit_names_what_was_adopted_twice(
+    ledger: TestLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposal = _propose(ledger, POLICY)
+    _adopt(ledger, proposal)
+    monkeypatch.setattr(four_eyes, "check", lambda *_: None)
+    adopted, _ = _adopt(ledger, proposal)
+    assert _differs(ledger) == (adopted.position, "four_eyes")
+
+
+def test_the_audit_names_an_adoption_without_what_it_adopts(
+    ledger: TestLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposal = _propose(ledger, POLICY)
+    monkeypatch.setattr(four_eyes, "expanded", lambda stated, _: ((each, 0) for each in stated))
+    (adopted,) = _adopt(ledger, proposal)
+    assert _differs(ledger) == (adopted.position, "four_eyes")
+    ledger.register("苏州恒信电子有限公司")
+    assert _differs(ledger) == (adopted.position + 1, "four_eyes")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("ProposalAdopted.v1", '"proposer":"per_admin"', '"proposer":"per_1"'),
+        ("PolicyAdopted.v1", '"holding_limit":7', '"holding_limit":8'),
+        ("FactProposed.v1", '"holding_limit":7', '"holding_limit":8'),
+        ("FactProposed.v1", '"holding_limit":7', '"holding_limit":-8'),
+        ("FactProposed.v1", '"kind":"policy"', '"kind":"import"'),
+    ],
+)
+def test_the_audit_names_what_is_not_what_was_proposed(
+    ledger: TestLedger, name: str, old: str, new: str
+) -> None:
+    """A policy was rewritten together with its hash, and by nothing that was decided yet."""
+    adopted, policy = _adopt(ledger, _propose(ledger, POLICY))
+    with tampering(ledger) as tampered:
+        tampered.rewrite(replaced(old, new), tampered.position(name))
+        differs = adopted if name == "ProposalAdopted.v1" else policy
+        assert tampered.found() == (differs.position, "four_eyes")
 
 
 def test_it_takes_two_administrators_to_begin(database: DatabaseUrls) -> None:
