@@ -104,7 +104,7 @@ SENTENCES: dict[str, str] = {
     OWN_CAUSE: "Nobody judges a cause of their own.",
     NOT_YOUR_TURN: "The person is asked at a later step.",
     NOT_ASKED: "The person is not asked.",
-    APPROVAL_CLOSED: "It no longer awaits approval.",
+    APPROVAL_CLOSED: "Nothing of this id awaits approval at this customer, or no longer.",
     OWNERSHIP_CHANGED: "The ownership ended in another way meanwhile.",
     NOT_REQUESTER: "Only whoever asked for it may withdraw it.",
     REQUESTER_LEFT: "Whoever asks for it has left.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -12,7 +13,18 @@ import typer
 from api.bootstrap import Ledger
 from api.cli import answering, conflict_commands, hand_over_commands, orphan_commands, resolve
 from api.cli.approval_words import deadline_words
-from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
+from api.cli.context import (
+    ID,
+    As,
+    Ids,
+    Json,
+    RequestId,
+    notes,
+    opened,
+    print_json,
+    print_table,
+    typed,
+)
 from api.cli.write_commands import Check, check, money, parsed, submit
 from ledger import approving, commands, deadlines
 from ledger.commands import InvalidRequestError
@@ -38,6 +50,9 @@ Of = Annotated[
 ]
 From = Annotated[str | None, typer.Option("--from", help="Of --all: what this person asked for.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not show the list and ask before.")]
+
+
+_ID = re.compile(r"(trf|apr|col)_[!-~]{1,100}")
 
 
 def transfer(
@@ -219,9 +234,9 @@ def _answer(
 def _named(ledger: Ledger, text: str) -> ApprovalRow:
     """Return what somebody named; raises NotFoundError."""
     with ledger.pool.connection() as connection:
-        found = approval_of(connection, text)
+        found = approval_of(connection, typed(text, "waiting"))
         if found is None:
-            customer = resolve.customer(ledger, text)
+            customer = _customer_named(ledger, text)
             waiting = list_approvals(connection, customer=customer, is_open=True)
             if not waiting:
                 raise resolve.NotFoundError(
@@ -235,6 +250,20 @@ def _named(ledger: Ledger, text: str) -> ApprovalRow:
                 )
             (found,) = waiting
     return found
+
+
+def _customer_named(ledger: Ledger, text: str) -> str:
+    """Return the customer that somebody named; raises NotFoundError."""
+    try:
+        return resolve.customer(ledger, text)
+    except resolve.NotFoundError:
+        if _ID.fullmatch(text) is None:
+            raise
+        # To whoever typed an id it is no answer that there is no such customer.
+        raise resolve.NotFoundError(
+            f"Nothing of the id {text} awaits approval, or ever did.",
+            way_out="guishu transfers --ids lists what does.",
+        ) from None
 
 
 def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:

@@ -188,7 +188,7 @@ def decide_answer(
     customer, person = situation.customer, situation.request.actor
     approval = _open_approval(situation, approval_id)
     if approval is None or not isinstance(customer, Admitted):
-        return _not_counted(situation, approval_id, reasons.APPROVAL_CLOSED)
+        return _not_counted(situation, approval_id, _why_none(situation))
     place = approving.place_of(
         approval, person, situation.organisation, situation.day, situation.version
     )
@@ -229,7 +229,7 @@ def decide_withdrawal(situation: Situation, request: requests.TransferWithdrawn)
     """Close what awaits approval, for whoever asked for it."""
     approval = _open_approval(situation, request.approval)
     if approval is None:
-        return _not_counted(situation, request.approval, reasons.APPROVAL_CLOSED)
+        return _not_counted(situation, request.approval, _why_none(situation))
     if not _may_withdraw(situation, approval):
         return _not_counted(situation, request.approval, reasons.NOT_REQUESTER)
     return (_closed(situation, approval, "withdrawn"),)
@@ -250,6 +250,14 @@ def _may_withdraw(situation: Situation, approval: Approval) -> bool:
 def _open_approval(situation: Situation, approval_id: str) -> Approval | None:
     customer = situation.customer
     return open_approval(customer, approval_id) if isinstance(customer, Admitted) else None
+
+
+def _why_none(situation: Situation) -> str:
+    """Return why nothing of the id that was named awaits approval."""
+    is_one = isinstance(situation.customer, Admitted)
+    if situation.version >= 3 and not is_one:
+        return reasons.CUSTOMER_NOT_ADMITTED
+    return reasons.APPROVAL_CLOSED
 
 
 def _not_counted(situation: Situation, approval_id: str, reason: str) -> Decisions:

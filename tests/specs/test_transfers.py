@@ -577,8 +577,16 @@ def test_a_customer_that_is_closed_meanwhile_stays_where_it_is() -> None:
     agree(story, "per_head").then(answered(0, "per_head"), closed("void", reasons.CUSTOMER_CLOSED))
 
 
-def test_an_answer_at_what_was_never_admitted_does_not_count() -> None:
-    agree(company(), "per_head").then(not_counted("per_head", reasons.APPROVAL_CLOSED))
+@pytest.mark.parametrize(
+    ("version", "reason"), [(2, reasons.APPROVAL_CLOSED), (3, reasons.CUSTOMER_NOT_ADMITTED)]
+)
+def test_an_answer_at_what_was_never_admitted_does_not_count(version: int, reason: str) -> None:
+    """It was told that something no longer awaited approval, which there had never been."""
+    story = company()
+    story.version = version
+    agree(story, "per_head").then(not_counted("per_head", reason))
+    story.when(r.TransferWithdrawn("cus_1", "trf_1", "no_need"), by="per_a")
+    story.then(not_counted("per_a", reason))
 
 
 # --- releases that need approval ---------------------------------------------------------------

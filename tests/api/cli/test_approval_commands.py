@@ -55,6 +55,18 @@ def test_a_transfer_from_the_question_to_the_new_owner(shell: Shell) -> None:
     assert "decided again, each the same to the byte" in shell("verify").out
 
 
+@pytest.mark.parametrize("command", ["approve", "refuse", "withdraw"])
+def test_an_id_of_nothing_is_told_as_such(shell: Shell, command: str) -> None:
+    """It was said that there is no such customer, and where customers are listed."""
+    told = shell(command, "trf_nothing", "--as", "林晓燕", status=1).err
+    assert "not_found: Nothing of the id trf_nothing awaits approval, or ever did." in told
+    assert (
+        "There is no customer 无此公司"
+        in shell(command, "无此公司", "--as", "林晓燕", status=1).err
+    )
+    assert "U+0000" in shell(command, "trf_\0", "--as", "林晓燕", status=1).err
+
+
 def test_refusing_withdrawing_and_what_is_not_there(shell: Shell) -> None:
     nothing = shell("approve", CUSTOMER, "--as", "林晓燕", status=1)
     assert "not_found: Nothing at 苏州恒信电子有限公司 awaits approval." in nothing.err
