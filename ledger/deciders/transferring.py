@@ -189,6 +189,8 @@ def decide_answer(
     approval = _open_approval(situation, approval_id)
     if approval is None or not isinstance(customer, Admitted):
         return _not_counted(situation, approval_id, _why_none(situation))
+    if _is_out_of_order(situation):
+        return _not_counted(situation, approval_id, reasons.HISTORY_OUT_OF_ORDER)
     place = approving.place_of(
         approval, person, situation.organisation, situation.day, situation.version
     )
@@ -230,6 +232,8 @@ def decide_withdrawal(situation: Situation, request: requests.TransferWithdrawn)
     approval = _open_approval(situation, request.approval)
     if approval is None:
         return _not_counted(situation, request.approval, _why_none(situation))
+    if _is_out_of_order(situation):
+        return _not_counted(situation, request.approval, reasons.HISTORY_OUT_OF_ORDER)
     if not _may_withdraw(situation, approval):
         return _not_counted(situation, request.approval, reasons.NOT_REQUESTER)
     return (_closed(situation, approval, "withdrawn"),)
@@ -258,6 +262,11 @@ def _why_none(situation: Situation) -> str:
     if situation.version >= 3 and not is_one:
         return reasons.CUSTOMER_NOT_ADMITTED
     return reasons.APPROVAL_CLOSED
+
+
+def _is_out_of_order(situation: Situation) -> bool:
+    """Say whether an imported answer is older than what was decided last (since version 3)."""
+    return situation.version >= 3 and situation.out_of_order
 
 
 def _not_counted(situation: Situation, approval_id: str, reason: str) -> Decisions:

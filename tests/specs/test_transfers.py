@@ -328,6 +328,31 @@ def test_an_imported_transfer_older_than_the_last_decision_is_out_of_order() -> 
     story.then(refused(reasons.HISTORY_OUT_OF_ORDER))
 
 
+def in_an_import(story: Story, request: r.Request, by: str) -> Story:
+    """Record a row of an import, of before the transfer was asked for."""
+    return story.when(request, by=by, on=START, under="imp_1")
+
+
+def test_an_imported_answer_older_than_the_last_decision_is_out_of_order() -> None:
+    """It counted, and moved the owner at a time before which it was said to have happened."""
+    story = (
+        owned()
+        .when(transfer(), by="per_a")
+        .given(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", {"approval_rules": []}))
+    )
+    for answer, by in (
+        (r.ApprovalGiven("cus_1", "trf_1"), "per_head"),
+        (r.ApprovalDenied("cus_1", "trf_1", "no"), "per_head"),
+        (r.TransferWithdrawn("cus_1", "trf_1", "no"), "per_a"),
+    ):
+        in_an_import(story, answer, by).then(not_counted(by, reasons.HISTORY_OUT_OF_ORDER))
+    story.version = 2
+    in_an_import(story, r.ApprovalGiven("cus_1", "trf_1"), "per_head")
+    assert isinstance(story.decided, d.StepAnswered)
+    in_an_import(story, r.TransferWithdrawn("cus_1", "trf_1", "no"), "per_a")
+    story.then(closed("withdrawn"))
+
+
 # --- who may answer ----------------------------------------------------------------------------
 
 
