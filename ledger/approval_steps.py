@@ -27,11 +27,16 @@ class Cause:
 
 
 def steps_of(
-    rules: Sequence[ApprovalRule], cause: Cause, requester: str, organisation: OrganisationAt
+    rules: Sequence[ApprovalRule],
+    cause: Cause,
+    requester: str,
+    organisation: OrganisationAt,
+    version: int,
 ) -> tuple[ApprovalStep, ...]:
     """Return the steps of all rules that match, in their order.
 
-    Whoever asks has agreed by asking: an owner's or receiver's own step is left out.
+    Whoever asks has agreed by asking: an owner's or receiver's own step is left out. So is that of
+    an owner or receiver of whom there is none, such as the owner where a customer is claimed.
     """
     steps: list[ApprovalStep] = []
     for rule in rules:
@@ -41,11 +46,30 @@ def steps_of(
             approvers = tuple(_approvers(step.approvers, cause, requester, organisation))
             if not approvers:
                 continue
-            agreed = len(step.approvers) - len(approvers)
-            needed = _needed(step) - agreed
+            left_out = len(step.approvers) - len(approvers)
+            absent = sum(_is_absent(each, cause) for each in step.approvers)
+            needed = _still_needed(
+                _needed(step), left_out - absent, absent, len(approvers), version
+            )
             if needed > 0:
                 steps.append(ApprovalStep(approvers, needed))
     return tuple(steps)
+
+
+def _is_absent(rule: ApproverRule, cause: Cause) -> bool:
+    """Say whether it is about an owner or receiver, and there is none."""
+    absent = {"owner": cause.owner is None, "receiver": cause.receiver is None}
+    return absent.get(rule.kind, False)
+
+
+def _still_needed(needed: int, agreed: int, not_asked: int, left: int, version: int) -> int:
+    """Return how many of the approvers ``left`` must agree, where ``agreed`` have already.
+
+    Since version 3 of the decider whoever is not asked has not agreed, and is only not waited for.
+    """
+    if version < 3:
+        return needed - agreed - not_asked
+    return min(needed - agreed, left)
 
 
 def _needed(step: StepRule) -> int:
@@ -112,15 +136,14 @@ def left_by(
     barred = excluded(parties, frozenset(), organisation, day, version)
     left: list[ApprovalStep] = []
     for step in steps:
+        asked = tuple(each for each in step.approvers if each.kind != "owner")
         others = tuple(
             each
-            for each in step.approvers
-            if each.kind != "owner"
-            and (
-                each.kind == "receiver" or ruler not in entitled(each, 0, barred, organisation, day)
-            )
+            for each in asked
+            if each.kind == "receiver" or ruler not in entitled(each, 0, barred, organisation, day)
         )
-        needed = step.needed - (len(step.approvers) - len(others))
+        agreed, owners = len(asked) - len(others), len(step.approvers) - len(asked)
+        needed = _still_needed(step.needed, agreed, owners, len(others), version)
         if needed > 0:
             left.append(ApprovalStep(others, needed))
     return tuple(left)

@@ -133,7 +133,9 @@ def _awaiting(
         person.territory,
     )
     organisation, requester = situation.organisation, situation.request.actor
-    steps = steps_of(situation.policy.approval_rules, cause, requester, organisation)
+    steps = steps_of(
+        situation.policy.approval_rules, cause, requester, organisation, situation.version
+    )
     if not steps:
         return outside  # what nobody approves is not allowed
     if customer.approval is not None:

@@ -168,7 +168,9 @@ def _rule_steps(
         person.territory,
     )
     rules = situation.policy.approval_rules
-    return steps_of(rules, cause, situation.request.actor, situation.organisation)
+    return steps_of(
+        rules, cause, situation.request.actor, situation.organisation, situation.version
+    )
 
 
 def _releasing(situation: Situation, customer: Admitted) -> str | None:

@@ -362,8 +362,8 @@ def _needed(part: _Part, situation: Situation, customer: Admitted, receiver: Per
         receiver.person,
         receiver.territory,
     )
-    orderer = situation.request.actor
-    steps = steps_of(situation.policy.approval_rules, cause, orderer, situation.organisation)
+    orderer, rules = situation.request.actor, situation.policy.approval_rules
+    steps = steps_of(rules, cause, orderer, situation.organisation, situation.version)
     key = (receiver.person, steps)
     if key not in part.needed:
         part.needed[key] = _found_out(part, situation, receiver, steps)

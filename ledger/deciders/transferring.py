@@ -131,7 +131,13 @@ def _transfer(
 
 def _approval(situation: Situation, cause: Cause, approval: str, reason_code: str) -> Approval:
     requester, customer = situation.request.actor, situation.customer
-    steps = steps_of(situation.policy.approval_rules, cause, requester, situation.organisation)
+    steps = steps_of(
+        situation.policy.approval_rules,
+        cause,
+        requester,
+        situation.organisation,
+        situation.version,
+    )
     if not isinstance(customer, Admitted):
         raise AssertionError("only the ownership of a customer in the ledger awaits approval")
     steps = orphaned.left_open(situation, customer, steps, cause.receiver)

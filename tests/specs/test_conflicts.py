@@ -260,6 +260,21 @@ def test_nor_whoever_acts_for_somebody_who_acts_for_a_party() -> None:
     story.when(ruling(conflict, "keep"), by="per_boss").then(closed(conflict, "keep", "per_boss"))
 
 
+@pytest.mark.parametrize(("version", "waits"), [(2, False), (3, True)])
+def test_an_owner_against_whom_it_is_ruled_has_not_agreed_to_the_award(
+    version: int, *, waits: bool
+) -> None:
+    """A step of any of the owner and a named person was done with the owner, who is not asked."""
+    two = [{"kind": "owner"}, {"kind": "person", "person": "per_boss"}]
+    story, conflict = followed_up(approval_rules=[{"steps": [{"approvers": two, "needed": "any"}]}])
+    story.version = version
+    story.when(ruling(conflict, "award", receiver="per_b"), by="per_head")
+    assert owner_of(story) == ("per_a" if waits else "per_b")
+    found: Any = story.settled.customers["cus_1"]
+    steps = () if found.approval is None else tuple(each.step for each in found.approval.steps)
+    assert steps == ((ApprovalStep((Approver("person", person="per_boss"),), 1),) if waits else ())
+
+
 def test_a_head_who_is_a_party_is_replaced_by_the_next_one_up() -> None:
     story = disputed().when(deal("per_head"), by="per_head")
     conflict = f"cft_{last(story)}"

@@ -126,6 +126,41 @@ def test_whoever_claims_as_the_head_does_not_approve_it() -> None:
     assert story.decided.asked == ("per_boss",)
 
 
+OWNER_OR_HEAD = {
+    "purposes": ["claim", "release"],
+    "steps": [
+        {
+            "approvers": [{"kind": "owner"}, {"kind": "receiver"}, {"kind": "head"}],
+            "needed": "any",
+        }
+    ],
+}
+
+
+def test_an_owner_whom_a_free_customer_does_not_have_has_agreed_to_nothing() -> None:
+    """A step of any of owner and head was done with the owner of whom there is none."""
+    story = outside(approval_rules=[OWNER_OR_HEAD]).when(claim("per_c"), by="per_boss")
+    assert isinstance(story.decided, d.ApprovalOpened)
+    receiver = Approver("receiver", person="per_c")
+    head = Approver("head", "ter_east")
+    assert story.decided.steps == (ApprovalStep((receiver, head), 1),)
+
+
+@pytest.mark.parametrize("needed", ["any", 2, "all"])
+def test_for_whom_there_is_none_nobody_waits(needed: Any) -> None:
+    two = [{"kind": "owner"}, {"kind": "head", "of": "customer"}]
+    rule = {"purposes": ["claim"], "steps": [{"approvers": two, "needed": needed}]}
+    story = outside(approval_rules=[rule]).when(claim("per_c"), by="per_c")
+    assert isinstance(story.decided, d.ApprovalOpened)
+    assert story.decided.steps == (HEAD_EAST,)
+
+
+def test_before_version_3_who_was_not_asked_counted_as_having_agreed() -> None:
+    story = outside(approval_rules=[OWNER_OR_HEAD])
+    story.version = 2
+    refused(story.when(claim("per_c"), by="per_boss"), reasons.OUTSIDE_TERRITORY)
+
+
 # --- what is refused at the door -----------------------------------------------------------------
 
 
