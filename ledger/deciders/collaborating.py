@@ -331,7 +331,8 @@ def _ended(
 def left_behind(situation: Situation, found: Decisions, *, all_end: bool = False) -> Decisions:
     """Return what becomes of the collaborations where ``found`` ends an ownership.
 
-    With a release they end: it was the owner whom they helped. With a transfer they stay, unless it
+    With a release they end, and since version 3 where the customer is recycled: it was the owner
+    whom they helped. With a transfer they stay, unless it
     says that they end, or ``all_end`` does; but the new owner's own ends, and what the former was
     asked is void.
     """
@@ -341,7 +342,8 @@ def left_behind(situation: Situation, found: Decisions, *, all_end: bool = False
     there = standing(customer.collaborations, situation.effective)
     ending: Collaborations | None = None
     for each in found:
-        if isinstance(each, decisions.OwnershipReleased):
+        is_recycled = isinstance(each, decisions.CustomerRecycled) and situation.version >= 3
+        if isinstance(each, decisions.OwnershipReleased) or is_recycled:
             ending = there
         elif isinstance(each, decisions.OwnershipTransferred):
             all_go = all_end or _all_end(customer, each.approval, found)

@@ -101,6 +101,45 @@ def test_the_owner_is_warned_then_the_head_too_and_then_it_goes() -> None:
     assert story.decided.reason == reasons.COOLDOWN
 
 
+def collaborated_on() -> Story:
+    """A customer that goes next, on which b collaborates, and d has asked to."""
+    story = owned().given(facts.PersonJoined("per_d", NAME, "ter_east"))
+    for person, by in (("per_b", "per_a"), ("per_d", "per_d")):
+        name = f"col_{person}"
+        asking = r.CollaborationRequested("cus_1", name, person, "presales", "joint_visit")
+        story.when(asking, by=by)
+    for _ in range(2):
+        raise_next_step(story)
+    return story
+
+
+def raise_next_step(story: Story) -> Story:
+    """Let the clock raise what is next towards the pool, and nothing of what awaits an answer."""
+    customer: Any = story.settled.customers["cus_1"]
+    fall = fall_of("cus_1", customer, story.organisation.latest, story.now)
+    assert fall is not None
+    found = deadlines.of_fall(fall)
+    story.now = max(story.now, found.due)
+    request = r.DeadlineReached("cus_1", found.kind, found.subject, found.due)
+    return story.when(request, by=deadlines.CLOCK)
+
+
+def test_with_a_recycled_customer_its_collaborations_end() -> None:
+    """They went on beside no owner; and who had asked the former one might still begin."""
+    raise_next_step(collaborated_on()).then(
+        recycled(),
+        d.CollaborationsEnded("cus_1", ("col_per_b",), ("per_b",), reasons.OWNERSHIP_CHANGED),
+        d.ApprovalClosed("cus_1", "col_per_d", "void", reasons.OWNERSHIP_CHANGED),
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_before_version_3_they_went_on(version: int) -> None:
+    story = collaborated_on()
+    story.version = version
+    raise_next_step(story).then(recycled())
+
+
 def test_nothing_is_recycled_unless_the_policy_says_so() -> None:
     story = company().when(register(region="east")).when(r.ClaimFiled("cus_1", "per_a"))
     assert next_due(story.later(days=3_000)) is None
