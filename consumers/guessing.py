@@ -35,6 +35,8 @@ def keys_named(request: Event, organisation: OrganisationAt) -> Iterator[Key]:
         case requests.CollaborationRequested():
             yield ("holdings", data.person)
             yield ("holdings", request.actor)
+        case requests.StandInRequested():
+            yield ("holdings", data.person)
         case requests.RulingGiven():
             yield ("holdings", request.actor)
             if data.receiver is not None:

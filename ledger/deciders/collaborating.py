@@ -30,6 +30,7 @@ from ledger.deciders.situations import (
     acts_as_owner,
     heads_customer,
     is_admin,
+    may_take_part,
     territory_of,
 )
 from ledger.events import decisions, requests
@@ -114,7 +115,7 @@ def _problem(
     """Return what keeps a collaboration from beginning: asked at the door, and at the end."""
     if customer.closed:
         return reasons.CUSTOMER_CLOSED
-    if person.has_left(situation.day):
+    if not may_take_part(situation, person):
         return reasons.CLAIMANT_LEFT
     if new.until is not None and new.until <= new.since:
         return reasons.PERIOD_OVER

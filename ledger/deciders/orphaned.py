@@ -12,6 +12,7 @@ from ledger.deciders.situations import (
     acts_as_owner,
     is_admin,
     late_moment,
+    may_take_part,
     territory_of,
 )
 from ledger.events import decisions, requests
@@ -108,7 +109,7 @@ def _problem(
         return reasons.NOT_OWNER_OR_HEAD
     if person is None:
         return reasons.CLAIMANT_UNKNOWN
-    if person.has_left(day):
+    if not may_take_part(situation, person):
         return reasons.CLAIMANT_LEFT
     if until <= situation.effective:
         return reasons.DAY_NOT_AHEAD

@@ -214,6 +214,17 @@ def has_gone(situation: Situation, person: Person) -> bool:
     return overtaken or person.has_left(situation.day)
 
 
+def may_take_part(situation: Situation, person: Person) -> bool:
+    """Say whether somebody may begin to collaborate or stand in: not who has left.
+
+    Since version 3 nor by what was recorded before they left, and is decided behind the hand-over
+    of all that they held.
+    """
+    if situation.version >= 3:
+        return not has_gone(situation, person)
+    return not person.has_left(situation.day)
+
+
 # --- who acts ----------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import pytest
 from ledger import reasons
 from ledger.conditions import Condition
 from ledger.customer import Admitted, Unregistered
+from ledger.deciders import LATEST
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
@@ -405,6 +406,44 @@ def test_what_was_asked_in_front_of_it_gives_a_leaver_nothing_any_more() -> None
     story.when(claim("per_a", "cus_2"), by="per_a")
     assert isinstance(story.decided, d.OwnershipGranted)
     assert story.settled.holdings_of("per_a").held == 1
+
+
+def overtaken(version: int = LATEST) -> Story:
+    """A request comes next that was recorded before per_a left and all of theirs was handed over.
+
+    per_b owns cus_3; cus_4 is orphaned.
+    """
+    story = owning("cus_1", **ALONE)
+    for person, customer in (("per_b", "cus_3"), ("per_deputy", "cus_4")):
+        story.when(register(customer)).when(claim(person, customer))
+    leave(story, "per_deputy")
+    story.version = version
+    early = story.position + 1
+    story.position += 10
+    leave(story).when(hand_over("per_b"), by="per_head")
+    story.then(moved("cus_1"), d.HandOverCompleted("per_a", "hov_1", 1, left=True))
+    story.position = early
+    return story
+
+
+ASKED_EARLIER = r.CollaborationRequested("cus_3", "col_1", "per_a", "presales", "x")
+NAMED_EARLIER = r.StandInRequested("cus_4", "sta_1", "per_a", date(2026, 3, 9), "x")
+
+
+def test_nor_does_a_leaver_collaborate_or_stand_in_by_what_was_asked_in_front_of_it() -> None:
+    """Both went by the leaver's own facts at the request alone, which knew of no leaving."""
+    story = overtaken().when(ASKED_EARLIER, by="per_b")
+    reason = reasons.CLAIMANT_LEFT
+    story.then(d.CollaborationRefused("cus_3", "col_1", reason, "per_a", "per_b"))
+    story.when(NAMED_EARLIER, by="per_head")
+    story.then(d.StandInRefused("cus_4", "sta_1", reason, "per_a", "per_deputy"))
+
+
+def test_in_version_2_a_leaver_could() -> None:
+    story = overtaken(version=2).when(ASKED_EARLIER, by="per_b")
+    assert isinstance(story.decided, d.CollaboratorAdded)
+    story.when(NAMED_EARLIER, by="per_head")
+    assert isinstance(story.decided, d.StandInNamed)
 
 
 # --- other things ------------------------------------------------------------------------------
