@@ -219,7 +219,7 @@ class BatchDecider:
         # In the log only the error's kind: its words may be those of the request.
         parked = RequestParked(customer, asked.position, words.split(":", 1)[0])
         decided.recorded.append(parking_event(self._catalogue, parked, settled))
-        apply_parking(settled, customer)
+        apply_parking(settled, parked)
         if asked.row is not None:
             decided.freed.append(asked.row.position)
         decided.parked.append(Row(asked.position, customer, words))

@@ -113,6 +113,8 @@ class Admitted(NamedTuple):
     stand_ins: StandIns = ()
     # Claims that were refused by those whose approval they awaited, the last of each person first.
     claim_refusals: tuple[ClaimRefusal, ...] = ()
+    # The position of the request that could not be decided, and for which the customer waits.
+    parked: int | None = None
 
     @property
     def is_in_group(self) -> bool:

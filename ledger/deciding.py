@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ledger.canonical import canonical_bytes
+from ledger.customer import Admitted
 from ledger.deciders.drafts import Draft
 from ledger.envelope import Event, Ruling, decision_bodies
 from ledger.events.catalogue import Catalogue
@@ -132,7 +133,14 @@ def expected_ordinal(request: Event, settled: Settled) -> int:
     return 0
 
 
-def apply_parking(settled: Settled, customer: str) -> None:
-    """Fold a parking: it decides nothing, and takes a version of the customer's stream."""
+def apply_parking(settled: Settled, parked: RequestParked) -> None:
+    """Fold a parking: it decides nothing, and takes a version of the customer's stream.
+
+    Whoever is a customer already waits until the request is decided.
+    """
+    customer = parked.customer
+    found = settled.customers.get(customer)
+    if isinstance(found, Admitted):
+        settled.customers[customer] = found._replace(parked=parked.request)
     settled.versions[customer] = settled.version(customer) + 1
     settled.touched.add(("customer", customer))

@@ -65,7 +65,7 @@ class Folding:
         elif isinstance(data, RequestParked):
             self.parked[data.request] = data
             self.dealt_with = max(self.dealt_with, data.request)
-            apply_parking(self.settled, data.customer)
+            apply_parking(self.settled, data)
         else:
             request = requests[event.causation or 0]
             if closes(request, event):

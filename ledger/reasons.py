@@ -69,6 +69,7 @@ NOT_THE_GIVERS = "not_the_givers"
 NOT_ORPHANED = "not_orphaned"
 STAND_IN_TOO_LONG = "stand_in_too_long"
 UNKNOWN_STAND_IN = "unknown_stand_in"
+REQUEST_PARKED = "request_parked"
 
 SENTENCES: dict[str, str] = {
     OWNED_BY_ANOTHER: "The customer belongs to somebody else.",
@@ -138,5 +139,6 @@ SENTENCES: dict[str, str] = {
     NOT_ORPHANED: "The owner of the customer has not left.",
     STAND_IN_TOO_LONG: "Nobody stands in for so long, by the policy.",
     UNKNOWN_STAND_IN: "There is no such stand-in at this customer now.",
+    REQUEST_PARKED: "The customer waits for a request that could not be decided yet.",
 }
 """What each code means, as one sentence for people."""

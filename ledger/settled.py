@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from heapq import nsmallest
 
-from ledger import collaborating, conflicts, standing_in
+from ledger import collaborating, conflicts, reasons, standing_in
 from ledger.approving import Step, after
 from ledger.customer import (
     Admitted,
@@ -252,8 +252,17 @@ class Settled:
                 | decisions.ConflictClosed()
             ):
                 self._dispute(cause, data, effective, organisation)
+            case decisions.HandOverLineRefused(reason=reasons.REQUEST_PARKED):
+                pass  # an imported row that waits must not come to be older than this
             case _:
                 self._pass(customer, effective)
+        self._set_free(cause, customer)
+
+    def _set_free(self, cause: Event, customer: str) -> None:
+        """Let a customer no longer wait for a parked request that is being decided."""
+        found = self.customers.get(customer)
+        if isinstance(found, Admitted) and found.parked == cause.position:
+            self.customers[customer] = found._replace(parked=None)
 
     def _admitted(self, customer: str) -> Admitted:
         found = self.customer(customer)

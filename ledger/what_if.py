@@ -24,7 +24,7 @@ from psycopg import Connection
 from ledger.customer import Admitted
 from ledger.deadlines import CLOCK, Deadline, next_at
 from ledger.deciders import Decider, decider
-from ledger.deciding import closes, is_hand_over, request_stream
+from ledger.deciding import apply_parking, closes, is_hand_over, request_stream
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import ApprovalOpened, Decision, RequestParked
@@ -146,9 +146,9 @@ class WhatIf:
     def take(self, event: Event, requests: Mapping[int, Event]) -> None:
         """Take the next event; raises as ``Folding.take``, and DeciderMissingError."""
         data = event.data
-        if self._catalogue.kind_of(event.name) == "decision" and not isinstance(
-            data, RequestParked
-        ):
+        if isinstance(data, RequestParked):
+            apply_parking(self._other, data)
+        elif self._catalogue.kind_of(event.name) == "decision":
             request = requests[event.causation or 0]
             if is_hand_over(request):
                 self._take_part(event, request)

@@ -248,14 +248,25 @@ def _at(part: _Part, situation: Situation) -> Decisions:
     """Return what a hand-over brings at one customer, and count it."""
     customer, order = situation.customer, part.order
     if isinstance(customer, Admitted) and customer.owner == order.giver:
-        return _line(part, situation, customer) if _is_meant(situation, customer, order) else ()
+        if not _is_meant(situation, customer, order):
+            return ()
+        if _waits(situation, customer):
+            return (_refused(part, situation, Obstacle(reasons.REQUEST_PARKED)),)
+        return _line(part, situation, customer)
     if order.customers:
         is_one = isinstance(customer, Admitted)
         reason = reasons.NOT_THE_GIVERS if is_one else reasons.CUSTOMER_NOT_ADMITTED
         return (_refused(part, situation, Obstacle(reason)),)
     if order.is_of_all and isinstance(customer, Admitted):
+        if _waits(situation, customer):
+            return (_refused(part, situation, Obstacle(reasons.REQUEST_PARKED)),)
         return _others(part, situation, customer)
     return ()
+
+
+def _waits(situation: Situation, customer: Admitted) -> bool:
+    """Say whether a customer waits for a parked request, before which nothing is decided there."""
+    return situation.version >= 3 and customer.parked is not None
 
 
 def _is_meant(situation: Situation, customer: Admitted, order: HandOverRequested) -> bool:

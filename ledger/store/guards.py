@@ -275,6 +275,7 @@ def customer_of(state: dict[str, Any] | None) -> Customer:
         state.get("children", 0),
         _rare(_STAND_INS, state.get("stand_ins")),
         _rare(_CLAIM_REFUSALS, state.get("claim_refusals")),
+        state.get("parked"),
     )
 
 
@@ -305,6 +306,8 @@ def _rare_json(customer: Admitted) -> dict[str, Any]:
         found["stand_ins"] = customer.stand_ins
     if customer.claim_refusals:
         found["claim_refusals"] = customer.claim_refusals
+    if customer.parked is not None:
+        found["parked"] = customer.parked
     return found
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+import orjson
 import psycopg
 import pytest
 from psycopg import Connection
@@ -596,6 +597,52 @@ def test_a_hand_over_that_cannot_go_on_waits_and_goes_on_where_it_stood(
     assert outcome(ledger, ordered).moved == MANY
     assert outcome(ledger, second).moved == 0
     assert other not in customers
+    check(ledger)
+
+
+def parked_at(position: int) -> dict[int, Decider]:
+    """Return the newest decider, which cannot decide the request at a position."""
+    right = deciders()[LATEST]
+
+    def decide(settled: Any, request: Event, organisation: Any) -> Any:
+        if request.position == position:
+            raise ZeroDivisionError("the words of a defect")
+        return right(settled, request, organisation)
+
+    return {**deciders(), LATEST: decide}
+
+
+def test_a_customer_that_waits_for_a_parked_request_stays_until_that_is_decided(
+    ledger: TestLedger,
+) -> None:
+    """It was handed over all the same. A ledger from before learns from the migration who waits."""
+    ledger.recording.record_fact(facts.AdoptDecider(version=LATEST), ledger.origin())
+    customers = owning(ledger, 3)
+    follow_up = commands.LogFollowUp(customer=customers[1], person="per_a")
+    (position,) = ledger.ask(follow_up, "per_a").positions
+    catch_up(ledger, versions=parked_at(position))
+    forget = "UPDATE ledger.guards SET state = %s WHERE key = %s"
+    key = f"customer\x1f{customers[1]}"
+    (row,) = ledger.connection.execute(
+        "SELECT convert_from(state, 'UTF8')::jsonb - 'parked' FROM ledger.guards WHERE key = %s",
+        (key,),
+    ).fetchall()
+    ledger.connection.execute(forget, (orjson.dumps(row[0]), key))
+    assert compare_guards(ledger.connection, ledger.catalogue) == [f"customer {customers[1]}"]
+    (migration,) = (each for each in shipped_migrations() if each.name == "parked_customers")
+    with psycopg.connect(ledger.urls.superuser_url) as superuser:
+        superuser.execute(migration.text)
+    assert compare_guards(ledger.connection, ledger.catalogue) == []
+    ordered = order(ledger)
+    ledger.decide()
+    assert outcome(ledger, ordered).refused == {reasons.REQUEST_PARKED: 1}
+    assert owners(ledger) == {"per_a": 1, "per_b": 2}
+    assert verify_log(ledger.connection, ledger.catalogue).good
+    assert compare_guards(ledger.connection, ledger.catalogue) == []
+    ledger.ask(commands.UnparkRequest(customer=customers[1], request=position, decider=LATEST))
+    again = order(ledger)
+    ledger.decide()
+    assert outcome(ledger, again).moved == 1
     check(ledger)
 
 

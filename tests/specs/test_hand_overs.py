@@ -6,17 +6,20 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from orjson import loads
 
 from ledger import reasons
 from ledger.conditions import Condition
 from ledger.customer import Admitted, Unregistered
 from ledger.deciders import LATEST
+from ledger.deciding import apply_parking
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
 from ledger.events.values import ApprovalStep, Approver
 from ledger.handing_over import PART_CUSTOMERS, people_at
 from ledger.settled import Settled
+from ledger.store.guards import customer_of, state_of
 from tests.specs.story import START, Story
 from tests.specs.test_conflicts import last
 from tests.specs.test_groups import ROOT, claimed, gone, group
@@ -549,6 +552,68 @@ def test_who_collaborated_long_ago_holds_nothing() -> None:
 
 def test_at_what_is_no_customer_nobody_holds_anything() -> None:
     assert people_at(Unregistered()) == frozenset()
+
+
+# --- parked ------------------------------------------------------------------------------------
+
+
+def park(story: Story, customer: str = "cus_1") -> int:
+    """Have a customer wait for a request, which cannot be decided; return its position."""
+    story.position += 2
+    request = story.position - 1
+    apply_parking(story.settled, d.RequestParked(customer, request, "ZeroDivisionError"))
+    return request
+
+
+def test_a_customer_that_waits_for_a_parked_request_stays() -> None:
+    """It was handed over all the same, in front of what had been asked there before."""
+    story = owning("cus_1", "cus_2", **ALONE)
+    parked = park(story)
+    assert (
+        customer_of(loads(state_of(story.settled, ("customer", "cus_1"))))
+        == (story.settled.customers["cus_1"])
+    )
+    story.when(hand_over("per_b"), by="per_head")
+    story.then(stays("cus_1", reasons.REQUEST_PARKED), moved("cus_2"), done(1, request_parked=1))
+    story.when(hand_over("per_b", territories=("ter_west",)), by="per_head").then(done())
+    behind, story.position = story.position, parked - 1
+    story.when(r.FollowUpLogged("cus_1", "fol_1", "per_a", "call"), by="per_a")
+    story.position = behind
+    story.when(hand_over("per_b"), by="per_head").then(moved("cus_1"), done(1))
+
+
+def test_version_2_hands_it_over() -> None:
+    story = owning("cus_1", **ALONE)
+    story.version = 2
+    park(story)
+    story.when(hand_over("per_b"), by="per_head").then(moved("cus_1"), done(1))
+
+
+def test_nor_is_what_else_the_giver_holds_there_settled() -> None:
+    story = elsewhere()
+    story.when(r.CollaborationRequested("cus_1", "col_1", "per_a", "presales", "x"), by="per_b")
+    park(story)
+    story.when(hand_over("per_c"), by="per_boss").then(
+        stays("cus_1", reasons.REQUEST_PARKED, "per_b"), done(request_parked=1)
+    )
+
+
+def test_an_imported_row_that_is_parked_is_no_older_than_the_hand_over_that_left_it_alone() -> None:
+    story = owning("cus_1", **ALONE).given(
+        facts.ImportOpened("imp_1", "crm", "Asia/Shanghai", policy().as_rules())
+    )
+    parked, day = park(story), story.now
+    story.later(days=3).when(hand_over("per_b"), by="per_head")
+    story.position = parked - 1
+    follow_up = r.FollowUpLogged("cus_1", "fol_1", "per_a", "call")
+    story.when(follow_up, by="per_a", on=day, under="imp_1").then(d.Noted("cus_1", owner="per_a"))
+
+
+def test_who_is_no_customer_yet_waits_without_a_state() -> None:
+    story = company()
+    park(story)
+    assert story.settled.customers == {}
+    assert story.settled.version("cus_1") == 1
 
 
 # --- groups ------------------------------------------------------------------------------------
