@@ -163,6 +163,20 @@ def _check(ledger: Ledger, command: commands.HandOver, actor: str, *, json: bool
 # --- receipts ----------------------------------------------------------------------------------
 
 
+class OutOfPlaceError(LedgerError):
+    """An option is of receipts and no receipt was named, or the other way round."""
+
+    code = "option_out_of_place"
+
+    def __init__(self, option: str, *, of_receipts: bool) -> None:
+        where = "receipt and none is named" if of_receipts else "list and a receipt is named"
+        way_out = "Say --receipt and an id; guishu hand-overs lists them."
+        super().__init__(
+            f"--{option} is of a {where}.",
+            way_out=way_out if of_receipts else f"Leave --{option} or --receipt out.",
+        )
+
+
 def hand_overs(
     receipt: Annotated[
         str | None, typer.Option(help="The lines of one: what moved, waits or stays, and why.")
@@ -171,16 +185,21 @@ def hand_overs(
     outcome: Annotated[
         str | None, typer.Option(help="Of a receipt only moved, waiting, refused, …")
     ] = None,
-    after: Annotated[int, typer.Option(help="Of a receipt only lines behind this.")] = 0,
+    after: Annotated[int | None, typer.Option(help="Of a receipt only lines behind this.")] = None,
     before: Annotated[int | None, typer.Option(help="Only what was ordered before it.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="So many.")] = SHOWN_MAX,
     ids: Ids = False,
     json: Json = False,
 ) -> None:
     """List hand-overs, or show the receipt of one (交接单)."""
+    of_receipts, of_lists = {"outcome": outcome, "after": after}, {"giver": giver, "before": before}
+    out_of_place = of_receipts if receipt is None else of_lists
+    for name, value in out_of_place.items():
+        if value is not None:
+            raise OutOfPlaceError(name, of_receipts=receipt is None)
     with opened() as ledger:
         if receipt is not None:
-            _print_receipt(ledger, receipt, outcome, after, limit, ids=ids, json=json)
+            _print_receipt(ledger, receipt, outcome, after or 0, limit, ids=ids, json=json)
             return
         person = resolve.person(ledger, giver) if giver else None
         with ledger.pool.connection() as connection:

@@ -126,6 +126,17 @@ def test_what_is_refused_and_what_is_wrong(shell: Shell) -> None:
     assert "name nothing besides" in both.err
 
 
+def test_an_option_of_receipts_says_so_where_none_is_named(shell: Shell) -> None:
+    """--outcome and --after were ignored, and the list seemed to be what had been asked for."""
+    for option, value in (("--outcome", "moved"), ("--after", "0")):
+        said = shell("hand-overs", option, value, status=1).err
+        assert f"{option} is of a receipt" in said
+        assert "Say --receipt and an id" in said
+    for option, value in (("--giver", "张伟"), ("--before", "9")):
+        said = shell("hand-overs", "--receipt", "hov_9", option, value, status=1).err
+        assert f"Leave {option} or --receipt out." in said
+
+
 def test_who_is_not_sure_answers_nothing(shell: Shell) -> None:
     shell("hand-over", "张伟", "--to", "李娜", *HEAD)
     (row,) = _said(shell, "hand-overs")
