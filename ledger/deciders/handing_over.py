@@ -314,6 +314,8 @@ def _line(part: _Part, situation: Situation, customer: Admitted) -> Decisions:
     more = collaborating.left_behind(situation, (moved,), all_end=all_end)
     gone = conflicting.gone(situation, (moved, *more))
     _count(part, customer, receiver, waits=bool(needed.steps))
+    if situation.version >= 3:
+        part.settled += len(void) + len(more)
     return (*void, moved, *more, *gone)
 
 
@@ -464,9 +466,11 @@ def _others(part: _Part, situation: Situation, customer: Admitted) -> Decisions:
         found.append(
             decisions.CollaborationsEnded(situation.customer_id, names, people, reasons.HANDED_OVER)
         )
-    part.settled += len(found)
+    settled = len(found)
     if part.order.collaborations == "give":
         found += _given_on(part, situation, customer, ended)
+    # What is counted is what the receipt lists, line by line.
+    part.settled += len(found) if situation.version >= 3 else settled
     return tuple(found)
 
 

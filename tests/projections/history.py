@@ -55,7 +55,8 @@ class OpenUnsealer:
 class History:
     """Events in the order of the log; each method returns the position of what it recorded.
 
-    The decisions are those of the real decider; their effective times are those of ``now``.
+    The decisions are those of the real decider, the newest unless told otherwise; their effective
+    times are those of ``now``.
     """
 
     now: datetime = START
@@ -64,6 +65,7 @@ class History:
     settled: Settled = field(default_factory=lambda: Settled(complete=True))
     events: list[Event] = field(default_factory=list)
     made: int = 0
+    version: int = LATEST
     _new: list[NewEvent] = field(default_factory=list)
     _versions: dict[str, int] = field(default_factory=dict)
 
@@ -147,7 +149,7 @@ class History:
         organisation = self.organisation.at(request)
         first, is_last = self.position + 1, False
         while not is_last:
-            draft = decider(LATEST)(self.settled, cause, organisation)
+            draft = decider(self.version)(self.settled, cause, organisation)
             for ordinal, data in enumerate(draft.all, draft.ordinal):
                 self.decided(request, data, draft.effective, draft.policy, draft.guards, ordinal)
                 self.settled.apply(cause, data, draft.effective, organisation)
@@ -166,7 +168,7 @@ class History:
         """Record a decision that is given; what was settled stays as it is."""
         under = self.event(request).import_id
         ruling = Ruling(
-            request, ordinal, effective or self.now, LATEST, policy, guards or {}, under
+            request, ordinal, effective or self.now, self.version, policy, guards or {}, under
         )
         body = decision_body(catalogue(), ruling, data)
         stream = stream_of("decision", data)

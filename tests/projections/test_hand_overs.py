@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ledger import reasons
+from ledger.deciders import LATEST
 from ledger.events import requests
 from ledger.handing_over import PART_CUSTOMERS
 from projections.collaborators import list_collaborations
@@ -146,7 +147,7 @@ def test_what_else_the_giver_held(models: Models, batch: int) -> None:
     models.project(history, batch=batch)
     row = hand_over_of(models.connection, "hov_1")
     assert row is not None
-    assert (row.settled, row.chosen) == (2, {"collaborations": "give"})
+    assert (row.settled, row.chosen) == (3, {"collaborations": "give"})
     lines = lines_of(models.connection, "hov_1")
     assert [(each.customer, each.what, each.outcome, each.receiver) for each in lines] == [
         ("cus_1", "collaboration", "ended", None),
@@ -157,6 +158,34 @@ def test_what_else_the_giver_held(models: Models, batch: int) -> None:
     assert {(each.person, each.status, each.requester) for each in there} == {
         ("per_a", "ended", "per_c"),
         ("per_b", "standing", "per_head"),
+    }
+
+
+@BATCHES
+@pytest.mark.parametrize("version", [2, LATEST])
+def test_every_figure_is_the_count_of_its_lines(models: Models, batch: int, version: int) -> None:
+    """What was settled at the giver's own customers had a line and was not counted, or neither."""
+    history = _history(2, approval_rules=[])
+    history.version = version
+    asked = requests.CollaborationRequested("cus_000", "col_1", "per_c", "presales", "x")
+    history.ask(asked, actor="per_a")
+    wanted = requests.CollaborationRequested("cus_001", "col_2", "per_c", "presales", "x")
+    history.ask(wanted, actor="per_c")
+    history.register("cus_9")
+    history.claim("cus_9", "per_c")
+    theirs = requests.CollaborationRequested("cus_9", "col_3", "per_a", "presales", "x")
+    history.ask(theirs, actor="per_c")
+    _order(history, collaborators="end", collaborations="give")
+    history.ask(requests.ReleaseRequested("cus_9", "x"), actor="per_c")
+    models.project(history, batch=batch)
+    row = hand_over_of(models.connection, "hov_1")
+    assert row is not None
+    assert (row.moved, row.settled) == (2, 4)
+    assert counts_of(models.connection, "hov_1") == {
+        "approval ended": 1,
+        "collaboration ended": 2,
+        "collaboration given": 1,
+        "customer moved": 2,
     }
 
 

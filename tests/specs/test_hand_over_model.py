@@ -31,6 +31,7 @@ from ledger.handing_over import people_at
 from ledger.organisation import Organisation, OrganisationAt
 from ledger.settled import Key, NotLoadedError, Settled
 from ledger.store.guards import _put, state_of, text_of, version_of
+from projections import hand_overs
 from tests.specs.story import START
 from tests.specs.test_model import _new
 from tests.specs.test_ownership import NAME, policy
@@ -100,6 +101,7 @@ class Machine:
         self.organisation = Organisation()
         self.settled, self.store = Settled(complete=True), Store()
         self.under_way: tuple[Event, Counter[str]] | None = None
+        self.decided: list[d.Decision] = []
         rules: dict[str, Any] = {"holding_limit": LIMIT, "protection_days": 0, "cooldown_days": 0}
         if not asks:
             rules["approval_rules"] = ()
@@ -141,6 +143,7 @@ class Machine:
     def hand_over(self, order: r.HandOverRequested) -> None:
         self.now += timedelta(minutes=1)
         self.under_way = (self._event("x", order, "per_boss"), Counter())
+        self.decided = []
         self.next_part()
 
     def next_part(self) -> None:
@@ -148,6 +151,7 @@ class Machine:
             return
         event, moved = self.under_way
         draft = self._decide(event)
+        self.decided += draft.all
         moved.update(
             each.customer for each in draft.all if isinstance(each, d.OwnershipTransferred)
         )
@@ -158,6 +162,7 @@ class Machine:
         if draft.is_last:
             self.under_way = None
             assert self.settled.hand_over_of(event.data.giver) is None
+            _check_receipt(event, self.decided)
 
     def answer(self, number: int, *, agreed: bool) -> None:
         waiting = [
@@ -194,21 +199,40 @@ class Machine:
             assert self.settled.holdings_of(person).held == held[person]
 
 
+def _check_receipt(request: Event, decided: list[d.Decision]) -> None:
+    """What is counted is listed in the receipt, and what is listed counted."""
+    outcome = decided[-1]
+    if isinstance(outcome, d.HandOverRefused):
+        return
+    assert isinstance(outcome, d.HandOverCompleted)
+    receipt = hand_overs._Batch()
+    for number, data in enumerate(decided):
+        position, name = request.position + 1 + number, catalogue().name_of(data)
+        cause = {"causation": request.position}
+        hand_overs._take(receipt, Event(position, request.recorded, "x", 1, name, cause, data))
+    lines = Counter(line["outcome"] for line in receipt.lines)
+    why = Counter(line["reason"] for line in receipt.lines if line["outcome"] == "refused")
+    assert (outcome.moved, outcome.waiting) == (lines["moved"], lines["waiting"])
+    assert (outcome.refused, outcome.settled) == (why, len(receipt.others))
+
+
 people = st.sampled_from(PEOPLE)
 customers = st.sampled_from(CUSTOMERS)
 orders = st.builds(
-    lambda giver, receivers, chosen, give: r.HandOverRequested(
+    lambda giver, receivers, chosen, give, end: r.HandOverRequested(
         giver,
         "hov_1",
         tuple(each for each in receivers if each != giver) or ("per_head",),
         "spread",
         "x",
         customers=tuple(chosen),
+        collaborators="end" if end else None,
         collaborations="give" if give else None,
     ),
     people,
     st.lists(people, min_size=1, max_size=3, unique=True),
     st.one_of(st.just([]), st.just([]), st.lists(customers, min_size=1, unique=True)),
+    st.booleans(),
     st.booleans(),
 )
 acts = st.one_of(
