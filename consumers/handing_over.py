@@ -41,10 +41,23 @@ def load(connection: Connection[Any], request: Event, settled: Settled) -> set[K
     """
     order: HandOverRequested = request.data
     customers = _page(connection, order, settled)
-    missing: set[Key] = {("customer", each) for each in customers if each not in settled.customers}
-    there = [each for each in customers if each in settled.customers]
+    wanted = (*customers, *_besides(order, settled, customers))
+    missing: set[Key] = {("customer", each) for each in wanted if each not in settled.customers}
+    there = [each for each in wanted if each in settled.customers]
     people = _of_people(settled, there) - {("holdings", each) for each in settled.holdings}
     return missing | people | _of_groups(settled, there)
+
+
+def _besides(
+    order: HandOverRequested, settled: Settled, customers: Iterable[str]
+) -> tuple[str, ...]:
+    """Return, where one of the customers was entered twice, which others tell who is meant.
+
+    They are the one that exists, and all that are named: each is handed over once. Seldom any is.
+    """
+    there = [each for each in customers if each in settled.customers]
+    existing = {settled.existing(each) for each in there} - set(there)
+    return (*existing, *order.customers) if existing else ()
 
 
 def _named(request: Event) -> set[Key]:
@@ -132,6 +145,10 @@ def _foretold_part(
     customers = _page(connection, request.data, settled)
     theirs: set[Key] = {("customer", each) for each in customers}
     _read_new(connection, with_groups(connection, theirs), settled)
+    besides = _besides(request.data, settled, customers)
+    theirs = {("customer", each) for each in besides}
+    _read_new(connection, with_groups(connection, theirs), settled)
+    customers += besides
     _read_new(connection, _named(request) | _of_people(settled, customers), settled)
     draft = decide(settled, request, organisation)
     for data in draft.all:

@@ -86,7 +86,9 @@ def decide_part(
     if so_far is not None and so_far.request != request.position:
         raise AssertionError(f"another hand-over of {order.giver} is under way")
     page = _page(settled, order, so_far)
-    customers = {each: settled.customer(each) for each in page[:PART_CUSTOMERS]}
+    listed = page[:PART_CUSTOMERS]
+    meant = _meant(settled, order, listed) if version >= 3 else listed
+    customers = {each: settled.customer(each) for each in meant}
     situation = _situation(version, settled, request, organisation, customers)
     problem = None if so_far else _problem(situation, order, giver)
     if problem is not None:
@@ -102,7 +104,7 @@ def decide_part(
     if is_last:
         found.append(_completed(part))
     else:
-        found.append(_advanced(part, [*customers][-1], ordinal + len(found) + 1))
+        found.append(_advanced(part, listed[-1], ordinal + len(found) + 1))
     return Draft(
         found[0],
         situation.effective,
@@ -120,6 +122,18 @@ def _page(settled: Settled, order: HandOverRequested, so_far: UnderWay | None) -
     if order.customers:
         return handing_over.listed_behind(order, last)
     return settled.customers_behind(order.giver, last)
+
+
+def _meant(settled: Settled, order: HandOverRequested, listed: tuple[str, ...]) -> Iterator[str]:
+    """Yield whom a part is about, each once: of one that was entered twice the one that exists."""
+    for each in listed:
+        existing = settled.existing(each)
+        if existing == each:
+            yield each
+        elif existing not in order.customers and not any(
+            settled.existing(other) == existing for other in order.customers if other < each
+        ):
+            yield existing
 
 
 def _situation(

@@ -514,6 +514,33 @@ def test_members_of_a_group_are_handed_over_with_what_that_brings_at_its_root(
     check(ledger)
 
 
+def test_customers_that_were_entered_twice_are_named_by_any_of_their_ids(
+    ledger: TestLedger,
+) -> None:
+    """Also where an earlier part has handed over the customer that exists."""
+    ledger.recording.record_fact(facts.AdoptDecider(version=LATEST), ledger.origin())
+    number = [{"system": "uscc", "value": "91350100M000100Y43"}]
+    first = ledger.register("甲公司", "per_a", claim_for="per_a", identifiers=number)
+    others = [ledger.register(f"客户{n}", "per_a", claim_for="per_a") for n in range(4)]
+    again = [ledger.register(f"甲公司{n}", "per_a", identifiers=number) for n in range(3)]
+    ledger.decide()
+    with small_parts():
+        command = commands.HandOver(
+            giver="per_a", receivers=("per_b",), customers=(*again, *others)
+        )
+        asked = Asked(command, ledger.origin())
+        checked = would_decide(ledger.connection, ledger.catalogue, ledger.recording, asked)
+        ordered = ledger.recording.record(asked)
+        ledger.decide()
+        decided = [each.data for each in ledger.decisions(ordered)]
+        foretold = [(type(each), each.customer) for each in checked.draft.all]
+        assert foretold == [(type(each), each.customer) for each in decided]
+        assert outcome(ledger, ordered).moved == 5
+        assert first in {each.customer for each in decided}
+        assert owners(ledger) == {"per_b": 5}
+        check(ledger)
+
+
 # --- foretold ----------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from ledger.deciding import apply_parking
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
-from ledger.events.values import ApprovalStep, Approver
+from ledger.events.values import ApprovalStep, Approver, Identifier
 from ledger.handing_over import PART_CUSTOMERS, people_at
 from ledger.settled import Settled
 from ledger.store.guards import customer_of, state_of
@@ -288,6 +288,36 @@ def test_only_the_customers_that_are_named_go() -> None:
         done(1, not_the_givers=2, customer_not_admitted=1),
     )  # fmt: skip
     assert owners(story.settled)["cus_2"] == "per_a"
+
+
+NUMBER = (Identifier("uscc", "91350100M000100Y43"),)
+
+
+def entered_twice(version: int = LATEST) -> Story:
+    """per_a owns cus_5, which was entered again as cus_2 and as cus_7."""
+    story = company(**ALONE).when(register("cus_5", identifiers=NUMBER))
+    story.when(claim("per_a", "cus_5"))
+    for duplicate in ("cus_2", "cus_7"):
+        story.when(register(duplicate, identifiers=NUMBER))
+    story.version = version
+    return story
+
+
+@pytest.mark.parametrize(
+    "named",
+    [("cus_2",), ("cus_7",), ("cus_2", "cus_7"), ("cus_2", "cus_5"), ("cus_7", "cus_5", "cus_2")],
+)
+def test_by_the_id_of_a_duplicate_the_customer_that_exists_goes_once(
+    named: tuple[str, ...],
+) -> None:
+    """It was refused as what was never admitted."""
+    story = entered_twice().when(hand_over("per_b", customers=named), by="per_head")
+    story.then(moved("cus_5"), done(1))
+
+
+def test_in_version_2_a_duplicate_is_refused() -> None:
+    story = entered_twice(2).when(hand_over("per_b", customers=("cus_2",)), by="per_head")
+    story.then(stays("cus_2", reasons.CUSTOMER_NOT_ADMITTED, None), done(customer_not_admitted=1))
 
 
 def test_only_what_lies_in_a_territory_goes() -> None:
