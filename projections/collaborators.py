@@ -17,6 +17,8 @@ from projections.base import Change, Table
 from projections.batches import write
 
 ASKED, STANDING, ENDED = "asked", "standing", "ended"
+TO_BEGIN, OVER = "to begin", "over"
+"""Of one that stands, by its dates: it does not yet, or no longer."""
 
 # ``since`` and ``until`` of what awaits an answer are not known yet: they depend on the answer.
 _TABLE = Table(
@@ -180,8 +182,8 @@ POSITION_MAX = 2**63 - 1
 class CollaborationRow:
     """Somebody who collaborates, did, or asked to. Times are UTC.
 
-    ``status`` is ``asked``, ``standing`` (which one whose ``until`` has passed no longer is),
-    ``ended``, or how what was asked for was answered. ``share`` is a percentage. ``reason_code`` is
+    ``status`` is ``asked``, ``standing`` (see ``status_at`` for one with dates), ``ended``, or how
+    what was asked for was answered. ``share`` is a percentage. ``reason_code`` is
     that of the request, and of the end where it has ended.
     """
 
@@ -198,6 +200,14 @@ class CollaborationRow:
     reason_code: str | None
     opened_position: int
     changed_position: int
+
+    def status_at(self, now: datetime) -> str:
+        """Return the status at a moment, for of one that stands its dates say whether it does."""
+        if self.status != STANDING:
+            return self.status
+        if not self.is_current(now):
+            return OVER
+        return TO_BEGIN if self.since is not None and now < self.since else STANDING
 
     def is_current(self, now: datetime) -> bool:
         """Say whether it awaits an answer, stands, or is to stand later."""

@@ -22,7 +22,8 @@ class Orphan:
     """A customer of somebody who has left. Times are UTC, days the organisation's.
 
     ``owned_since`` is when the ownership began, ``since`` the first day on which the owner was not
-    there. ``owner_territory`` is the leaver's home, and ``stand_in`` who stands in, until a moment.
+    there. ``owner_territory`` is the leaver's home, and ``stand_in`` who stands in, until a moment;
+    nobody who has left, too.
     """
 
     customer: str
@@ -42,6 +43,8 @@ FROM projections.people p
 JOIN projections.ownership o ON o.owner = p.person
 LEFT JOIN projections.stand_ins s
     ON s.customer = o.customer AND s.ended IS NULL AND s.until > %(now)s
+    AND NOT EXISTS (SELECT FROM projections.people q
+                    WHERE q.person = s.person AND q.left_on <= %(today)s)
 WHERE p.left_on <= %(today)s AND o.customer > %(after)s
   AND (%(owner)s::text IS NULL OR o.owner = %(owner)s)
   AND (%(everywhere)s OR coalesce(p.territory, o.customer_territory) = ANY(%(territories)b))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from psycopg import Connection
@@ -161,13 +161,23 @@ SELECT stand_in, customer, person, owner, named_by, since, until, ended, end_rea
     opened_position, changed_position
 FROM projections.stand_ins
 """
-_STANDING = f"{_SELECT} WHERE customer = %s AND ended IS NULL AND until > %s"
+_STANDING = f"""
+{_SELECT} WHERE customer = %(customer)s AND ended IS NULL AND until > %(moment)s
+    AND NOT EXISTS (SELECT FROM projections.people p
+                    WHERE p.person = stand_ins.person AND p.left_on <= %(today)s::date)
+"""
 _OF_CUSTOMER = f"{_SELECT} WHERE customer = %s ORDER BY opened_position DESC LIMIT %s"
 
 
-def standing_at(connection: Connection[Any], customer: str, moment: datetime) -> StandInRow | None:
-    """Return who stands in at a customer now, None where nobody does; ``moment`` is now (UTC)."""
-    rows = connection.execute(_STANDING.encode(), (customer, moment))
+def standing_at(
+    connection: Connection[Any], customer: str, moment: datetime, today: date | None = None
+) -> StandInRow | None:
+    """Return who stands in at a customer now, None where nobody does; ``moment`` is now (UTC).
+
+    With ``today``, the organisation's day, whoever has left by then is nobody.
+    """
+    given = {"customer": customer, "moment": moment, "today": today}
+    rows = connection.execute(_STANDING.encode(), given)
     return next((StandInRow(*row) for row in rows), None)
 
 

@@ -15,6 +15,7 @@ from api.cli.context import (
     Ids,
     Json,
     RequestId,
+    as_json,
     day,
     notes,
     opened,
@@ -209,24 +210,21 @@ def list_(
                 before=before or POSITION_MAX,
                 limit=limit,
             )
+        now = datetime.now(UTC)
         if json:
-            print_json(rows)
+            print_json([{**as_json(row), "status_now": row.status_at(now)} for row in rows])
             return
         columns = ("customer", "person", "as", "share", "site", "since", "until", "status")
         print_table(
             "collaborators",
             (ID, *columns) if ids else columns,
-            [
-                ((row.collaboration,) if ids else ()) + _columns(row, names, datetime.now(UTC))
-                for row in rows
-            ],
+            [((row.collaboration,) if ids else ()) + _columns(row, names, now) for row in rows],
         )
         if len(rows) == limit:
             notes().print(f"older ones: --before {rows[-1].opened_position}", markup=False)
 
 
 def _columns(row: CollaborationRow, names: resolve.Names, now: datetime) -> tuple[str, ...]:
-    is_over = row.status == STANDING and not row.is_current(now)
     return (
         names.customer(row.customer),
         names.person(row.person),
@@ -235,5 +233,5 @@ def _columns(row: CollaborationRow, names: resolve.Names, now: datetime) -> tupl
         row.site or "",
         names.moment(row.since),
         names.moment(row.until),
-        "over" if is_over else row.status,
+        row.status_at(now),
     )

@@ -244,7 +244,7 @@ def _orphaned_words(
         owned.owner or "", owned.customer_territory, organisation, _today(names)
     )
     with ledger.pool.connection() as connection:
-        found = standing_at(connection, customer, datetime.now(UTC))
+        found = standing_at(connection, customer, datetime.now(UTC), _today(names))
     care = " or ".join(names.person(each) for each in carers) or "nobody"
     stands_in = f", {names.person(found.person)} stands in" if found else ""
     return f"; its owner has left, so it is orphaned: {care} looks after it{stands_in}"

@@ -75,6 +75,18 @@ def test_one_that_holds_at_once_and_ends(models: Models, batch: int) -> None:
     assert (row.opened_position, row.changed_position) == (begun + 1, ended + 1)
 
 
+def test_one_that_begins_later_does_not_stand_yet(models: Models) -> None:
+    """It was listed as one that does."""
+    history = _history()
+    first, last = (history.now.date() + timedelta(days=each) for each in (2, 4))
+    _collaborate(history, "col_1", "per_b", from_day=first, until_day=last)
+    models.project(history)
+    row = collaboration_of(models.connection, "col_1")
+    assert row is not None
+    told = [row.status_at(history.now + timedelta(days=each)) for each in (0, 2, 4)]
+    assert told == ["to begin", "standing", "over"]
+
+
 @BATCHES
 def test_one_that_is_asked_for_and_answered(models: Models, batch: int) -> None:
     history = _history()

@@ -96,6 +96,20 @@ def test_a_stand_in_that_is_named_replaced_and_ended(models: Models, batch: int)
     assert standing_at(models.connection, "cus_1", history.now) is None
 
 
+def test_who_has_left_stands_in_no_longer(models: Models) -> None:
+    """They were shown until the day that had been said."""
+    history = _history()
+    _name(history, "per_b", "sta_1")
+    history.leave("per_b", history.now.date() + timedelta(days=2))
+    models.project(history)
+    today = history.now.date()
+    for day, person in ((today, "per_b"), (today + timedelta(days=2), None)):
+        first, *_ = list_orphans(models.connection, history.now, day, ZONE)
+        found = standing_at(models.connection, "cus_1", history.now, day)
+        assert (first.stand_in, found and found.person) == (person, person)
+    assert standing_at(models.connection, "cus_1", history.now) is not None
+
+
 @BATCHES
 def test_with_the_ownership_it_ends_and_a_later_one_stands(models: Models, batch: int) -> None:
     history = _history()

@@ -43,6 +43,14 @@ def test_somebody_is_added_follows_up_and_is_no_longer_needed(ours: Shell) -> No
     assert "王强 no longer collaborates (ended)." in told
 
 
+def test_one_that_begins_later_is_listed_as_one_that_will(ours: Shell) -> None:
+    begin = (datetime.now(UTC) + timedelta(days=9)).date().isoformat()
+    ours("collaborate", "add", "恒信电子", "王强", "--from", begin, *OWNER)
+    assert "to begin" in ours("collaborate", "list").out
+    (row,) = ours.json("collaborate", "list")
+    assert (row["status"], row["status_now"]) == ("standing", "to begin")
+
+
 def test_somebody_asks_and_is_answered(ours: Shell) -> None:
     asked = ours("collaborate", "ask", "恒信电子", "--role", "presales", *OTHER)
     assert "the collaboration awaits approval in one step; asked: 陈建国, 李娜" in asked.out
