@@ -220,7 +220,7 @@ class ApprovalRow:
     value: Money | None
     opened: datetime
     state: Approval | None
-    outcome: str | None
+    outcome: Outcome | None
     outcome_reason: str | None
     closed: datetime | None
     opened_position: int

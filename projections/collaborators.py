@@ -173,7 +173,7 @@ def _closed(event: Event, data: decisions.ApprovalClosed) -> dict[str, Any]:
 
 # --- queries -----------------------------------------------------------------------------------
 
-Status = Literal["asked", "standing", "ended", "refused", "withdrawn", "void"]
+Status = Literal["asked", "standing", "ended", "refused", "withdrawn", "expired", "void"]
 PAGE = 200
 POSITION_MAX = 2**63 - 1
 
@@ -194,7 +194,7 @@ class CollaborationRow:
     share: Decimal | None
     site: str | None
     requester: str
-    status: str
+    status: Status
     since: datetime | None
     until: datetime | None
     reason_code: str | None

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from ledger import reasons
 from ledger.events import requests
 from ledger.events.values import Site
-from projections.collaborators import collaboration_of, list_collaborations
+from projections.approvals import Outcome
+from projections.collaborators import (
+    ASKED,
+    ENDED,
+    STANDING,
+    Status,
+    collaboration_of,
+    list_collaborations,
+)
 from projections.deadlines import due
 from projections.telling import ids_named, sentence
 from projections.timeline import history as timeline
@@ -152,6 +160,12 @@ def test_of_several_things_that_await_an_answer_the_next_one_falls_due(
     history.ask(requests.ApprovalGiven("cus_1", "trf_1"), actor="per_c")
     models.project(history, batch=batch)
     assert due(models.connection, history.now + timedelta(days=99)) == []
+
+
+def test_the_type_of_a_status_has_every_way_in_which_an_approval_ends() -> None:
+    """It lacked what expires."""
+    ends = set(get_args(Outcome)) - {"completed", "not_opened"}
+    assert set(get_args(Status)) == ends | {ASKED, STANDING, ENDED}
 
 
 def test_answers_to_other_things_are_none_of_its_business(models: Models) -> None:
