@@ -308,8 +308,23 @@ def _show(
     print_table(
         "lines", ("id", *columns) if ids else columns, cells if ids else [c[1:] for c in cells]
     )
+    if not _CHOOSES & row.chosen.keys():
+        out.print(_besides(names.person(row.giver)), markup=False)
     if len(lines) == limit:
         notes().print(f"more: --after {lines[-1].position}", markup=False)
+
+
+# With one of these a hand-over is of customers alone, and of no other things.
+_CHOOSES = {"customers", "territories", "conditions"}
+
+
+def _besides(giver: str) -> str:
+    """Return what becomes of approvals that the giver takes part in, in words for the receipt."""
+    return (
+        f"What {giver} had asked for, or would have received, and awaited approval is void: whoever"
+        f" still wants it asks again. Steps that await {giver} are not moved; of one who has left"
+        " they pass to a delegate, else to the next head up."
+    )
 
 
 # --- answers -----------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ def test_from_the_order_to_the_last_answer(shell: Shell) -> None:
     ordered = shell("hand-over", "张伟", "--to", "李娜", *HEAD, "--reason", "调岗")
     assert "0 moved, 3 await approval" in ordered.out
     assert "(hand_over: 调岗)" in ordered.out
+    assert "Steps that await 张伟 are not moved" in ordered.out
     assert all(name in ordered.out for name in CUSTOMERS)
     ((row),) = _said(shell, "hand-overs", "--giver", "张伟")
     name = row["hand_over"]
@@ -96,6 +97,7 @@ def test_a_chosen_part_is_spread_over_several(shell: Shell) -> None:
     assert len({line["receiver"] for line in lines}) == 2
     one = shell("hand-over", "张伟", "--to", "李娜", *HEAD, "--customer", CUSTOMERS[0])
     assert "1 await approval" in one.out
+    assert "are not moved" not in one.out, "it is of this customer alone"
     none = shell("hand-over", "张伟", "--to", "李娜", *HEAD, "--where", "grade=key")
     assert "0 moved" in none.out
     page = shell("hand-overs", "--receipt", row["hand_over"], "--limit", "1", "--ids")
