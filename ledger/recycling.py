@@ -149,7 +149,7 @@ class Fall:
     """What comes next on the way to the pool, and when (UTC).
 
     ``step`` is the number of the warning, None where the customer goes. ``goes`` is when it goes if
-    nobody does anything; ``because`` is ``no_follow_up`` or ``no_deal``.
+    nobody does anything; ``because`` is ``no_follow_up`` or ``no_deal``, for so many ``days``.
     """
 
     subject: str
@@ -157,6 +157,7 @@ class Fall:
     step: int | None
     goes: datetime
     because: str
+    days: int
 
 
 def fall_of(
@@ -264,7 +265,7 @@ def _next(tenure: Held, recycling: Recycling, clock: _Clock, chain: _Chain) -> F
     if last is not None:
         goes = max(goes, clock.after(last, left))
     due, number = found or (goes, None)
-    return Fall("", due, number, goes, because)
+    return Fall("", due, number, goes, because, days)
 
 
 # --- counting days -----------------------------------------------------------------------------

@@ -48,6 +48,7 @@ _INTERVALS = Table(
     ended_by       text COLLATE "C",
     end_reason     text,
     next_owner     text COLLATE "C",
+    end_days       bigint,
     PRIMARY KEY (customer_no, from_position)
     """,
     (
@@ -71,10 +72,10 @@ _END = """
 WITH ended AS (
     UPDATE ownership_intervals i
     SET to_effective = r.at, to_position = r.position, ended_by = r.ended_by,
-        end_reason = r.reason, next_owner = r.next_owner
+        end_reason = r.reason, next_owner = r.next_owner, end_days = r.days
     FROM unnest(%b::text[], %b::text[], %b::timestamptz[], %b::bigint[], %b::text[], %b::text[],
-                %b::text[])
-        AS r(customer, owner, at, position, ended_by, reason, next_owner)
+                %b::text[], %b::bigint[])
+        AS r(customer, owner, at, position, ended_by, reason, next_owner, days)
     JOIN known_customers k ON k.customer = r.customer
     WHERE i.customer_no = k.customer_no AND i.to_position IS NULL AND i.owner = r.owner
     RETURNING 1)
@@ -83,13 +84,13 @@ SELECT projections.require_rows(count(*), %b) FROM ended
 _BEGIN = """
 WITH begun AS (
     INSERT INTO ownership_intervals (customer_no, owner, begun_by, assigned_by, from_effective,
-        from_position, to_effective, to_position, ended_by, end_reason, next_owner)
+        from_position, to_effective, to_position, ended_by, end_reason, next_owner, end_days)
     SELECT k.customer_no, r.owner, r.begun_by, r.assigned_by, r.since, r.position, r.until,
-           r.to_position, r.ended_by, r.reason, r.next_owner
+           r.to_position, r.ended_by, r.reason, r.next_owner, r.days
     FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::bigint[],
-                %b::timestamptz[], %b::bigint[], %b::text[], %b::text[], %b::text[])
+                %b::timestamptz[], %b::bigint[], %b::text[], %b::text[], %b::text[], %b::bigint[])
         AS r(customer, owner, begun_by, assigned_by, since, position, until, to_position, ended_by,
-             reason, next_owner)
+             reason, next_owner, days)
     JOIN known_customers k ON k.customer = r.customer
     RETURNING 1)
 SELECT projections.require_rows(count(*), %b) FROM begun
@@ -97,13 +98,17 @@ SELECT projections.require_rows(count(*), %b) FROM begun
 
 
 class _End(NamedTuple):
-    """When and where an interval ended, how, for which reason, and who owned it next."""
+    """When and where an interval ended, how, for which reason, and who owned it next.
+
+    ``days`` is the figure of the rule by which it was recycled.
+    """
 
     at: datetime
     position: int
     ended_by: str
     reason: str
     next_owner: str | None = None
+    days: int | None = None
 
 
 @dataclass(slots=True)
@@ -123,7 +128,7 @@ class Intervals:
     """The projection of ownership intervals."""
 
     name = "intervals"
-    version = 2
+    version = 3
     tables: Sequence[Table] = (_KNOWN, _INTERVALS)
     handles = frozenset(
         {
@@ -180,7 +185,7 @@ class _Batch:
             case decisions.OwnershipReleased():
                 self._end(event, data.owner, RELEASED, data.reason_code)
             case decisions.CustomerRecycled():
-                self._end(event, data.owner, RECYCLED, RECYCLED)
+                self._end(event, data.owner, RECYCLED, data.because, days=data.days)
             case decisions.OwnershipTransferred():
                 way = _way(data)
                 why = HANDED_OVER if way == HANDED_OVER else TRANSFERRED
@@ -200,10 +205,16 @@ class _Batch:
         self.open_here[customer] = interval
 
     def _end(
-        self, event: Event, owner: str, ended_by: str, reason: str, next_owner: str | None = None
+        self,
+        event: Event,
+        owner: str,
+        ended_by: str,
+        reason: str,
+        next_owner: str | None = None,
+        days: int | None = None,
     ) -> None:
         customer: str = event.data.customer
-        end = _End(event.effective, event.position, ended_by, reason, next_owner)
+        end = _End(event.effective, event.position, ended_by, reason, next_owner, days)
         here = self.open_here.pop(customer, None)
         if here is None:
             self.ended.append((customer, owner, end))
@@ -235,6 +246,7 @@ def _write(
                 repeated([end.ended_by for end in ends]),
                 repeated([end.reason for end in ends]),
                 texts([end.next_owner for end in ends]),
+                int8_array([end.days for end in ends]),
                 len(ended),
             ),
             binary=True,
@@ -254,6 +266,7 @@ def _write(
                 repeated([each.end and each.end.ended_by for each in begun]),
                 repeated([each.end and each.end.reason for each in begun]),
                 texts([each.end and each.end.next_owner for each in begun]),
+                int8_array([each.end and each.end.days for each in begun]),
                 len(begun),
             ),
             binary=True,
@@ -304,7 +317,8 @@ class Interval:
 
     ``begun_by`` says how it began: ``granted`` (a claim), ``opening`` (of a balance), ``assigned``
     (by ``assigned_by``), ``transferred``, ``ruled``. ``ended_by`` says how it ended: ``released``
-    (for ``end_reason``), ``recycled``, or, to ``next_owner``, ``transferred`` or ``ruled``.
+    (for ``end_reason``), ``recycled`` (for ``no_follow_up`` or ``no_deal``, for so many
+    ``end_days``, where that is known), or, to ``next_owner``, ``transferred`` or ``ruled``.
     """
 
     customer: str
@@ -318,6 +332,7 @@ class Interval:
     begun_by: str
     ended_by: str | None
     next_owner: str | None
+    end_days: int | None = None
 
 
 # least() passes NULL over; the condition of the join then leaves out what is not there yet.
@@ -343,7 +358,7 @@ ORDER BY k.customer LIMIT %(limit)s
 """
 _SELECT = """
 SELECT k.customer, i.owner, i.from_effective, i.to_effective, i.from_position, i.to_position,
-       i.end_reason, i.assigned_by, i.begun_by, i.ended_by, i.next_owner
+       i.end_reason, i.assigned_by, i.begun_by, i.ended_by, i.next_owner, i.end_days
 FROM projections.ownership_intervals i JOIN projections.known_customers k USING (customer_no)
 """
 _OF_CUSTOMER = f"""

@@ -61,6 +61,12 @@ def _plainly(code: str | None) -> str:
     return f" ({code.replace('_', ' ')})" if code else ""
 
 
+def why_recycled(because: str | None, days: int | None) -> str:
+    """Return for which rule a customer was recycled, as far as that is known."""
+    figure = f" for {days} days" if days is not None else ""
+    return f"{(because or '').replace('_', ' ')}{figure}"
+
+
 def _worth(value: Money | None) -> str:
     return f" worth {value.amount:f} {value.currency}" if value else ""
 
@@ -364,8 +370,8 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
         f" unless {_name(n, e.person)} works it{_plainly(e.code)}; told: {_listed(e, n)}."
     ),
     "CustomerRecycled": lambda e, n: (
-        f"{_name(n, e.person)} no longer owns the customer, which nobody worked{_plainly(e.code)};"
-        f" it is in the pool{_pool(e, n)}."
+        f"{_name(n, e.person)} no longer owns the customer, which nobody worked"
+        f" ({why_recycled(e.code, e.details.get('days'))}); it is in the pool{_pool(e, n)}."
     ),
     "RecycleHeld": lambda e, n: f"Recycling is held until {e.details.get('until', 'then')}.",
     "RecycleHoldRefused": lambda e, n: f"The hold was refused: {_because(e.code)}",

@@ -348,7 +348,7 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
         details=_known(step=data.step, goes=data.goes, asked=data.told),
     ),
     "CustomerRecycled.v1": lambda data: _Said(
-        data.owner, data.because, details=_known(territory=data.territory)
+        data.owner, data.because, details=_known(territory=data.territory, days=data.days)
     ),
     "RecycleHeld.v1": lambda data: _Said(data.owner, details={"until": data.until}),
     "RecycleHoldRefused.v1": lambda data: _Said(data.owner, data.reason),

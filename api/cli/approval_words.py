@@ -9,6 +9,7 @@ from api.cli.resolve import Names
 from ledger import deadlines, reasons
 from ledger.events import decisions
 from ledger.events.values import Approver
+from projections.telling import why_recycled
 
 
 def approval_words(data: Any, names: Names) -> str | None:
@@ -35,7 +36,7 @@ def approval_words(data: Any, names: Names) -> str | None:
             return f"goes back to the pool on {names.moment(data.goes)} ({because}); told: {told}"
         case decisions.CustomerRecycled():
             customer, owner = names.customer(data.customer), names.person(data.owner)
-            because = data.because.replace("_", " ")
+            because = why_recycled(data.because, data.days)
             return f"recycled: {customer} is free, and no longer {owner}'s ({because})"
         case decisions.RecycleHeld():
             return f"held: {names.customer(data.customer)} until {names.moment(data.until)}"

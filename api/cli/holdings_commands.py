@@ -13,6 +13,7 @@ from api.cli.read_commands import must_have_come
 from ledger.commands import InvalidRequestError
 from projections import intervals
 from projections.intervals import Interval
+from projections.telling import why_recycled
 
 _BEGUN = {
     intervals.GRANTED: "claimed",
@@ -110,4 +111,6 @@ def _ended(row: Interval, names: resolve.Names) -> str:
         return f"{how} to {names.person(row.next_owner)}"
     if row.ended_by == intervals.RELEASED and row.end_reason:
         return f"{how} ({row.end_reason.replace('_', ' ')})"
+    if row.ended_by == intervals.RECYCLED:
+        return f"{how} ({why_recycled(row.end_reason, row.end_days)})"
     return how

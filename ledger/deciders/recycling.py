@@ -21,7 +21,8 @@ def decide_fall(situation: Situation, customer: Admitted) -> decisions.Decision:
         raise AssertionError("what is due is the customer's next step towards the pool")
     if fall.step is None:
         territory = territory_of(situation, customer)
-        return decisions.CustomerRecycled(name, customer.owner, fall.because, territory)
+        days = fall.days if situation.version >= 3 else None
+        return decisions.CustomerRecycled(name, customer.owner, fall.because, territory, days)
     told = _told(situation, customer, customer.owner, fall.step)
     warned = decisions.RecycleWarned(name, customer.owner, fall.step, fall.because, fall.goes, told)
     # It runs its full time from now on, also where it comes late.

@@ -396,13 +396,15 @@ class RecycleWarned:
 class CustomerRecycled:
     """``owner`` no longer owns the customer; it is in the pool of ``territory`` again (回收).
 
-    ``because`` is ``no_follow_up`` or ``no_deal``.
+    ``because`` is ``no_follow_up`` or ``no_deal``, for so many ``days`` as the rule has, which the
+    policy counts (not said before version 3).
     """
 
     customer: str
     owner: str
     because: str
     territory: str | None = None
+    days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,9 @@ def test_a_recycled_customer_is_free_in_every_read_model(models: Models, batch: 
     assert owned is not None
     assert (owned.owner, owned.customer_territory, owned.since) == (None, "ter_east", history.now)
     (interval,) = of_customer(models.connection, "cus_0")
-    assert (interval.owner, interval.end_reason) == ("per_a", RECYCLED)
+    assert (interval.owner, interval.ended_by) == ("per_a", RECYCLED)
+    # It said only that it was recycled.
+    assert (interval.end_reason, interval.end_days) == ("no_follow_up", 31)
     assert interval.to_position == history.position
     held = {each.person: each.held for each in workloads(models.connection, now=history.now)}
     assert (held["per_a"], held["per_b"]) == (1, 1)
@@ -98,7 +100,7 @@ def test_a_recycled_customer_is_free_in_every_read_model(models: Models, batch: 
     names = {"per_a": "李想", "per_head": "赵敏", "ter_east": "华东"}
     told = [sentence(each, names) for each in timeline(models.connection, "cus_0")]
     assert told[-1] == (
-        "李想 no longer owns the customer, which nobody worked (no follow up);"
+        "李想 no longer owns the customer, which nobody worked (no follow up for 31 days);"
         " it is in the pool in 华东."
     )
     assert told[-3].endswith("unless 李想 works it (no follow up); told: 李想, 赵敏.")

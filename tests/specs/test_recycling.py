@@ -65,8 +65,8 @@ def warned(step: int, goes: float, *told: str, because: str = NO_FOLLOW_UP) -> d
     return d.RecycleWarned("cus_1", "per_a", step, because, day(goes), told)
 
 
-def recycled(because: str = NO_FOLLOW_UP) -> d.CustomerRecycled:
-    return d.CustomerRecycled("cus_1", "per_a", because, "ter_east")
+def recycled(because: str = NO_FOLLOW_UP, days: int | None = 31) -> d.CustomerRecycled:
+    return d.CustomerRecycled("cus_1", "per_a", because, "ter_east", days)
 
 
 def follow_up(story: Story, person: str = "per_a", name: str = "fol_1", **how: Any) -> Story:
@@ -255,6 +255,12 @@ def test_a_policy_that_was_loosened_warns_anew() -> None:
     raise_next(story)
     assert isinstance(story.decided, d.RecycleWarned)
     assert story.decided.step == 0
+
+
+def test_before_version_3_nobody_said_how_many_days_it_were() -> None:
+    story = owned(warnings=[])
+    story.version = 2
+    raise_next(story).then(recycled(days=None))
 
 
 def test_without_warnings_it_just_goes() -> None:
