@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,13 @@ from ledger.policy import Policy
 from ledger.recording import Asked, Recorded
 from ledger.store.migrations import shipped_migrations
 from ledger.verification import verify_log
-from tests.consumers.support import catch_up, check, count, enforcing_process
+from tests.consumers.support import (
+    catch_up,
+    check,
+    count,
+    enforcing_process,
+    wait_until_blocked,
+)
 from tests.ledger.test_verification import tampering
 from tests.support.database import DatabaseUrls
 from tests.support.ledgers import ADMINISTRATOR, TestLedger, open_test_ledger
@@ -315,9 +322,9 @@ class PartOfTheFeed:
 class Meanwhile:
     """A hand-over by one enforcer, and customers claimed and released by another between parts."""
 
-    def __init__(self, ledger: TestLedger) -> None:
+    def __init__(self, ledger: TestLedger, count: int = MANY) -> None:
         self.ledger = ledger
-        self.customers = owning(ledger)
+        self.customers = owning(ledger, count)
         names = [f"新客户{number}" for number in range(5)]
         asked = [(commands.RegisterCustomer(name=name), "per_a") for name in names]
         self.free = [each.customer for each in record(ledger, asked)]
@@ -460,6 +467,83 @@ def test_two_enforcers_at_the_same_time_and_people_at_work(ledger: TestLedger) -
         assert names["HandOverCompleted.v1"] == 12
         assert names["HandOverAdvanced.v1"] > 12
         check(ledger)
+
+
+class Midway:
+    """A decider that stops in the middle of a batch, all of whose guards are locked."""
+
+    def __init__(self) -> None:
+        self.inside, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, settled: Any, request: Event, organisation: Any) -> Any:
+        draft = deciders()[1](settled, request, organisation)
+        self.inside.set()
+        assert self.go_on.wait(60)
+        return draft
+
+
+HANDING = "handing over"
+"""The application name of the enforcer that hands over."""
+_BLOCKED_BY = """
+SELECT count(*) FROM pg_locks w JOIN pg_stat_activity a USING (pid)
+WHERE NOT w.granted AND a.application_name = %s AND cardinality(pg_blocking_pids(pid)) = 1
+"""
+
+
+def hand_over_beside(ledger: TestLedger, claim: Recorded) -> Recorded:
+    """Order a hand-over, whose only part begins while another enforcer decides on a claim."""
+    ordered, midway = order(ledger), Midway()
+
+    def hand_over() -> None:
+        with psycopg.connect(
+            ledger.urls.service_url, autocommit=True, application_name=HANDING
+        ) as connection:
+            enforcer = Enforcer(connection, PartOfTheFeed("person-"), ledger.catalogue)
+            enforcer.start()
+            enforcer.catch_up()
+
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            claiming = pool.submit(
+                catch_up,
+                ledger,
+                feed=PartOfTheFeed("customer-"),
+                consumer="other",
+                versions={1: midway},
+            )
+            assert midway.inside.wait(60)
+            handing = pool.submit(hand_over)
+            wait_until_blocked(ledger.urls, HANDING)
+            assert count(ledger.urls, _BLOCKED_BY, HANDING) == 1
+            assert ledger.decisions(ordered) == []
+        finally:
+            midway.go_on.set()
+        claiming.result()
+        handing.result()
+    assert isinstance(ledger.decisions(claim)[0].data, d.OwnershipGranted)
+    return ordered
+
+
+def test_a_part_waits_for_who_gives_the_giver_something_and_hands_that_over_too(
+    ledger: TestLedger,
+) -> None:
+    """The part had looked where the giver holds something before the claim was decided."""
+    meanwhile = Meanwhile(ledger, 3)
+    ordered = hand_over_beside(ledger, ledger.claim(meanwhile.free[0], "per_a"))
+    assert outcome(ledger, ordered).moved == 4
+    assert owners(ledger) == {"per_b": 4}
+    check(ledger)
+
+
+def test_a_part_waits_for_who_gives_a_receiver_something_and_counts_that_too(
+    ledger: TestLedger,
+) -> None:
+    meanwhile = Meanwhile(ledger, 3)
+    adopt(ledger, facts.AdoptPolicy(policy=FREELY.model_copy(update={"holding_limit": 3})))
+    ordered = hand_over_beside(ledger, ledger.claim(meanwhile.free[0], "per_b"))
+    assert outcome(ledger, ordered).refused == {reasons.HOLDING_LIMIT: 1}
+    assert owners(ledger) == {"per_a": 1, "per_b": 3}
+    check(ledger)
 
 
 def _anything(chance: random.Random, customers: list[str]) -> tuple[Any, str]:
