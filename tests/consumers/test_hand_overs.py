@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
 
@@ -415,6 +416,80 @@ def test_a_policy_that_comes_into_force_in_the_middle_is_for_what_is_asked_behin
     behind = ledger.claim(meanwhile.free[0], "per_c")
     catch_up(ledger, feed=PartOfTheFeed("customer-"), consumer="other")
     assert ledger.decisions(behind)[0].data.reason == reasons.HOLDING_LIMIT
+    check(ledger)
+
+
+class Bringing:
+    """An import of history, which states when each of its rows happened."""
+
+    def __init__(self, ledger: TestLedger) -> None:
+        self.ledger = ledger
+        opening = facts.OpenImport(import_id="imp_1", name="crm", time_zone="Asia/Shanghai")
+        ledger.recording.record_fact(opening, ledger.origin())
+
+    def row(self, year: int, command: Any, actor: str = "per_a") -> Recorded:
+        occurred = datetime(year, 3, 1, tzinfo=UTC)
+        origin = self.ledger.origin(actor, import_id="imp_1", occurred=occurred)
+        return self.ledger.recording.record(Asked(command, origin))
+
+    def owned(self, name: str, year: int) -> str:
+        """Bring a customer that per_a claimed in a year."""
+        found = self.row(year, commands.RegisterCustomer(name=name, claim_for="per_a"))
+        return found.customer
+
+    def released(self, customer: str, year: int) -> Recorded:
+        """Bring a row that says that per_a released the customer in a year."""
+        return self.row(year, commands.ReleaseCustomer(customer=customer))
+
+
+def test_an_import_brings_history_while_somebody_s_customers_are_handed_over_and_afterwards(
+    ledger: TestLedger,
+) -> None:
+    """What it brings in time goes along. A row that is older than the hand-over does nothing."""
+    meanwhile = Meanwhile(ledger)
+    bringing = Bringing(ledger)
+    goes_along = [bringing.owned("旧客户", 2019)]
+    too_old: list[Recorded] = []
+
+    def between() -> None:
+        if len(goes_along) == 1:
+            goes_along.append(bringing.owned("旧客户二", 2020))
+            too_old.append(bringing.released(meanwhile.customers[0], 2020))
+
+    ordered = meanwhile.hand_over(between)
+    too_old += [bringing.released(each, 2021) for each in goes_along]
+    stays = bringing.owned("旧客户三", 2020)
+    gone = bringing.owned("旧客户四", 2020)
+    bringing.released(gone, 2021)
+    catch_up(ledger, feed=PartOfTheFeed("customer-"), consumer="other")
+    assert outcome(ledger, ordered).moved == MANY + 2
+    told = [ledger.decisions(each)[0].data for each in too_old]
+    assert [each.reason for each in told] == [reasons.HISTORY_OUT_OF_ORDER] * 3
+    assert owners(ledger) == {"per_b": MANY + 2, "per_a": 1, None: 1}
+    check(ledger)
+
+    catch_up(ledger, feed=PartOfTheFeed("person-"))
+    again = order(ledger)
+    catch_up(ledger, feed=PartOfTheFeed("person-"))
+    assert outcome(ledger, again).moved == 1
+    assert ledger.decisions(again)[0].data.customer == stays
+    check(ledger)
+
+
+def test_of_somebody_who_has_left_history_is_brought_behind_the_hand_over_and_is_orphaned(
+    ledger: TestLedger,
+) -> None:
+    """They were there when it happened; what they would own today the next hand-over moves."""
+    meanwhile = Meanwhile(ledger, 3)
+    leave(ledger)
+    meanwhile.hand_over(lambda: None)
+    Bringing(ledger).owned("旧客户", 2020)
+    assert owners(ledger) == {"per_b": 3}
+    catch_up(ledger, feed=PartOfTheFeed("customer-"), consumer="other")
+    assert owners(ledger) == {"per_a": 1, "per_b": 3}
+    again = order(ledger)
+    catch_up(ledger, feed=PartOfTheFeed("person-"))
+    assert outcome(ledger, again).moved == 1
     check(ledger)
 
 
