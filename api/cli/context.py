@@ -17,9 +17,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from api.bootstrap import Ledger, open_ledger
+from api.cli import tables
 from api.settings import load_settings
 from ledger.commands import InvalidRequestError
 from ledger.envelope import Origin, Source
@@ -28,6 +28,7 @@ from ledger.recording import new_request_id
 from ledger.store.errors import SchemaUnreadableError
 from ledger.store.migrations import pending
 
+ID = tables.ID
 As = Annotated[
     str | None,
     typer.Option("--as", help="Who acts: an id or a name. Recorded as asserted here."),
@@ -197,22 +198,13 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(as_json(value), ensure_ascii=False, indent=2) + "\n")
 
 
-ID = "id"
-"""The title of a column of ids."""
-
-
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows as a table; what stands in them is never taken for markup."""
-    table = Table(title=title or None, title_justify="left", header_style="bold")
-    for column in columns:
-        # An id in pieces cannot be copied.
-        table.add_column(column, overflow="fold", no_wrap=column == ID)
-    count = 0
-    for row in rows:
-        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
-        count += 1
+    """Print rows as a table that the terminal has room for, as api/cli/tables.py lays it out."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     out = console()
-    out.print(table if count else f"{escape(title)}: none")
+    out.print(
+        tables.laid_out(title, columns, cells, out.width) if cells else f"{escape(title)}: none"
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from api.bootstrap import Ledger
 from api.cli import resolve
 from api.cli.approval_words import deadline_words
 from api.cli.context import (
+    ID,
     As,
     Ids,
     Json,
@@ -36,6 +37,9 @@ from ledger.events import decisions
 from ledger.recording import Asked, new_request_id
 from projections.approvals import ApprovalRow, approvals_named
 from projections.hand_overs import (
+    CUSTOMER,
+    GIVEN,
+    MOVED,
     POSITION_MAX,
     REFUSED,
     WAITING,
@@ -215,22 +219,24 @@ def hand_overs(
         names = resolve.Names(ledger)
         print_table(
             "hand-overs",
-            ("id", "from", "to", "ordered", "by", "decided", "wait by now"),
-            [
-                (
-                    row.hand_over,
-                    names.person(row.giver),
-                    ", ".join(names.person(each) for each in row.receivers),
-                    names.moment(row.ordered),
-                    names.person(row.orderer),
-                    _state(row),
-                    waiting.get(row.hand_over, 0),
-                )
-                for row in rows
-            ],
+            (ID, "what was ordered, and what came of it"),
+            [(row.hand_over, _told(row, waiting.get(row.hand_over, 0), names)) for row in rows],
         )
         if len(rows) == limit:
             notes().print(f"older ones: --before {rows[-1].position}", markup=False)
+
+
+def _told(row: HandOverRow, waiting: int, names: resolve.Names) -> str:
+    """Return a hand-over in a few short lines: beside an id there is no room for columns."""
+    receivers = ", ".join(names.person(each) for each in row.receivers)
+    lines = [
+        f"{names.person(row.giver)} → {receivers}",
+        f"by {names.person(row.orderer)} on {names.moment(row.ordered)}",
+        _state(row),
+    ]
+    if row.waiting:
+        lines.append(f"{waiting:,} wait by now")
+    return "\n".join(lines)
 
 
 def _state(row: HandOverRow) -> str:
@@ -293,25 +299,29 @@ def _show(
     if counts:
         told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         out.print(f"by now: {told}", markup=False)
-    columns = ("customer", "what", "outcome", "to", "why")
-    cells = [
-        (
-            line.approval or "",
-            names.customer(line.customer),
-            line.what,
-            line.outcome,
-            names.person(line.receiver),
-            reasons.SENTENCES[line.reason] if line.reason else "",
-        )
-        for line in lines
+    shown = [
+        (line.approval or "", names.customer(line.customer), _line(line, names)) for line in lines
     ]
-    print_table(
-        "lines", ("id", *columns) if ids else columns, cells if ids else [c[1:] for c in cells]
-    )
+    if ids:  # an id takes two thirds of a line of 80 characters
+        cells = [(f"{approval}\n{customer}".strip(), what) for approval, customer, what in shown]
+        print_table("lines", (ID, "what became of it"), cells)
+    else:
+        print_table("lines", ("customer", "what became of it"), [each[1:] for each in shown])
     if not _CHOOSES & row.chosen.keys():
         out.print(_besides(names.person(row.giver)), markup=False)
     if len(lines) == limit:
         notes().print(f"more: --after {lines[-1].position}", markup=False)
+
+
+def _line(line: LineRow, names: resolve.Names) -> str:
+    """Return what became of a line, of whom it is, and why."""
+    what = "" if line.what == CUSTOMER else f"{line.what} "
+    has_it = line.outcome in (MOVED, GIVEN)
+    to = ""
+    if line.receiver:
+        to = f"{'' if has_it else ', is to go'} to {names.person(line.receiver)}"
+    why = f": {reasons.SENTENCES[line.reason]}" if line.reason else ""
+    return f"{what}{line.outcome}{to}{why}"
 
 
 # With one of these a hand-over is of customers alone, and of no other things.

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from tests.api.cli.test_commands import Shell, staff
 from tests.support.database import DatabaseUrls
@@ -126,6 +127,25 @@ def test_what_is_refused_and_what_is_wrong(shell: Shell) -> None:
     )
     both = shell("approve", CUSTOMERS[0], "--hand-over", "hov_9", *HEAD, status=1)
     assert "name nothing besides" in both.err
+
+
+def test_it_can_be_read_on_eighty_columns(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the id there were six columns of a few characters each."""
+    shell("hand-over", "张伟", "--to", "李娜", *HEAD)
+    (row,) = _said(shell, "hand-overs")
+    receipt = ("hand-overs", "--receipt", row["hand_over"])
+    lines = _said(shell, *receipt)["lines"]
+    monkeypatch.setenv("COLUMNS", "80")
+    listed, shown, with_ids = (
+        shell(*each).out for each in (("hand-overs",), receipt, (*receipt, "--ids"))
+    )
+    assert row["hand_over"] in listed
+    assert all(words in listed for words in ("张伟 → 李娜", "by 林晓燕 on 20", "3 wait by now"))
+    assert all(name in shown and name in with_ids for name in CUSTOMERS)
+    assert all(line["approval"] in with_ids for line in lines)
+    assert "waiting, is to go to 李娜" in shown
+    tables = [line for line in f"{listed}{shown}{with_ids}".splitlines() if line[:1] in "┏┃│└"]
+    assert {cell_len(line) <= 80 for line in tables} == {True}
 
 
 def test_an_option_of_receipts_says_so_where_none_is_named(shell: Shell) -> None:
