@@ -15,12 +15,12 @@ from typing import Any
 from psycopg import Connection
 
 from ledger.deciders import LATEST, decider
-from ledger.deciding import stream_of
+from ledger.deciding import apply_parking, parking_event, stream_of
 from ledger.envelope import Event, Origin, Ruling, StoredEvent, decision_body, decode, request_body
 from ledger.events import organisation as facts
 from ledger.events import requests
 from ledger.events.catalogue import Data, catalogue
-from ledger.events.decisions import Decision
+from ledger.events.decisions import Decision, RequestParked
 from ledger.events.values import Attribute, Identifier, Money, Sealed
 from ledger.organisation import Organisation
 from ledger.settled import Settled
@@ -256,6 +256,13 @@ class History:
             del self._new[: len(part)]
             left -= len(part)
         return len(self._new)
+
+    def park(self, request: int, customer: str) -> None:
+        """Record that the request at a position could not be decided: its customer waits."""
+        parked = RequestParked(customer, request, "ZeroDivisionError")
+        new = parking_event(catalogue(), parked, self.settled)
+        self._put(new.stream, parked, new.body)
+        apply_parking(self.settled, parked)
 
     def raw(self, stream: str, name: str, body: bytes) -> int:
         """Record a request that this version of guishu cannot read."""

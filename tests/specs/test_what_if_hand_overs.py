@@ -65,6 +65,22 @@ def test_who_would_own_nothing_hands_nothing_over() -> None:
     assert ("OwnershipTransferred", "") in report.changes
 
 
+def test_a_customer_that_waits_for_a_parked_request_would_stay_as_it_does() -> None:
+    """What would be knew of no parking, and so another owner seemed to follow from the policy."""
+    history, _ = _handed_over(0, approval_rules=[])
+    history.register("cus_1")
+    history.claim("cus_1", "per_a")
+    begin = history.position
+    parked = history.request(requests.FollowUpLogged("cus_1", "fol_1", "per_a", "call"))
+    history.park(parked, "cus_1")
+    order = requests.HandOverRequested("per_a", "hov_2", ("per_b",), "all_to_one", "moved_on")
+    history.ask(order, actor="per_head")
+    history.decide(parked)
+    report = _decide_again(history, begin, _same(approval_rules=()))
+    assert (report.decisions.total, report.owners, report.undecided.total) == (0, {}, 0)
+    assert report.requests == 2
+
+
 def test_the_rest_of_a_hand_over_that_contradicts_what_would_be_is_left_out() -> None:
     """It began in front of where this begins, and a release behind that would not have to wait."""
     history, _ = _handed_over(0)
