@@ -333,9 +333,8 @@ def left_behind(situation: Situation, found: Decisions, *, all_end: bool = False
     """Return what becomes of the collaborations where ``found`` ends an ownership.
 
     With a release they end, and since version 3 where the customer is recycled: it was the owner
-    whom they helped. With a transfer they stay, unless it
-    says that they end, or ``all_end`` does; but the new owner's own ends, and what the former was
-    asked is void.
+    whom they helped. With a transfer they stay, unless it says that they end, or ``all_end`` does;
+    but the new owner's own ends, and what the former was asked is void.
     """
     customer = situation.customer
     if not isinstance(customer, Admitted) or not customer.collaborations:

@@ -137,7 +137,7 @@ def test_with_a_recycled_customer_its_collaborations_end() -> None:
 def test_before_version_3_they_went_on(version: int) -> None:
     story = collaborated_on()
     story.version = version
-    raise_next_step(story).then(recycled())
+    raise_next_step(story).then(recycled(days=None))
 
 
 def test_nothing_is_recycled_unless_the_policy_says_so() -> None:
