@@ -1,9 +1,11 @@
 """Approvals: the steps that an ownership needs before it may move, and who may answer them. Pure.
 
-Nobody judges a cause of their own: who asked and who would receive, and whoever acts for them,
-approve nothing; nor does one person fill two steps. Whoever is excluded so, has left or is away is
-replaced by a delegate in force, else by the next head up, and in the end by an administrator. Who
-is entitled is judged by the organisation's facts below the position of the answer.
+Nobody judges a cause of their own: who asked and who would receive, the parties of a conflict whose
+ruling is carried out, and whoever acts for them, approve nothing; nor does one person fill two
+steps. Only to accept is the receiver's, for whom no other party stands in. Whoever is excluded so,
+has left or is away is replaced by a delegate in force, else by the next head up, and in the end by
+an administrator. Who is entitled is judged by the organisation's facts below the position of the
+answer.
 """
 
 from __future__ import annotations
@@ -81,13 +83,14 @@ class Approval:
     collaborators: Literal["keep", "end"] | None = None
     # The hand-over that opened it, where one did.
     hand_over: str | None = None
+    # Between whom the conflict was by whose ruling it was opened.
+    ruled_among: tuple[str, ...] = ()
 
     @property
     def parties(self) -> tuple[str, ...]:
-        """Whoever must not judge: who asked, and who would receive."""
-        return tuple(
-            dict.fromkeys(each for each in (self.requester, self.receiver) if each is not None)
-        )
+        """Whoever must not judge: who asked, who would receive, and who was ruled on."""
+        named = (self.requester, self.receiver, *self.ruled_among)
+        return tuple(dict.fromkeys(each for each in named if each is not None))
 
     @property
     def step(self) -> Asked:
@@ -158,6 +161,7 @@ def after(
             import_id=import_id,
             collaborators=decision.collaborators,
             hand_over=decision.hand_over,
+            ruled_among=decision.ruled_among or (),
         )
     if approval is None:
         raise AssertionError("only what is open can be answered")
@@ -299,23 +303,6 @@ def passed_further(
     return None if found in ((), asked(approval, organisation, day, version)) else further
 
 
-def _not_accepting(
-    approval: Approval,
-    taken: frozenset[str],
-    organisation: OrganisationAt,
-    day: date,
-    version: int,
-) -> frozenset[str]:
-    """Return who may not accept in place of a receiver who is not there; receivers always may.
-
-    Since ``version`` 3 of the decider whoever asked for it, acts for who did, or filled a step.
-    """
-    if version < 3:
-        return frozenset()
-    asking = (approval.requester,)
-    return excluded(asking, taken, organisation, day, version) - {approval.receiver}
-
-
 def open_places(
     approval: Approval, organisation: OrganisationAt, day: date, version: int
 ) -> Iterator[tuple[int, str]]:
@@ -324,16 +311,37 @@ def open_places(
     By ``version`` of the decider.
     """
     step = approval.step
-    barred = excluded(approval.parties, approval.answered, organisation, day, version)
     filled = {each.approver for each in step.answers}
     for number, approver in enumerate(step.step.approvers):
         if number not in filled:
-            theirs = barred
-            if approver.kind == "receiver":
-                theirs = _not_accepting(approval, approval.answered, organisation, day, version)
-            for person in entitled(approver, step.passed_on, theirs, organisation, day):
+            barred = _barred(approval, approver, approval.answered, organisation, day, version)
+            for person in entitled(approver, step.passed_on, barred, organisation, day):
                 if person not in approval.answered:
                     yield number, person
+
+
+def _barred(
+    approval: Approval,
+    approver: Approver,
+    answered: frozenset[str],
+    organisation: OrganisationAt,
+    day: date,
+    version: int,
+) -> frozenset[str]:
+    """Return who may not answer in place of ``approver``; a receiver may always accept.
+
+    Since ``version`` 3 of the decider nobody accepts in place of a receiver who is not there that
+    asked for it, was ruled on as well, acts for one of those, or has filled a step.
+    """
+    if approver.kind != "receiver":
+        return excluded(approval.parties, answered, organisation, day, version)
+    if version < 3:
+        return frozenset()
+    receiver = approver.person or ""
+    others = [each for each in approval.ruled_among if each != receiver]
+    return excluded((approval.requester, *others), answered, organisation, day, version) - {
+        receiver
+    }
 
 
 def place_of(
@@ -359,14 +367,10 @@ def lacks_an_approver(
     taken: set[str] = set()
     for number in range(len(approval.steps)):
         step = replace(approval, current=number)
-        barred = excluded(approval.parties, frozenset(taken), organisation, day, version)
         filled = 0
         for approver in step.step.step.approvers:
-            theirs = barred | taken
-            if approver.kind == "receiver":
-                filling = frozenset(taken)
-                theirs = _not_accepting(approval, filling, organisation, day, version)
-            found = entitled(approver, 0, theirs, organisation, day)
+            barred = _barred(approval, approver, frozenset(taken), organisation, day, version)
+            found = entitled(approver, 0, barred, organisation, day)
             free = next((each for each in found if each not in taken), None)
             if free is not None:
                 taken.add(free)

@@ -48,7 +48,7 @@ def people_at(customer: Customer) -> frozenset[str]:
     """Return who holds something at a customer, as far as a hand-over asks.
 
     They own it, have asked for what awaits approval, would receive it, or collaborate. What a
-    hand-over opened is not its orderer's.
+    hand-over opened is not its orderer's, nor what a ruling opened the ruler's.
     """
     if not isinstance(customer, Admitted):
         return frozenset()
@@ -59,6 +59,6 @@ def people_at(customer: Customer) -> frozenset[str]:
     for each in (approval, *(each.approval for each in customer.collaborations)):
         if each is not None:
             found.add(each.receiver)
-            if each.hand_over is None:
+            if each.hand_over is None and not each.ruled_among:
                 found.add(each.requester)
     return frozenset(person for person in found if person is not None)

@@ -73,7 +73,7 @@ class Approvals:
     """The projection of approvals: folds those that a batch touches, and writes them."""
 
     name = "approvals"
-    version = 2
+    version = 3
     tables: Sequence[Table] = (_TABLE,)
     handles = frozenset(
         {

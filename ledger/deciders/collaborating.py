@@ -242,8 +242,10 @@ def _closed(
 # --- by a ruling -------------------------------------------------------------------------------
 
 
-def by_ruling(situation: Situation, customer: Admitted, parts: Sequence[Part]) -> Decisions | str:
-    """Return what lets parties of a conflict collaborate, or why one of them cannot.
+def by_ruling(
+    situation: Situation, customer: Admitted, parts: Sequence[Part], parties: tuple[str, ...]
+) -> Decisions | str:
+    """Return what lets some of the ``parties`` of a conflict collaborate, or why one cannot.
 
     Whoever did before does so by the ruling's terms from now on. The ruling counts for the ruler's
     own steps; a share that takes more than these is not had by it.
@@ -264,7 +266,7 @@ def by_ruling(situation: Situation, customer: Admitted, parts: Sequence[Part]) -
         name = f"col_{situation.request.position}_{number}"
         new = Collaboration(name, part.person, "split", situation.effective, share=part.share)
         problem = _door_problem(situation, there, person, new)
-        if problem is None and _takes_more(situation, there, person, new):
+        if problem is None and _takes_more(situation, there, person, new, parties):
             problem = reasons.SHARE_NEEDS_APPROVAL
         if problem is not None:
             return problem
@@ -275,13 +277,18 @@ def by_ruling(situation: Situation, customer: Admitted, parts: Sequence[Part]) -
 
 
 def _takes_more(
-    situation: Situation, customer: Admitted, person: Person, new: Collaboration
+    situation: Situation,
+    customer: Admitted,
+    person: Person,
+    new: Collaboration,
+    parties: tuple[str, ...],
 ) -> bool:
     """Say whether a share takes steps that are not the ruler's."""
     if not _needs_approval(situation, customer, new):
         return False
     steps = _rule_steps(situation, customer, person)
-    parties = (customer.owner or "", person.person)
+    if situation.version < 3:
+        parties = (customer.owner or "", person.person)
     ruler, organisation = situation.request.actor, situation.organisation
     left = left_by(steps, ruler, parties, organisation, situation.day, situation.version)
     return not steps or bool(left)

@@ -192,6 +192,21 @@ def decide_ruling(
     return (ruled, *brought)
 
 
+def is_own_cause(situation: Situation, customer: Admitted) -> bool:
+    """Say whether the actor, or whom the actor acts for, is a party of what is in dispute there.
+
+    Such as what awaits a ruling, or what a ruling brings and awaits approval. A dispute about a
+    whole group is not about who has this one customer.
+    """
+    parties = [
+        *(customer.approval.ruled_among if customer.approval is not None else ()),
+        *(each for c in customer.conflicts if c.kind != conflicts.GROUP for each in c.parties),
+    ]
+    return bool(parties) and situation.request.actor in conflicts.barred(
+        tuple(parties), situation.organisation, situation.day
+    )
+
+
 def _refused(situation: Situation, request: requests.RulingGiven, reason: str) -> Decisions:
     actor = situation.request.actor
     return (decisions.RulingRefused(situation.customer_id, request.conflict, actor, reason),)
@@ -213,12 +228,17 @@ def _brought(
             if request.receiver not in others:
                 return reasons.NOT_A_PARTY
             return transferring.by_ruling(
-                situation, customer, request.receiver or "", request.reason_code, guards
+                situation,
+                customer,
+                request.receiver or "",
+                known.parties,
+                request.reason_code,
+                guards,
             )
         case "split":
             if not {each.person for each in request.parts} <= others:
                 return reasons.NOT_A_PARTY
-            return collaborating.by_ruling(situation, customer, request.parts)
+            return collaborating.by_ruling(situation, customer, request.parts, known.parties)
         case _:
             return ()
 

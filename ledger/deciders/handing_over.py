@@ -347,6 +347,8 @@ def _count(part: _Part, customer: Admitted, receiver: Person, *, waits: bool) ->
 def _obstacle(part: _Part, situation: Situation, customer: Admitted) -> Obstacle | None:
     if customer.closed:
         return Obstacle(reasons.CUSTOMER_CLOSED)
+    if situation.version >= 3 and conflicting.is_own_cause(situation, customer):
+        return Obstacle(reasons.OWN_CAUSE)
     # Protection is the owner's, against others: not against the head, nor for somebody who left.
     tenure = customer.tenure
     until = tenure.protected_until if isinstance(tenure, Held) else None
@@ -489,7 +491,8 @@ def _others(part: _Part, situation: Situation, customer: Admitted) -> Decisions:
 
 
 def _is_theirs(approval: Approval, giver: str) -> bool:
-    asked = approval.requester == giver and approval.hand_over is None
+    is_a_cause_of_others = approval.hand_over is not None or bool(approval.ruled_among)
+    asked = approval.requester == giver and not is_a_cause_of_others
     return asked or approval.receiver == giver
 
 

@@ -31,6 +31,7 @@ def opening(situation: Situation, approval: Approval) -> decisions.ApprovalOpene
         tuple(each.step for each in approval.steps),
         asked,
         approval.collaborators,
+        ruled_among=approval.ruled_among or None,
     )
 
 

@@ -80,6 +80,8 @@ def decide_change(
         return decisions.ChangeRefused(customer_id, reasons.NOT_HEAD, guarded)
     if request.closed is not None and not is_owner_or_manager(situation, customer):
         return decisions.ChangeRefused(customer_id, reasons.NOT_OWNER, ("closed",))
+    if request.closed and _was_ruled_on(situation, customer):
+        return decisions.ChangeRefused(customer_id, reasons.APPROVAL_OPEN, ("closed",))
     for identifier in request.identifiers:
         holder = situation.settled.holder_of(identifier.system, identifier.key)
         if holder is not None and holder != customer_id:
@@ -222,6 +224,8 @@ def decide_release(
         return (decisions.ReleaseRefused(customer_id, reasons.NOT_OWNER, owner),)
     if has_actor_gone(situation):
         return (decisions.ReleaseRefused(customer_id, reasons.REQUESTER_LEFT, owner),)
+    if _was_ruled_on(situation, customer):
+        return (decisions.ReleaseRefused(customer_id, reasons.APPROVAL_OPEN, owner),)
     waiting = transferring.release_that_waits(situation, customer, owner, request.reason_code)
     if waiting is not None:
         return waiting
@@ -229,6 +233,19 @@ def decide_release(
         customer_id, owner, request.reason_code, territory_of(situation, customer)
     )
     return (released,)
+
+
+def _was_ruled_on(situation: Situation, customer: Admitted) -> bool:
+    """Say whether the actor is a party of what a ruling has opened, and so does not make it void.
+
+    Since version 3.
+    """
+    approval = customer.approval
+    return (
+        situation.version >= 3
+        and approval is not None
+        and situation.request.actor in approval.ruled_among
+    )
 
 
 # --- follow-ups, deals and their corrections ---------------------------------------------------

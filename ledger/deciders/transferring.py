@@ -354,13 +354,15 @@ def by_ruling(
     situation: Situation,
     customer: Admitted,
     receiver_id: str,
+    parties: tuple[str, ...],
     reason_code: str,
     guards: dict[str, int],
 ) -> Decisions | str:
-    """Return what gives the customer to a party of a conflict, or why it cannot be.
+    """Return what gives the customer to one of the ``parties`` of a conflict, or why it cannot be.
 
-    The ruling counts for the ruler's own steps; the others still open. What awaited approval
-    before is void.
+    The ruling counts for the ruler's own steps; the others still open, and no party judges there
+    (since version 3 not those either who neither own nor receive). What awaited approval before is
+    void.
     """
     receiver = situation.organisation.person(receiver_id)
     owner = customer.owner
@@ -387,12 +389,13 @@ def by_ruling(
     steps = left_by(
         [each.step for each in approval.steps],
         situation.request.actor,
-        (owner, receiver.person),
+        parties if situation.version >= 3 else (owner, receiver.person),
         situation.organisation,
         situation.day,
         situation.version,
     )
-    approval = replace(approval, steps=approving.begun(steps))
+    among = parties if situation.version >= 3 else ()
+    approval = replace(approval, steps=approving.begun(steps), ruled_among=among)
     if lacks_an_approver(situation, approval):
         return reasons.NO_APPROVER
     before = customer.approval

@@ -164,7 +164,7 @@ class ApprovalOpened:
     made of its request's position. ``owner`` is left out where nobody owns the customer.
     ``receiver`` would own it, or collaborate. ``collaborators`` is what a transfer's
     request says becomes of them. ``hand_over`` is the one that opened it,
-    where one did.
+    where one did. ``ruled_among`` are the parties of the conflict whose ruling opened it.
     """
 
     customer: str
@@ -178,6 +178,7 @@ class ApprovalOpened:
     asked: tuple[str, ...] = ()
     collaborators: Literal["keep", "end"] | None = None
     hand_over: str | None = None
+    ruled_among: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

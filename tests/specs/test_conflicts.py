@@ -459,6 +459,7 @@ def test_awarded_it_moves_once_the_steps_that_are_not_the_rulers_are_done() -> N
             "per_b",
             (accepts("per_b"),),
             ("per_b",),
+            ruled_among=("per_a", "per_b"),
         ),
     )
     assert owner_of(story) == "per_a"
@@ -475,7 +476,10 @@ def test_awarded_under_a_policy_of_heads_alone_it_moves_at_once() -> None:
     name = f"apr_{last(story)}"
     story.then(
         closed(conflict, "award", receiver="per_b"),
-        d.ApprovalOpened("cus_1", name, "transfer", "per_head", "per_a", "first_contact", "per_b"),
+        d.ApprovalOpened(
+            *("cus_1", name, "transfer", "per_head", "per_a", "first_contact", "per_b"),
+            ruled_among=("per_a", "per_b"),
+        ),
         d.OwnershipTransferred("cus_1", "per_b", "per_a", name, "ter_east", "ter_east"),
         d.ApprovalClosed("cus_1", name, "completed"),
         gone(other),
@@ -528,6 +532,126 @@ def test_a_ruling_while_a_transfer_is_open() -> None:
     )
     deny(story, "per_b", approval.approval)
     assert owner_of(story) == "per_a"
+
+
+# --- nobody judges what a ruling on a cause of their own has opened -----------------------------
+
+
+def awarded(to: str = "per_b", by: str = "per_head", **rules: Any) -> tuple[Story, str]:
+    """An award, of a conflict in which c of the west is a party too, and what it has opened."""
+    story, conflict = followed_up(**rules)
+    if by == "per_boss":
+        story.when(follow_up("per_c", "fol_2"), by="per_c")
+    story.when(ruling(conflict, "award", receiver=to), by=by)
+    assert story.draft is not None
+    opened = story.draft.all[1]
+    assert isinstance(opened, d.ApprovalOpened)
+    return story, opened.approval
+
+
+def not_counted(approval: str, person: str, reason: str = reasons.OWN_CAUSE) -> d.AnswerNotCounted:
+    return d.AnswerNotCounted("cus_1", approval, person, reason)
+
+
+def test_no_party_judges_what_the_ruling_opens() -> None:
+    """A party who stood in for the head refused what the ruling had awarded to another."""
+    story, approval = awarded("per_c", "per_boss")
+    story.given(
+        facts.PersonAway("per_head", *FOREVER), facts.DelegateNamed("per_head", "per_b", *FOREVER)
+    )
+    deny(story, "per_b", approval).then(not_counted(approval, "per_b"))
+    deny(story, "per_a", approval).then(not_counted(approval, "per_a"))
+    # Nor whoever acts for one.
+    story.given(
+        facts.DelegateNamed("per_head", "per_deputy", *FOREVER),
+        facts.DelegateNamed("per_a", "per_deputy", *FOREVER),
+    )
+    deny(story, "per_deputy", approval)
+    story.then(not_counted(approval, "per_deputy", reasons.NOT_ASKED))
+    for person in ("per_admin", "per_west", "per_c"):
+        agree(story, person, approval)
+    assert owner_of(story) == "per_c"
+
+
+def test_what_version_2_opened_is_judged_as_it_was_opened() -> None:
+    story, conflict = followed_up()
+    story.version = 2
+    story.when(ruling(conflict, "award", receiver="per_b"), by="per_head")
+    name = f"apr_{last(story)}"
+    assert story.draft is not None
+    opened = story.draft.all[1]
+    assert isinstance(opened, d.ApprovalOpened)
+    assert opened.ruled_among is None
+    story.version = 3
+    agree(story, "per_b", name)
+    assert owner_of(story) == "per_b"
+
+
+def test_the_receiver_accepts_and_no_other_party_in_place_of_the_receiver() -> None:
+    """The owner, who stood in for the receiver, refused to accept in the receiver's name."""
+    story, approval = awarded()
+    story.given(
+        facts.PersonAway("per_b", *FOREVER),
+        facts.DelegateNamed("per_b", "per_a", *FOREVER),
+    )
+    deny(story, "per_a", approval).then(not_counted(approval, "per_a"))
+    story.given(facts.DelegateNamed("per_b", "per_deputy", *FOREVER))
+    agree(story, "per_deputy", approval)
+    assert owner_of(story) == "per_b"
+
+
+def test_a_receiver_who_acts_for_the_owner_accepts_all_the_same() -> None:
+    story, approval = awarded()
+    story.given(facts.DelegateNamed("per_a", "per_b", *FOREVER))
+    agree(story, "per_b", approval)
+    assert owner_of(story) == "per_b"
+
+
+def test_a_head_who_is_a_third_party_has_no_step_of_what_the_ruling_opens() -> None:
+    """The step of a head who was a party stood open for that head, and not for the next one up."""
+    story = (
+        disputed().when(deal("per_west"), by="per_west").when(deal("per_c", "dea_2"), by="per_c")
+    )
+    (conflict,) = customer_of(story).conflicts
+    assert conflict.parties == ("per_a", "per_west", "per_c")
+    story.when(ruling(conflict.conflict, "award", receiver="per_c"), by="per_boss")
+    assert story.draft is not None
+    approval = story.draft.all[1]
+    assert isinstance(approval, d.ApprovalOpened)
+    assert approval.steps == (ApprovalStep((Approver("head", "ter_east"),), 1), accepts("per_c"))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_split_takes_no_step_of_a_head_who_is_a_party(version: int) -> None:
+    """The share needed the step of a head who was a party, and so was refused to the next one."""
+    story = (
+        disputed().when(deal("per_head"), by="per_head").when(deal("per_b", "dea_2"), by="per_b")
+    )
+    (conflict,) = customer_of(story).conflicts
+    parts = (Part("per_b", Decimal(60)),)
+    story.version = version
+    story.when(ruling(conflict.conflict, "split", parts=parts), by="per_boss")
+    if version == 2:
+        story.then(refused(conflict.conflict, reasons.SHARE_NEEDS_APPROVAL, "per_boss"))
+    else:
+        assert customer_of(story).collaborations[0].share == Decimal(60)
+
+
+def test_no_party_makes_void_what_the_ruling_opens() -> None:
+    """The owner released the customer, or closed it, and the award was void."""
+    story, approval = awarded()
+    story.when(r.ReleaseRequested("cus_1", "no_need"), by="per_a")
+    story.then(d.ReleaseRefused("cus_1", reasons.APPROVAL_OPEN, "per_a"))
+    story.when(r.CustomerChangeRequested("cus_1", closed=True), by="per_a")
+    story.then(d.ChangeRefused("cus_1", reasons.APPROVAL_OPEN, ("closed",)))
+    agree(story, "per_b", approval)
+    assert owner_of(story) == "per_b"
+    # A manager above them may.
+    other, approval = awarded()
+    other.when(r.ReleaseRequested("cus_1", "no_need"), by="per_boss").then(
+        d.OwnershipReleased("cus_1", "per_a", "no_need", "ter_east"),
+        d.ApprovalClosed("cus_1", approval, "void", reasons.OWNERSHIP_CHANGED),
+    )
 
 
 def test_an_award_that_cannot_be_is_refused_as_a_whole() -> None:

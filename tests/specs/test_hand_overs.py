@@ -155,6 +155,39 @@ def test_the_cause_of_an_open_conflict_is_gone() -> None:
     )
 
 
+def test_no_party_of_a_conflict_orders_the_hand_over_of_what_it_is_about() -> None:
+    """A head with a deal at the customer handed it to whom the head liked, and it was over."""
+    story = owning("cus_1", "cus_2", approval_rules=(), conflict_kinds=["deal", "group"])
+    story.when(r.DealRecorded("cus_1", "dea_1", "per_head", "won"), by="per_head")
+    story.when(hand_over("per_b"), by="per_head")
+    story.then(stays("cus_1", reasons.OWN_CAUSE), moved("cus_2"), done(1, own_cause=1))
+    story.when(hand_over("per_b"), by="per_boss")
+    assert owners(story.settled) == {"cus_1": "per_b", "cus_2": "per_b"}
+
+
+def test_nor_of_what_its_ruling_has_opened() -> None:
+    story = owning("cus_1", conflict_kinds=["deal"])
+    for person in ("per_c", "per_head"):
+        story.when(r.DealRecorded("cus_1", f"dea_{person}", person, "won"), by=person)
+    conflict = f"cft_{last(story) - 3}"
+    story.when(r.RulingGiven("cus_1", conflict, "award", "theirs", receiver="per_c"), by="per_boss")
+    story.when(hand_over("per_b"), by="per_head")
+    story.then(stays("cus_1", reasons.OWN_CAUSE), done(own_cause=1))
+
+
+def test_what_a_ruler_has_awarded_outlasts_the_ruler() -> None:
+    """All that the ruler held was handed over, and with it the award was void."""
+    story = owning("cus_1", conflict_kinds=["deal"])
+    story.when(r.DealRecorded("cus_1", "dea_1", "per_b", "won"), by="per_b")
+    award = r.RulingGiven("cus_1", f"cft_{last(story)}", "award", "theirs", receiver="per_b")
+    story.when(award, by="per_head")
+    approval = f"apr_{last(story)}"
+    story.when(hand_over("per_deputy", giver="per_head"), by="per_boss")
+    story.then(d.HandOverCompleted("per_head", "hov_1", 0, 0, 0, {}))
+    story.when(r.ApprovalGiven("cus_1", approval), by="per_b")
+    assert owners(story.settled) == {"cus_1": "per_b"}
+
+
 def test_what_awaited_approval_before_is_void() -> None:
     story = owning("cus_1").when(r.TransferRequested("cus_1", "trf_1", "per_c", "x"), by="per_a")
     story.when(hand_over("per_b"), by="per_head")
