@@ -99,8 +99,8 @@ def decide_part(
     for name, customer in customers.items():
         found += _at(part, situation._replace(customer_id=name, customer=customer))
     guards = {"held": settled.holdings_of(order.giver).held}
-    found += _in_groups(situation, tuple(found), guards)
     ordinal, is_last = handing_over.next_ordinal(so_far), len(page) <= PART_CUSTOMERS
+    found += _in_groups(situation, tuple(found), guards, ordinal + len(found))
     if is_last:
         found.append(_completed(part))
     else:
@@ -174,16 +174,26 @@ def _roots(settled: Settled, customers: dict[str, Customer]) -> Iterator[str]:
             yield root
 
 
-def _in_groups(situation: Situation, found: Decisions, guards: dict[str, int]) -> Decisions:
-    """Return what a part brings about at the roots of groups; a request has several parts."""
+def _in_groups(
+    situation: Situation, found: Decisions, guards: dict[str, int], ordinal: int
+) -> Decisions:
+    """Return what a part brings about at the roots of groups; ``ordinal`` is that of the first.
+
+    A request has several parts. Between two of them a ruling may close what the first has opened at
+    a root: so the root is no id for what the second opens there, as it was before version 3.
+    """
     if not found:
         return ()
     position = situation.request.position
+
+    def named(number: int, customer: str) -> str:
+        return f"cft_{position}_{number if situation.version >= 3 else customer}"
+
     return tuple(
-        replace(each, conflict=f"cft_{position}_{each.customer}")
+        replace(each, conflict=named(number, each.customer))
         if isinstance(each, decisions.ConflictOpened)
         else each
-        for each in grouping.consequences(situation, found, guards)
+        for number, each in enumerate(grouping.consequences(situation, found, guards), ordinal)
     )
 
 

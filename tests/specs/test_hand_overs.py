@@ -11,8 +11,9 @@ from orjson import loads
 from ledger import reasons
 from ledger.conditions import Condition
 from ledger.customer import Admitted, Unregistered
-from ledger.deciders import LATEST
+from ledger.deciders import LATEST, decider
 from ledger.deciding import apply_parking
+from ledger.envelope import Event
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
@@ -695,7 +696,7 @@ def test_a_group_that_comes_under_two_owners_is_a_conflict_at_its_root() -> None
     story = claimed(group(approval_rules=()), cus_1="per_a", cus_2="per_a", cus_11="per_a")
     story.when(hand_over("per_b", customers=("cus_1", "cus_11")), by="per_head")
     position = last(story)
-    name = f"cft_{position}_{ROOT}"
+    name = f"cft_{position}_2"
     parties = ("per_b", "per_a")
     story.then(
         moved("cus_1"),
@@ -706,6 +707,38 @@ def test_a_group_that_comes_under_two_owners_is_a_conflict_at_its_root() -> None
     story.when(hand_over("per_b"), by="per_head").then(
         moved("cus_2"), gone(name, reasons.ONE_OWNER), done(1)
     )
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_two_parts_never_give_two_conflicts_one_id(version: int) -> None:
+    """A conflict was named by its root: one that a ruling had closed was opened again by its id.
+
+    The next part is decided in a transaction of its own, and rulings may come between the two.
+    """
+    story = group(approval_rules=(), daily_claim_limit=None)
+    for number in range(PART_CUSTOMERS + 2):
+        name = f"cus_9{number:03d}"
+        story.when(register(name, parent=ROOT)).when(claim("per_a", name))
+    story.version = version
+    order = story._event("person-per_a", hand_over("per_b", "per_deputy"), actor="per_head")
+    first = part_of(story, order)
+    story.when(r.RulingGiven(ROOT, first.conflict, "dismiss", "heard"), by="per_head")
+    assert isinstance(story.decided, d.ConflictClosed)
+    second = part_of(story, order)
+    names = [f"cft_{order.position}_{each}" for each in (PART_CUSTOMERS, PART_CUSTOMERS + 4)]
+    as_it_was = [f"cft_{order.position}_{ROOT}"] * 2
+    assert [first.conflict, second.conflict] == (names if version == 3 else as_it_was)
+
+
+def part_of(story: Story, order: Event) -> d.ConflictOpened:
+    """Decide the next part of a hand-over, and return the conflict that it opens."""
+    organisation = story.organisation.at(order.position)
+    draft = decider(story.version)(story.settled, order, organisation)
+    for data in draft.all:
+        story.settled.apply(order, data, draft.effective, organisation)
+        story.position += 1
+    (opened,) = (each for each in draft.all if isinstance(each, d.ConflictOpened))
+    return opened
 
 
 def test_a_group_that_goes_as_a_whole_is_none() -> None:
