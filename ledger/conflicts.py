@@ -22,9 +22,10 @@ from ledger.organisation import OrganisationAt
 COMPETING_CLAIMS, FOLLOW_UP, DEAL = "competing_claims", "follow_up", "deal"
 GROUP, IDENTIFIER = "group", "identifier"
 ALLOW, GONE = "allow", "gone"
-# So many requests prove a conflict; whoever rules looks at no more.
+# So many requests prove a conflict, and besides one for each party that joins later; whoever rules
+# looks at no more.
 EVIDENCE_MAX = 20
-# So many owners of members are named as parties of a group's conflict; there may be more of them.
+# So many are named as parties of a conflict; of a group there may be more owners.
 PARTIES_MAX = 200
 # So many rulings that allow something are remembered, the last ones, while one owns the customer.
 ALLOWED_MAX = 16
@@ -203,10 +204,22 @@ def after(
         return replace(
             each,
             parties=(*each.parties, *decision.parties),
-            evidence=(*each.evidence, evidence_of(cause, identifiers))[:EVIDENCE_MAX],
+            evidence=_proved(each, evidence_of(cause, identifiers), decision),
         )
 
     return tuple(folded(each) if each.conflict == decision.conflict else each for each in before)
+
+
+def _proved(
+    before: Conflict, new: Evidence, decision: decisions.ConflictEvidenceAdded
+) -> tuple[Evidence, ...]:
+    """Return what proves a conflict from now on; how a new party came to it is always kept.
+
+    Of a group it is not: whose its members are proves that.
+    """
+    if decision.parties and before.kind != GROUP:
+        return (*before.evidence, new)
+    return (*before.evidence, new)[:EVIDENCE_MAX]
 
 
 def allowed_after(

@@ -127,9 +127,13 @@ def _shares(situation: Situation, customer: Admitted, person: str) -> bool:
 def _proved_further(
     situation: Situation, customer_id: str, known: Conflict, person: str
 ) -> Decisions:
-    if len(known.evidence) >= conflicts.EVIDENCE_MAX:
-        return ()  # whoever rules has seen enough; what was decided besides is in the history
     joining = () if person in known.parties else (person,)
+    if situation.version >= 3 and joining:
+        # Whoever is another rival is ruled on as well, however much was proved before.
+        if len(known.parties) >= conflicts.PARTIES_MAX:
+            return ()
+    elif len(known.evidence) >= conflicts.EVIDENCE_MAX:
+        return ()  # whoever rules has seen enough; what was decided besides is in the history
     parties = (*known.parties, *joining)
     added = decisions.ConflictEvidenceAdded(
         customer_id,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger import deadlines, reasons
-from ledger.conflicts import ALLOWED_MAX, EVIDENCE_MAX, common_territory
+from ledger.conflicts import ALLOWED_MAX, EVIDENCE_MAX, PARTIES_MAX, common_territory
 from ledger.customer import Admitted
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
@@ -225,6 +225,47 @@ def test_only_so_much_evidence_is_collected() -> None:
         story.when(follow_up("per_b", f"fol_{number}"), by="per_b")
         story.then(NON_OWNER, more(story, conflict))
     story.when(follow_up("per_b", "fol_more"), by="per_b").then(NON_OWNER)
+
+
+def proved_fully(**rules: Any) -> tuple[Story, str]:
+    """A conflict of a and b, of which nobody looks at further proofs."""
+    story, conflict = followed_up(**rules)
+    for number in range(2, EVIDENCE_MAX + 1):
+        story.when(follow_up("per_b", f"fol_{number}"), by="per_b")
+    assert len(customer_of(story).conflicts[0].evidence) == EVIDENCE_MAX
+    return story, conflict
+
+
+def test_whoever_comes_later_is_a_party_however_much_was_proved_before() -> None:
+    """From the twentieth proof on a new rival was none, and no ruling was about that one."""
+    story, conflict = proved_fully()
+    story.when(follow_up("per_c", "fol_c"), by="per_c")
+    story.then(NON_OWNER, more(story, conflict, "per_c", asked="per_boss"))
+    story.when(follow_up("per_c", "fol_more"), by="per_c").then(NON_OWNER)
+    # What brought somebody into it stands, also where all that was proved before never happened.
+    for number in range(1, EVIDENCE_MAX + 1):
+        story.when(r.FollowUpVoided("cus_1", f"fol_{number}", "double"), by="per_b")
+        story.then(d.Noted("cus_1"))
+    (found,) = customer_of(story).conflicts
+    assert [each.act for each in found.evidence] == ["fol_c"]
+    story.when(r.FollowUpVoided("cus_1", "fol_c", "double"), by="per_c")
+    story.then(d.Noted("cus_1"), gone(conflict, reasons.ACT_VOIDED))
+
+
+def test_version_2_collects_no_parties_behind_the_last_proof() -> None:
+    story, _ = proved_fully()
+    story.version = 2
+    story.when(follow_up("per_c", "fol_c"), by="per_c").then(NON_OWNER)
+
+
+def test_only_so_many_are_parties() -> None:
+    story, _ = followed_up()
+    people = [f"per_{number:03}" for number in range(PARTIES_MAX - 1)]
+    story.given(*(facts.PersonJoined(each, NAME, "ter_east") for each in people))
+    for person in people:
+        story.when(follow_up(person, f"fol_{person}"), by=person)
+    assert len(customer_of(story).conflicts[0].parties) == PARTIES_MAX
+    story.then(NON_OWNER)
 
 
 def test_whoever_is_to_own_it_may_follow_up_already() -> None:
