@@ -17,6 +17,7 @@ IDENTIFIER_TAKEN = "identifier_taken"
 ALREADY_REGISTERED = "already_registered"
 PARENT_UNKNOWN = "parent_unknown"
 GROUP_CYCLE = "group_cycle"
+GROUP_TOO_DEEP = "group_too_deep"
 NOT_OWNER = "not_owner"
 NOT_MANAGER = "not_manager"
 NOT_HEAD = "not_head"
@@ -87,6 +88,7 @@ SENTENCES: dict[str, str] = {
     ALREADY_REGISTERED: "The customer was registered before.",
     PARENT_UNKNOWN: "The group parent was never admitted to the ledger.",
     GROUP_CYCLE: "The customer would be its own parent.",
+    GROUP_TOO_DEEP: "Groups are not nested so deep.",
     NOT_OWNER: "Only the owner, or a manager over the owner or the customer, may do this.",
     NOT_MANAGER: "Only a manager of the customer's territory may do this.",
     NOT_HEAD: "Only the head of the customer's territory may change what the policy reads.",

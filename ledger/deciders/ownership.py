@@ -54,6 +54,10 @@ def decide_registration(
     parent = None if request.parent is None else situation.settled.existing(request.parent)
     if parent is not None and not isinstance(situation.settled.customer(parent), Admitted):
         return decisions.RegistrationRefused(customer, reasons.PARENT_UNKNOWN)
+    if parent is not None and situation.version >= 3:
+        problem = _parent_problem(situation, parent)
+        if problem is not None:
+            return decisions.RegistrationRefused(customer, problem)
     return decisions.CustomerAdmitted(
         customer,
         request.kind,
@@ -151,7 +155,7 @@ def _parent_problem(situation: Situation, parent: str) -> str | None:
         if not isinstance(found, Admitted):
             return reasons.PARENT_UNKNOWN
         above = found.parent
-    return reasons.GROUP_CYCLE
+    return reasons.GROUP_TOO_DEEP if situation.version >= 3 else reasons.GROUP_CYCLE
 
 
 # --- assignments, releases ---------------------------------------------------------------------

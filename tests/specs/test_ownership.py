@@ -9,6 +9,7 @@ import pytest
 
 from ledger import reasons
 from ledger.deciders import decider
+from ledger.deciders.ownership import GROUP_DEPTH_MAX
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
@@ -395,11 +396,30 @@ def test_a_group_has_no_circle_and_no_strangers() -> None:
     story.then(d.CustomerChanged("cus_1", "ter_east"))
 
 
-def test_a_group_is_not_endlessly_deep() -> None:
+def chain(version: int, length: int) -> Story:
+    """A chain of customers ``cus_2``, ``cus_3``, each the parent of the next, and ``cus_1``."""
     story = company().when(register("cus_1"))
-    for number in range(2, 40):
+    story.version = version
+    for number in range(2, length + 2):
         parent = f"cus_{number - 1}" if number > 2 else None
         story.when(register(f"cus_{number}", parent=parent))
+    return story
+
+
+def test_a_group_is_not_endlessly_deep() -> None:
+    """A change said that the customer would be its own parent, a registration nothing at all."""
+    story = chain(3, GROUP_DEPTH_MAX)
+    assert isinstance(story.decided, d.CustomerAdmitted)
+    last = f"cus_{GROUP_DEPTH_MAX + 1}"
+    refused(story.when(register("cus_x", parent=last)), reasons.GROUP_TOO_DEEP, existing=None)
+    refused(story.when(change(parent=last)), reasons.GROUP_TOO_DEEP, fields=("parent",))
+    story.when(change(parent=f"cus_{GROUP_DEPTH_MAX}"))
+    assert isinstance(story.decided, d.CustomerChanged)
+
+
+def test_version_2_lets_registrations_nest_groups_deeper_than_changes_may() -> None:
+    story = chain(2, 38)
+    assert isinstance(story.decided, d.CustomerAdmitted)
     refused(story.when(change(parent="cus_39")), reasons.GROUP_CYCLE)
 
 
