@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from api.bootstrap import Ledger
-from api.cli import resolve
+from api.cli import resolve, several
 from api.cli.approval_words import deadline_words
 from api.cli.context import (
     ID,
@@ -369,7 +369,13 @@ def answer_lines(
         raise resolve.NotFoundError(
             f"No line of {hand_over} awaits this person.", way_out="guishu inbox lists what does."
         )
-    _confirm(resolve.Names(ledger), row, count, kind, yes=yes, json=json)
+    names, verb = resolve.Names(ledger), "approved" if kind is commands.Approve else "refused"
+    several.agree(
+        lambda: console().print(_parties(names, row), markup=False),
+        f"Are these {count:,} lines to be {verb}?",
+        yes=yes,
+        json=json,
+    )
     given = {name: value for name, value in fields.items() if value is not None}
     own = request_id or new_request_id()
     last = 0
@@ -394,26 +400,6 @@ def answer_lines(
         return
     told = ", ".join(f"{name} {number:,}" for name, number in counts.items())
     console().print(f"{count:,} lines answered; by now: {told}", markup=False)
-
-
-def _confirm(
-    names: resolve.Names,
-    row: HandOverRow,
-    count: int,
-    kind: type[commands.Approve] | type[commands.Refuse],
-    *,
-    yes: bool,
-    json: bool,
-) -> None:
-    if yes:
-        return
-    if json:
-        raise commands.InvalidRequestError(
-            "yes", "with --json nobody can be asked: say --yes as well"
-        )
-    verb = "approved" if kind is commands.Approve else "refused"
-    console().print(_parties(names, row), markup=False)
-    typer.confirm(f"Are these {count:,} lines to be {verb}?", abort=True)
 
 
 def _parties(names: resolve.Names, row: HandOverRow) -> str:

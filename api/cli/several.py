@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -63,6 +63,11 @@ def confirm(
     yes: bool,
     json: bool,
 ) -> None:
+    """Show what is going to be recorded as a table, and ask, as ``agree`` does."""
+    agree(lambda: print_table(title, columns, rows), question, yes=yes, json=json)
+
+
+def agree(show: Callable[[], None], question: str, *, yes: bool, json: bool) -> None:
     """Show what is going to be recorded, and ask; whoever says no ends the command.
 
     ``yes`` says that somebody has agreed before; where JSON is wanted there is nobody to ask.
@@ -72,7 +77,7 @@ def confirm(
         return
     if json:
         raise InvalidRequestError("yes", "with --json nobody can be asked: say --yes as well")
-    print_table(title, columns, rows)
+    show()
     typer.confirm(question, abort=True)
 
 
