@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
+from api.imports.cells import Cell, CellFault, cell_text
 from api.imports.mapping import (
     AttributeColumn,
     ClaimRow,
@@ -29,7 +30,7 @@ from api.imports.mapping import (
     StageColumn,
     TerritoryRow,
 )
-from api.imports.reading import BrokenRow, Cell, CellFault, Row, cell_text
+from api.imports.reading import BrokenRow, Row
 from api.imports.rejects import RejectReason, RowRejectedError
 from api.imports.staging import (
     PHASE_CLAIM,

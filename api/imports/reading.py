@@ -7,13 +7,12 @@ import io
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
-from decimal import Decimal
 from pathlib import Path
-from typing import TextIO, TypeAlias
+from typing import TextIO
 
 from rapidfuzz import fuzz, process
 
+from api.imports.cells import Cell, Record, cell_text
 from api.imports.encodings import settle_encoding
 from api.imports.errors import (
     ColumnMissingError,
@@ -35,18 +34,6 @@ _SAMPLE_CHARACTERS = 1 << 16
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-
-
-@dataclass(frozen=True, slots=True)
-class CellFault:
-    """A cell of a workbook without a usable value: an error such as #N/A, or no cached value."""
-
-    reason: RejectReason
-    shown: str
-
-
-# Excel knows whether a cell is a number or a date, and a CSV file does not. "" is an empty cell.
-Cell: TypeAlias = str | int | Decimal | bool | date | datetime | time | CellFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +73,6 @@ class TableFormat:
 def header_name(text: str) -> str:
     """Return a column's name as it is compared: NFKC, trimmed, each run of spaces one space."""
     return " ".join(unicodedata.normalize("NFKC", text).replace("\ufeff", "").split())
-
-
-def cell_text(cell: Cell) -> str:
-    """Return what a cell says, as a CSV file would; a midnight is a date, a fault what is shown."""
-    if isinstance(cell, str):
-        return cell
-    if isinstance(cell, bool):
-        return "TRUE" if cell else "FALSE"
-    if isinstance(cell, Decimal):
-        return format(cell, "f")
-    if isinstance(cell, datetime):
-        return cell.date().isoformat() if cell.time() == time() else cell.isoformat(" ")
-    if isinstance(cell, date | time):
-        return cell.isoformat()
-    return cell.shown if isinstance(cell, CellFault) else str(cell)
 
 
 def read_rows(
@@ -152,10 +124,6 @@ def _rows(
 
 def _empty(path: Path) -> FileEmptyError:
     return FileEmptyError(path.name, "It is empty.", way_out="Export the file again.")
-
-
-# A record is a row's number and its cells by their place; one without cells is a blank row.
-Record: TypeAlias = tuple[int, Sequence[Cell]]
 
 
 def _named_rows(

@@ -31,8 +31,8 @@ from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 from openpyxl.xml.constants import SHARED_STRINGS, SHEET_MAIN_NS
 from openpyxl.xml.functions import iterparse
 
+from api.imports.cells import Cell, CellFault, Record
 from api.imports.errors import NotAWorkbookError, SheetMissingError
-from api.imports.reading import Cell, CellFault, Record
 from api.imports.rejects import RejectReason
 
 # openpyxl's types are too wide: a duration comes only where one is asked for.

@@ -16,6 +16,7 @@ from openpyxl.utils.datetime import CALENDAR_MAC_1904
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.xml.constants import SHARED_STRINGS
 
+from api.imports.cells import CellFault
 from api.imports.errors import (
     ColumnMissingError,
     FileEmptyError,
@@ -23,7 +24,7 @@ from api.imports.errors import (
     NotAWorkbookError,
     SheetMissingError,
 )
-from api.imports.reading import BrokenRow, CellFault, Row, TableFormat, read_rows
+from api.imports.reading import BrokenRow, Row, TableFormat, read_rows
 from api.imports.rejects import RejectReason
 
 SHEET_PART = "xl/worksheets/sheet1.xml"
