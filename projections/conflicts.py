@@ -14,6 +14,7 @@ from ledger.events import decisions
 from ledger.store.arrays import text_array
 from projections.base import Change, Table
 from projections.batches import write
+from projections.groups import ABOVE
 
 _TABLE = Table(
     "conflicts",
@@ -166,7 +167,8 @@ SELECT conflict, customer, kind, owner, parties, evidence, passed_on, opened, ou
 FROM projections.conflicts
 """
 _CONDITIONS: Mapping[str, str] = {
-    "customer": "customer = %(customer)s",
+    # What is about a group as a whole stands at its root.
+    "customer": f"(customer = %(customer)s OR (kind = 'group' AND customer = ANY({ABOVE})))",
     "party": "parties @> ARRAY[%(party)s::text]",
     "kind": "kind = %(kind)s",
 }
@@ -195,8 +197,9 @@ def list_conflicts(
 ) -> list[ConflictRow]:
     """Return conflicts from the newest back, opened before position ``before``.
 
-    ``filters`` are customer, party and kind; None does not filter. ``is_open`` True lists those
-    that await a ruling, False those that ended.
+    ``filters`` are customer, party and kind; None does not filter. To a customer belong those about
+    the group that it is in, too. ``is_open`` True lists those that await a ruling, False those that
+    ended.
     """
     asked = [_CONDITIONS[name] for name, value in filters.items() if value is not None]
     if is_open is not None:

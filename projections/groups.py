@@ -32,6 +32,18 @@ SELECT o.customer, o.owner, o.since
 FROM members m JOIN projections.ownership o ON o.customer = m.customer
 WHERE o.owner IS NOT NULL ORDER BY o.owner, o.since, o.customer LIMIT %(limit)s
 """
+# All that a customer stands below by now, its root too, as an array.
+ABOVE = """
+ARRAY(
+    WITH RECURSIVE above AS (
+        SELECT c.parent AS customer FROM projections.customers c
+        WHERE c.customer = %(customer)s AND c.state IN ('admitted', 'closed')
+        UNION
+        SELECT c.parent FROM above a JOIN projections.customers c ON c.customer = a.customer
+    )
+    SELECT customer FROM above WHERE customer IS NOT NULL
+)
+"""
 
 
 def owned_members(

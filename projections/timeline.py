@@ -21,6 +21,7 @@ from ledger.store.arrays import int8_array
 from projections.base import Change, Table, Unsealer
 from projections.batches import load_keys, put_rows, write
 from projections.columns import instants, repeated, texts
+from projections.groups import ABOVE
 
 PAGE = 200
 
@@ -511,6 +512,13 @@ FROM projections.timeline
 """
 _ONWARDS = f"{_COLUMNS} WHERE customer = %s AND position > %s ORDER BY position LIMIT %s"
 _BACKWARDS = f"{_COLUMNS} WHERE customer = %s AND position < %s ORDER BY position DESC LIMIT %s"
+_OF_GROUPS = f"""{_COLUMNS}
+WHERE customer = ANY({ABOVE}) AND position < %(before)s
+    AND details->>'conflict' IN (
+        SELECT conflict FROM projections.conflicts WHERE kind = 'group' AND customer = ANY({ABOVE})
+    )
+ORDER BY position DESC LIMIT %(limit)s
+"""  # noqa: S608  # constants
 
 
 def history(
@@ -525,6 +533,18 @@ def latest(
 ) -> list[TimelineEntry]:
     """Return a customer's history from the newest back, before position ``before``."""
     return _entries(connection, _BACKWARDS, (customer, before, limit))
+
+
+def latest_of_groups(
+    connection: Connection[Any], customer: str, *, before: int = 2**63 - 1, limit: int = PAGE
+) -> list[TimelineEntry]:
+    """Return, from the newest back, what became of conflicts of the group that a customer is in.
+
+    They stand in the history of the group's root.
+    """
+    named = {"customer": customer, "before": before, "limit": limit}
+    rows = connection.execute(_OF_GROUPS.encode(), named, binary=True)
+    return list(map(_entry, rows))
 
 
 def at_positions(connection: Connection[Any], positions: Sequence[int]) -> list[TimelineEntry]:

@@ -101,7 +101,9 @@ def _named(ledger: Ledger, text: str) -> ConflictRow:
 
 
 def conflicts(
-    customer: Annotated[str | None, typer.Option(help="Only those at this customer.")] = None,
+    customer: Annotated[
+        str | None, typer.Option(help="Only those at this customer, or about the group it is in.")
+    ] = None,
     party: Annotated[str | None, typer.Option(help="Only those with this person.")] = None,
     kind: Annotated[str | None, typer.Option(help=", ".join(KINDS) + ".")] = None,
     open_: Annotated[

@@ -286,9 +286,10 @@ def history(
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             reflects = positions(connection).get("timeline", 0)
             top = head(connection)
-            entries = timeline.latest(
-                connection, customer_id, before=before or POSITION_MAX, limit=limit
-            )[::-1]
+            page = {"before": before or POSITION_MAX, "limit": limit}
+            entries = timeline.latest(connection, customer_id, **page)
+            entries += timeline.latest_of_groups(connection, customer_id, **page)
+            entries = sorted(entries, key=lambda each: each.position)[-limit:]
         known = names.of(telling.ids_named(entries))
         if json:
             told = [
@@ -305,7 +306,10 @@ def history(
             soft_wrap=True,
         )
         for each in entries:
-            out.print(_line(each, names, known, ids=ids), markup=False, soft_wrap=True)
+            line = _line(each, names, known, ids=ids)
+            if each.customer != customer_id:
+                line += f" (in the group of {names.customer(each.customer)})"
+            out.print(line, markup=False, soft_wrap=True)
         if len(entries) == limit:
             notes().print(f"older ones: --before {entries[0].position}", markup=False)
 

@@ -15,7 +15,7 @@ from projections.conflicts import list_conflicts
 from projections.deadlines import due
 from projections.groups import owned_members
 from projections.telling import sentence
-from projections.timeline import at_positions
+from projections.timeline import at_positions, latest_of_groups
 from projections.timeline import history as timeline
 from tests.projections.history import History
 from tests.projections.models import Models
@@ -84,6 +84,31 @@ def test_a_groups_conflict_stands_at_its_root_and_its_proofs_at_the_members(
     (row,) = list_conflicts(models.connection, customer="cus_root")
     assert (row.outcome, row.reason_code, row.closed) == ("gone", reasons.ONE_OWNER, history.now)
     assert models.parked() == []
+
+
+def test_a_groups_conflict_is_found_by_any_of_its_members(models: Models) -> None:
+    """Only who knew the root's id found it."""
+    history = group(company(), "cus_1", "cus_2")
+    below = requests.RegistrationRequested("cus_11", "organisation", "支行", parent="cus_1")
+    history.ask(below)
+    history.register("cus_other")
+    history.claim("cus_1", "per_a")
+    conflict = f"cft_{history.claim('cus_2', 'per_b')}"
+    history.ask(requests.RulingGiven("cus_root", conflict, "allow", "heard"), actor="per_head")
+    history.ask(requests.FollowUpLogged("cus_root", "fol_1", "per_a", "call"), actor="per_a")
+    models.project(history)
+    for member in ("cus_root", "cus_1", "cus_11", "cus_2"):
+        found = list_conflicts(models.connection, customer=member)
+        assert [each.conflict for each in found] == [conflict]
+    assert list_conflicts(models.connection, customer="cus_other") == []
+    assert list_conflicts(models.connection, customer="cus_11", kind="deal") == []
+    told = latest_of_groups(models.connection, "cus_11")
+    assert [each.event for each in told] == ["ConflictClosed", "RulingGiven", "ConflictOpened"]
+    assert {each.customer for each in told} == {"cus_root"}
+    assert latest_of_groups(models.connection, "cus_11", before=told[1].position) == told[2:]
+    assert latest_of_groups(models.connection, "cus_11", limit=1) == told[:1]
+    for other in ("cus_root", "cus_other"):
+        assert latest_of_groups(models.connection, other) == []
 
 
 @pytest.mark.parametrize("days", [None, 30])

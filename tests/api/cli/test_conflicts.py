@@ -110,7 +110,14 @@ def test_a_group_is_divided_seen_before_and_ruled_on_at_its_root(ours: Shell) ->
     assert "ruled by 林晓燕: allow" in ours("rule", "鼎恒集团", "allow", *HEAD).out
     ours("register", "南京分公司", "--parent", "鼎恒集团", "--claim", "--territory", "华东", *OTHER)
     assert ours.json("conflicts", "--open") == []
-    assert "A conflict of 李娜 and 王强: members of one group" in ours("history", "鼎恒集团").out
+    told = "A conflict of 李娜 and 王强: members of one group"
+    assert told in ours("history", "鼎恒集团").out
+    # Whoever asks about a branch hears of the group's conflict as well.
+    of_a_branch = ours("history", "上海分公司").out
+    assert told in of_a_branch
+    assert "(in the group of 鼎恒集团)" in of_a_branch
+    for name in ("上海分公司", "鼎恒集团"):
+        assert len(ours.json("conflicts", "--customer", name)) == 1
     assert "the enforcer's guards are what the log makes of them" in ours("verify").out
 
 
