@@ -90,7 +90,8 @@ class Policy(BaseModel):
         "identifier",
     )
     conflict_window_hours: int = Field(default=24, ge=0, le=CONFLICT_WINDOW_HOURS_MAX)
-    # An imported history would open one for each quarrel of the past.
+    # An imported history would open one for each quarrel of the past. Only that it brings a
+    # customer of somebody else's a second time is seen in any case, since version 3.
     conflicts_in_imports: bool = False
 
     @model_validator(mode="after")

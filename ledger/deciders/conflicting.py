@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from ledger import conflicts, deadlines, reasons
 from ledger.collaborating import Collaboration, standing
-from ledger.conflicts import Conflict
+from ledger.conflicts import Conflict, Evidence
 from ledger.customer import Admitted, Held, changed
 from ledger.deciders import collaborating, transferring
 from ledger.deciders.opening import rulers
@@ -69,6 +69,14 @@ def _kind(
 ) -> str | None:
     """Return what kind of conflict a decision shows, None where it shows none."""
     match decided, situation.request.data:
+        case (
+            decisions.ClaimRefused(
+                reason=reasons.OWNED_BY_ANOTHER | reasons.HISTORY_OUT_OF_ORDER, claimant=claimant
+            ),
+            _,
+        ) if _is_of_another(situation, claimant):
+            rivals = sells_against(situation, customer, claimant) and claimant != tenure.owner
+            return conflicts.IDENTIFIER if rivals else None
         case decisions.ClaimRefused(reason=reasons.OWNED_BY_ANOTHER, claimant=claimant), _:
             rivals = _competes(situation, customer, tenure)
             rivals = rivals and not _is_above(situation, customer, claimant)
@@ -88,6 +96,20 @@ def _kind(
             return None if _shares(situation, customer, deal.person) else conflicts.DEAL
         case _:
             return None
+
+
+def _is_of_another(situation: Situation, claimant: str) -> bool:
+    """Say whether an import brings the customer a second time, as that of somebody who is there.
+
+    It claims a customer that was refused, because the one that is meant has its identifier. It does
+    so at whatever moment, which may lie far back; what counts is that somebody else has it today.
+    """
+    if situation.version < 3 or situation.opened_import is None:
+        return False
+    person = situation.organisation.person(claimant)
+    today = situation.organisation.day(situation.request.recorded)
+    is_twice = situation.request.data.customer != situation.customer_id
+    return is_twice and person is not None and not person.has_left(today)
 
 
 def _competes(situation: Situation, customer: Admitted, tenure: Held) -> bool:
@@ -283,10 +305,20 @@ def _why_gone(
         if isinstance(found[0], decisions.CustomerChanged):
             left = changed(customer, data, found[0]).identifiers
             theirs = {conflicts.claimed(system, key) for system, key in left.items()}
-            if all(each.act not in theirs for each in conflict.evidence):
+            if not any(_still_proves(situation, each, theirs) for each in conflict.evidence):
                 yield reasons.IDENTIFIER_GIVEN_UP
     elif _agreed_on(customer, conflict, found):
         yield reasons.COLLABORATES
+
+
+def _still_proves(situation: Situation, proof: Evidence, theirs: set[str]) -> bool:
+    """Say whether a proof of a second customer holds while the first has these identifiers.
+
+    What names none claims that customer, which will for ever be the same as the first.
+    """
+    if proof.act is None:
+        return situation.version >= 3
+    return proof.act in theirs
 
 
 def _agreed_on(customer: Admitted, conflict: Conflict, found: Decisions) -> bool:

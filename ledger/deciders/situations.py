@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import NamedTuple
 
 from ledger import orphans, reasons
+from ledger.conflicts import IDENTIFIER
 from ledger.customer import Admitted, Customer
 from ledger.envelope import Event
 from ledger.organisation import Import, OrganisationAt, Person
@@ -96,9 +97,14 @@ def territory_of(situation: Situation, customer: Admitted) -> str | None:
 
 
 def opens_conflicts(situation: Situation, kind: str) -> bool:
-    """Say whether the policy sees conflicts of a kind, in imports too where it is one."""
+    """Say whether the policy sees conflicts of a kind, in imports too where it is one.
+
+    A customer that is there twice is what an import brings, and no quarrel of its past: since
+    version 3 that is always seen.
+    """
     policy = situation.policy
-    if situation.opened_import is not None and not policy.conflicts_in_imports:
+    is_seen = policy.conflicts_in_imports or (situation.version >= 3 and kind == IDENTIFIER)
+    if situation.opened_import is not None and not is_seen:
         return False
     return kind in policy.conflict_kinds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -125,13 +126,71 @@ def test_version_1_knows_of_none() -> None:
     entered_again(story).then(TAKEN)
 
 
+def importing(story: Story, **rules: Any) -> Story:
+    adopted = story.organisation.latest.policy.policy.as_rules() | rules
+    return story.given(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", adopted))
+
+
 @pytest.mark.parametrize("said", [False, True])
-def test_an_import_may_bring_it(said: bool) -> None:
-    story = owned()
-    rules = story.organisation.latest.policy.policy.as_rules() | {"conflicts_in_imports": said}
-    story.given(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", rules))
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_import_may_bring_it(version: int, said: bool) -> None:
+    """It was told only where a policy sees all quarrels of an imported past."""
+    story = importing(owned(), conflicts_in_imports=said)
+    story.version = version
     entered_again(story, on=story.now, under="imp_1")
-    story.then(*([TAKEN, opened(story)] if said else [TAKEN]))
+    story.then(*([TAKEN, opened(story)] if said or version == 3 else [TAKEN]))
+
+
+def brought(story: Story, person: str = "per_b", on: datetime = START) -> Story:
+    """Let an import bring the customer a second time, as that of ``person`` since long ago."""
+    entered_again(story, by="per_admin", on=on, under="imp_1").then(TAKEN)
+    return story.when(claim(person, "cus_2"), by=person, on=on, under="imp_1")
+
+
+def lost(reason: str, person: str = "per_b") -> d.ClaimRefused:
+    return d.ClaimRefused("cus_1", person, reason, "per_a")
+
+
+def test_whose_it_is_in_an_import_and_whose_in_the_ledger_are_told_apart() -> None:
+    """An import brought customers of other owners a second time, and nobody heard of it."""
+    long_ago = START.replace(year=2025)
+    story = brought(importing(owned()), on=long_ago)
+    story.then(lost(reasons.HISTORY_OUT_OF_ORDER), opened(story))
+    assert story.effective == START
+    conflict = f"cft_{last(story)}"
+    # What another row brings later is one more proof.
+    story.when(claim("per_c", "cus_2"), by="per_c", on=story.now, under="imp_1").then(
+        lost(reasons.OWNED_BY_ANOTHER, "per_c"),
+        d.ConflictEvidenceAdded("cus_1", conflict, (last(story),), ("per_c",), ("per_boss",)),
+    )
+    # Whichever number it has by now: it will be the same customer for ever.
+    story.when(r.CustomerChangeRequested("cus_1", identifiers=OTHER), by="per_a")
+    story.then(d.CustomerChanged("cus_1", "ter_east"))
+    rule(story, conflict, "keep", by="per_boss")
+    assert conflicts_at(story) == ()
+
+
+def test_an_import_that_says_the_same_of_it_brings_no_dispute() -> None:
+    brought(importing(owned()), "per_a").then(lost(reasons.ALREADY_YOURS, "per_a"))
+
+
+def test_nor_one_with_somebody_who_has_left_or_does_not_sell() -> None:
+    story = importing(owned()).given(facts.PersonLeft("per_b", date(2026, 3, 1)))
+    early = START - timedelta(days=9)
+    brought(story, on=early).then(lost(reasons.HISTORY_OUT_OF_ORDER))
+    brought(importing(owned()), "per_head").then(lost(reasons.OWNED_BY_ANOTHER, "per_head"))
+
+
+def test_nor_does_a_row_about_the_customer_itself() -> None:
+    story = importing(owned())
+    story.when(claim("per_b"), by="per_b", on=START, under="imp_1")
+    story.then(lost(reasons.OWNED_BY_ANOTHER))
+
+
+def test_version_2_tells_nobody_of_what_an_import_claims_twice() -> None:
+    story = importing(owned())
+    story.version = 2
+    brought(story).then(lost(reasons.OWNED_BY_ANOTHER))
 
 
 def test_a_row_that_is_older_than_what_the_customer_saw_brings_nothing_there() -> None:
@@ -156,8 +215,8 @@ def test_it_holds_no_earlier_than_what_the_customer_saw_last() -> None:
 # --- how it ends -------------------------------------------------------------------------------
 
 
-def rule(story: Story, conflict: str, what: str, **terms: Any) -> Story:
-    return story.when(r.RulingGiven("cus_1", conflict, what, "first", **terms), by="per_head")
+def rule(story: Story, conflict: str, what: str, by: str = "per_head", **terms: Any) -> Story:
+    return story.when(r.RulingGiven("cus_1", conflict, what, "first", **terms), by=by)
 
 
 def test_awarded_the_customer_goes_to_who_entered_it_again() -> None:
