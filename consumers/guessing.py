@@ -109,5 +109,7 @@ def _may_regroup(request: Event, customer: Admitted) -> bool:
             return True
         case requests.ApprovalGiven() | requests.DeadlineReached():
             return True
+        case requests.GroupReviewRequested():
+            return True
         case _:
             return False

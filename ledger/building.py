@@ -181,6 +181,8 @@ def _simple(command: commands.CustomerCommand, seal: Seal) -> requests.Request:
             return requests.RecycleHoldRequested(
                 customer, command.until, command.reason_code, words("reason")
             )
+        case commands.ReviewGroup():
+            return requests.GroupReviewRequested(customer)
         case commands.EndStandIn():
             return requests.StandInEndRequested(
                 customer, command.stand_in, command.reason_code, words("reason")

@@ -477,6 +477,12 @@ class HoldRecycling(Command):
     reason: Note | None = None
 
 
+class ReviewGroup(Command):
+    """Have the conflict opened of the group that a customer is in, where nobody was told of it."""
+
+    customer: Id
+
+
 class HandOver(Command):
     """Order that what ``giver`` holds goes to ``receivers``: all of it, or some customers.
 
@@ -568,6 +574,7 @@ CustomerCommand = (
     | UnparkRequest
     | ReachDeadline
     | HoldRecycling
+    | ReviewGroup
     | HandOver
     | NameStandIn
     | EndStandIn

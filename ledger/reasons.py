@@ -61,6 +61,10 @@ RULED_ON = "ruled_on"
 COLLABORATES = "collaborates"
 ONE_OWNER = "one_owner"
 ALLOWED_BEFORE = "allowed_before"
+GROUP_NOT_SPLIT = "group_not_split"
+CONFLICT_OPEN = "conflict_open"
+CONFLICTS_UNSEEN = "conflicts_unseen"
+REVIEW_NEEDS_HEAD = "review_needs_head"
 GROUP_JOINED = "group_joined"
 GROUP_NOT_AWARDED = "group_not_awarded"
 IDENTIFIER_GIVEN_UP = "identifier_given_up"
@@ -132,6 +136,10 @@ SENTENCES: dict[str, str] = {
     COLLABORATES: "The other parties collaborate by now.",
     ONE_OWNER: "The members of the group are no longer under different owners.",
     ALLOWED_BEFORE: "Only those own members of the group whom an earlier ruling lets go on.",
+    GROUP_NOT_SPLIT: "The customer is in no group whose members are under different owners.",
+    CONFLICT_OPEN: "The conflict of this group is open already.",
+    CONFLICTS_UNSEEN: "The policy, or the decider in force, sees no conflicts of this kind.",
+    REVIEW_NEEDS_HEAD: "Only a head over the root of the group, or an administrator, may do this.",
     GROUP_JOINED: "The group has become part of another.",
     GROUP_NOT_AWARDED: "A group goes to nobody as a whole: its members are transferred each.",
     IDENTIFIER_GIVEN_UP: "The customer does not have the identifier any more.",

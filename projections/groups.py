@@ -46,6 +46,44 @@ ARRAY(
 """
 
 
+# Roots whose members are under different owners, and nothing open about that.
+_SPLIT = """
+WITH RECURSIVE parts AS (
+    SELECT c.customer AS root, c.customer FROM projections.customers c
+    WHERE c.parent IS NULL AND c.state IN ('admitted', 'closed')
+        AND EXISTS (SELECT FROM projections.customers b WHERE b.parent = c.customer)
+    UNION
+    SELECT p.root, c.customer FROM parts p JOIN projections.customers c ON c.parent = p.customer
+    WHERE c.state IN ('admitted', 'closed')
+)
+SELECT p.root, count(*), count(DISTINCT o.owner)
+FROM parts p JOIN projections.ownership o ON o.customer = p.customer
+WHERE o.owner IS NOT NULL AND NOT EXISTS (
+    SELECT FROM projections.conflicts f
+    WHERE f.customer = p.root AND f.kind = 'group' AND f.outcome IS NULL
+)
+GROUP BY p.root HAVING count(DISTINCT o.owner) > 1 ORDER BY p.root LIMIT %s
+"""
+SPLIT_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A group by its root: how many of its members are owned, and by how many people."""
+
+    root: str
+    owned: int
+    owners: int
+
+
+def split_unseen(connection: Connection[Any], *, limit: int = SPLIT_MAX) -> list[Split]:
+    """Return the groups under different owners about which no conflict is open.
+
+    Those too that a ruling has left as they are, or allowed.
+    """
+    return [Split(*row) for row in connection.execute(_SPLIT, (limit,))]
+
+
 def owned_members(
     connection: Connection[Any], root: str, *, limit: int = MEMBERS_MAX
 ) -> list[Member]:

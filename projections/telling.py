@@ -321,6 +321,9 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
         f"{_name(n, e.actor)} asked not to recycle the customer before"
         f" {e.details.get('until', 'then')}{_plainly(e.code)}."
     ),
+    "GroupReviewRequested": lambda e, n: (
+        f"{_name(n, e.actor)} asked whether the customer's group is under several owners."
+    ),
     "StandInRequested": lambda e, n: (
         f"{_name(n, e.actor)} asked that {_name(n, e.person)} stands in for the owner, who left,"
         f" until {e.details.get('until', 'then')}{_plainly(e.code)}."
@@ -374,6 +377,7 @@ _SENTENCES: dict[str, Callable[[TimelineEntry, _Names], str]] = {
         f" ({why_recycled(e.code, e.details.get('days'))}); it is in the pool{_pool(e, n)}."
     ),
     "RecycleHeld": lambda e, n: f"Recycling is held until {e.details.get('until', 'then')}.",
+    "GroupReviewRefused": lambda e, n: f"The review found no conflict: {_because(e.code)}",
     "RecycleHoldRefused": lambda e, n: f"The hold was refused: {_because(e.code)}",
     "StandInNamed": lambda e, n: (
         f"{_name(n, e.person)} stands in for {_name(n, e.details.get('owner'))}"

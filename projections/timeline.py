@@ -294,6 +294,7 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
     "RecycleHoldRequested.v1": lambda data: _Said(
         code=data.reason_code, details={"until": data.until}, words=("reason",)
     ),
+    "GroupReviewRequested.v1": lambda data: _Said(),
     "StandInRequested.v1": lambda data: _Said(
         data.person,
         data.reason_code,
@@ -352,6 +353,7 @@ _READERS: dict[str, Callable[[Any], _Said]] = {
         data.owner, data.because, details=_known(territory=data.territory, days=data.days)
     ),
     "RecycleHeld.v1": lambda data: _Said(data.owner, details={"until": data.until}),
+    "GroupReviewRefused.v1": lambda data: _Said(code=data.reason),
     "RecycleHoldRefused.v1": lambda data: _Said(data.owner, data.reason),
     "StandInNamed.v1": lambda data: _Said(
         data.person,

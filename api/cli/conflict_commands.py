@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from api.bootstrap import Ledger
-from api.cli import resolve
+from api.cli import resolve, several
 from api.cli.conflict_words import KINDS, parties_words
 from api.cli.context import (
     ID,
@@ -36,7 +36,7 @@ from projections.conflicts import (
     conflict_of,
     list_conflicts,
 )
-from projections.groups import owned_members
+from projections.groups import owned_members, split_unseen
 
 # Of the members of a group so many of each owner are named.
 MEMBERS_TOLD = 5
@@ -98,6 +98,51 @@ def _named(ledger: Ledger, text: str) -> ConflictRow:
         several = ", ".join(f"{each.conflict} ({each.kind})" for each in waiting)
         raise InvalidRequestError("conflict", f"several are open; name one of {several}")
     return waiting[0]
+
+
+def review(
+    customer: Annotated[
+        str | None, typer.Argument(help="A customer of the group; else say --all.")
+    ] = None,
+    as_: As = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All groups under different owners.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not show the list and ask before.")
+    ] = False,
+    request_id: RequestId = None,
+    json: Json = False,
+) -> None:
+    """Have the conflict opened of a group that came under several owners unseen (核查)."""
+    if (customer is None) != everything:
+        raise InvalidRequestError("customer", "name one, or say --all")
+    with opened() as ledger:
+        if customer is not None:
+            fields = {"customer": resolve.customer(ledger, customer)}
+            submit(ledger, commands.ReviewGroup, fields, as_, request_id, json=json)
+            return
+        actor, names = resolve.actor(ledger, as_), resolve.Names(ledger)
+        with ledger.pool.connection() as connection:
+            found = split_unseen(connection)
+        title = "to be reviewed"
+        if found:
+            several.confirm(
+                title,
+                ("root", "owned", "owners"),
+                [(names.customer(e.root), f"{e.owned:,}", f"{e.owners:,}") for e in found],
+                f"Are the conflicts of these {len(found):,} groups to be opened?",
+                yes=yes,
+                json=json,
+            )
+        wanted = [
+            several.Wanted(
+                commands.ReviewGroup(customer=each.root), each.root, each.root, f"{each.owners:,}"
+            )
+            for each in found
+        ]
+        outcomes = several.record_each(ledger, wanted, actor, request_id)
+        several.tell(ledger, title, "root", outcomes, json=json)
 
 
 def conflicts(

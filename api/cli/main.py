@@ -65,6 +65,7 @@ def make_app() -> typer.Typer:
     app.add_typer(collaboration_commands.collaborate_app(), name="collaborate")
     app.command("conflicts")(conflict_commands.conflicts)
     app.command("rule")(conflict_commands.rule)
+    app.command("review")(conflict_commands.review)
     app.add_typer(due_commands.recycle_app(), name="recycle")
     app.add_typer(orphan_commands.orphans_app(), name="orphans")
     app.command("follow-up")(write_commands.follow_up)

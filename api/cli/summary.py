@@ -196,6 +196,8 @@ def sentence(event: Event, names: Names) -> str:
             return f"{actor} has {names.person(data.person)} stand in at {customer}"
         case requests.StandInEndRequested():
             return f"{actor} ends a stand-in at {customer} ({data.reason_code})"
+        case requests.GroupReviewRequested():
+            return f"{actor} has the group of {customer} reviewed"
         case requests.RecycleHoldRequested():
             return f"{actor} has {customer} not recycled before {data.until}"
         case requests.HandOverRequested():

@@ -2,6 +2,7 @@
 
 It arises where ownership of a member begins, or members come under another parent, and is gone
 once one person owns them all, or only those whom an earlier ruling lets go on. Since version 2.
+What came about unseen, as before that or by an import, is found by a review. Since version 3.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from ledger import conflicts, groups, reasons
 from ledger.conflicts import Conflict
 from ledger.customer import Admitted
 from ledger.deciders.opening import rulers
-from ledger.deciders.situations import Situation, is_behind, opens_conflicts
+from ledger.deciders.situations import (
+    Situation,
+    heads_customer,
+    is_admin,
+    is_behind,
+    opens_conflicts,
+)
 from ledger.events import decisions
 from ledger.groups import Owners
 
@@ -132,18 +139,22 @@ def _at_root(situation: Situation, root: Admitted, change: _Change, opened: int)
         return ()
     if known is not None:
         return _proved_further(situation, change, known)
-    position = situation.request.position
+    # Of one request there is mostly one conflict.
+    name = f"cft_{situation.request.position}"
     parties = _parties(change.owners, change.joined)
-    return (
-        decisions.ConflictOpened(
-            change.root,
-            # Of one request there is mostly one conflict.
-            f"cft_{position}_{opened}" if opened else f"cft_{position}",
-            conflicts.GROUP,
-            parties,
-            (position,),
-            rulers(situation, parties, 0),
-        ),
+    return (_opened(situation, change.root, f"{name}_{opened}" if opened else name, parties),)
+
+
+def _opened(
+    situation: Situation, root: str, conflict: str, parties: tuple[str, ...]
+) -> decisions.ConflictOpened:
+    return decisions.ConflictOpened(
+        root,
+        conflict,
+        conflicts.GROUP,
+        parties,
+        (situation.request.position,),
+        rulers(situation, parties, 0),
     )
 
 
@@ -173,3 +184,41 @@ def _proved_further(situation: Situation, change: _Change, known: Conflict) -> D
         rulers(situation, parties, known.waiting.passed_on),
     )
     return (added,)
+
+
+# --- reviews -----------------------------------------------------------------------------------
+
+
+def decide_review(situation: Situation, guards: dict[str, int]) -> Decisions:
+    """Open the conflict of a group that nobody was told of, or say why there is none to open."""
+    name = situation.customer_id
+    if not isinstance(situation.customer, Admitted):
+        return (decisions.GroupReviewRefused(name, reasons.CUSTOMER_NOT_ADMITTED),)
+    *_, root_name = (name, *situation.settled.above(name))
+    root = situation.settled.customer(root_name)
+    if not isinstance(root, Admitted):
+        raise AssertionError("what stands above a customer is in the ledger")
+    owners = situation.settled.owners_from(root_name)
+    guards["group_owners"] = len(owners)
+    problem = _review_problem(situation, root_name, root, owners)
+    if problem is not None:
+        return (decisions.GroupReviewRefused(name, problem),)
+    conflict = f"cft_{situation.request.position}"
+    parties = _parties(owners, frozenset())
+    noted = decisions.Noted(name, None, situation.customer.owner)
+    return (noted, _opened(situation, root_name, conflict, parties))
+
+
+def _review_problem(situation: Situation, name: str, root: Admitted, owners: Owners) -> str | None:
+    if situation.out_of_order or is_behind(situation, root):
+        return reasons.HISTORY_OUT_OF_ORDER
+    if not (is_admin(situation) or heads_customer(situation, root)):
+        return reasons.REVIEW_NEEDS_HEAD
+    if situation.version < 3 or not opens_conflicts(situation, conflicts.GROUP):
+        return reasons.CONFLICTS_UNSEEN
+    if conflicts.of_kind(root.conflicts, conflicts.GROUP) is not None:
+        return reasons.CONFLICT_OPEN
+    if len(owners) < 2:
+        return reasons.GROUP_NOT_SPLIT
+    allowed = situation.settled.group(name).allowed
+    return None if groups.is_split(owners, allowed) else reasons.ALLOWED_BEFORE

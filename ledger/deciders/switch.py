@@ -94,6 +94,8 @@ def _switch(situation: Situation, guards: dict[str, int]) -> tuple[decisions.Dec
             return orphaned.decide_stand_in(situation, data)
         case requests.StandInEndRequested():
             return orphaned.decide_end(situation, data)
+        case requests.GroupReviewRequested():
+            return grouping.decide_review(situation, guards)
         case requests.RecycleHoldRequested():
             return (recycling.decide_hold(situation, data),)
         case _:

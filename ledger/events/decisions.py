@@ -351,6 +351,14 @@ class ConflictClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupReviewRefused:
+    """The review of a group brings no conflict, for one reason."""
+
+    customer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RulingReminded:
     """Nobody has ruled on a conflict in time: ``asked``, who may, are reminded."""
 
@@ -610,6 +618,7 @@ Decision = (
     | CustomerRecycled
     | RecycleHeld
     | RecycleHoldRefused
+    | GroupReviewRefused
     | HandOverLineRefused
     | HandOverAdvanced
     | HandOverCompleted

@@ -286,6 +286,17 @@ class RecycleHoldRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupReviewRequested:
+    """Somebody asks whether a customer's group has come under several owners unseen (核查).
+
+    As before the decider saw groups, or by an import. An administrator asks, or a head over the
+    root of the group.
+    """
+
+    customer: str
+
+
+@dataclass(frozen=True, slots=True)
 class StandInRequested:
     """A head asks that ``person`` stands in for an owner who has left (代管).
 
@@ -394,6 +405,7 @@ Request = (
     | RequestUnparked
     | DeadlineReached
     | RecycleHoldRequested
+    | GroupReviewRequested
     | HandOverRequested
     | StandInRequested
     | StandInEndRequested

@@ -78,6 +78,7 @@ def requests_of_every_kind(ledger: TestLedger) -> None:
         customer=customer, kind="step_reminder", subject="trf_over", due=now
     )
     ledger.recording.record(Asked(over, Origin(CLOCK, "deadline:over", CLOCK)))
+    ask(commands.ReviewGroup(customer=customer), "per_4")
     ask(commands.HoldRecycling(customer=customer, until=now.date()), "per_7")
     ask(commands.NameStandIn(customer=customer, person="per_2", until=now.date()), "per_7")
     ask(commands.EndStandIn(customer=customer, stand_in="sta_1"), "per_7")
@@ -155,6 +156,7 @@ def test_every_kind_of_request_gets_its_decision_once(ledger: TestLedger, batch:
             # One of them by the claim of per_3, and gone with the release.
             *["ConflictOpened.v1", "ConflictClosed.v1"] * 2,
             *["ConflictEvidenceAdded.v1", "RulingRefused.v1", "RecycleHoldRefused.v1"],
+            "GroupReviewRefused.v1",
             # One customer is protected, and one was not the giver's.
             *["HandOverLineRefused.v1"] * 2,
             *["HandOverCompleted.v1", "HandOverRefused.v1"],

@@ -252,3 +252,29 @@ def test_they_are_made_again_from_the_log(
     rebuild_guards(ledger.connection, ledger.catalogue)
     assert compare_guards(ledger.connection, ledger.catalogue) == []
     assert held(ledger, customers[0]) == kept != Group()
+
+
+# --- reviews -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 500])
+def test_a_review_of_any_member_finds_what_was_split_unseen(ledger: TestLedger, batch: int) -> None:
+    limits = EnforcerLimits(batch_requests_max=batch)
+    unseeing = POLICY.model_copy(update={"conflict_kinds": ()})
+    ledger.recording.record_fact(facts.AdoptPolicy(policy=unseeing), ledger.origin())
+    root, *members = group(ledger, 12, branches=3)
+    for number, member in enumerate(members):
+        ledger.claim(member, PEOPLE[number % 3])
+    catch_up(ledger, limits=limits)
+    assert brought(ledger, d.ConflictOpened) == []
+    ledger.recording.record_facts(
+        [facts.AdoptPolicy(policy=POLICY), facts.AdoptDecider(version=3)], ledger.origin()
+    )
+    for member in (members[-1], members[0]):
+        ledger.ask(commands.ReviewGroup(customer=member))
+    catch_up(ledger, limits=limits)
+    (opened,) = brought(ledger, d.ConflictOpened)
+    assert (opened.data.customer, opened.data.parties) == (root, tuple(PEOPLE[:3]))
+    (refused,) = brought(ledger, d.GroupReviewRefused)
+    assert (refused.data.customer, refused.data.reason) == (members[0], reasons.CONFLICT_OPEN)
+    check(ledger)

@@ -10,10 +10,11 @@ import pytest
 from ledger import reasons
 from ledger.deadlines import CLOCK
 from ledger.events import requests
+from ledger.events.organisation import PolicyAdopted
 from ledger.events.values import Identifier
 from projections.conflicts import list_conflicts
 from projections.deadlines import due
-from projections.groups import owned_members
+from projections.groups import Split, owned_members, split_unseen
 from projections.telling import sentence
 from projections.timeline import at_positions, latest_of_groups
 from projections.timeline import history as timeline
@@ -176,3 +177,39 @@ def test_who_registers_it_again_is_a_party(models: Models, batch: int) -> None:
     assert told[-1] == (
         "A conflict of per_a and per_b: the same identifier entered again; asked: per_head."
     )
+
+
+@BATCHES
+def test_groups_that_were_split_unseen_are_listed_until_they_were_reviewed(
+    models: Models, batch: int
+) -> None:
+    history = History().found(protection_days=0)
+    history.join("per_a")
+    history.join("per_b")
+    for root, owners in (("cus_x", "ab"), ("cus_y", "aa"), ("cus_z", "ba")):
+        group(history, *(f"{root}_{number}" for number in (1, 2)), root=root)
+        for number, owner in enumerate(owners, 1):
+            history.claim(f"{root}_{number}", f"per_{owner}")
+    history.register("cus_alone")
+    history.claim("cus_alone", "per_a")
+    models.project(history, batch=batch)
+    listed = [Split("cus_x", 2, 2), Split("cus_z", 2, 2)]
+    assert split_unseen(models.connection) == listed
+    assert split_unseen(models.connection, limit=1) == listed[:1]
+
+    history.fact(PolicyAdopted(2, {"conflict_kinds": ["group"]}))
+    for member in ("cus_x_1", "cus_y_1"):
+        history.ask(requests.GroupReviewRequested(member))
+    models.project(history, batch=batch)
+    assert split_unseen(models.connection) == listed[1:]
+    (row,) = list_conflicts(models.connection, customer="cus_x_1")
+    assert (row.customer, row.parties) == ("cus_x", ("per_a", "per_b"))
+    asked = "per_admin asked whether the customer's group is under several owners."
+    told = [sentence(each, {}) for each in timeline(models.connection, "cus_x_1")]
+    assert told[-2] == asked
+    told = [sentence(each, {}) for each in timeline(models.connection, "cus_y_1")]
+    assert told[-2:] == [
+        asked,
+        f"The review found no conflict: {reasons.SENTENCES[reasons.GROUP_NOT_SPLIT]}",
+    ]
+    assert models.parked() == []

@@ -93,6 +93,8 @@ class _History:
         ]
         if self.version >= 2:
             kinds += [(self._hand_over, 2), (self._stand_in, 3)]
+        if self.version >= 3:
+            kinds += [(self._review, 1)]
         make = chance.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
         if make in (self._answer, self._rule) and chance.random() < 0.9:
             customer = chance.choice([each for each in CUSTOMERS if self._open(each)] or CUSTOMERS)
@@ -315,3 +317,8 @@ class _History:
             return r.StandInEndRequested(customer, self._known(customer), "back")
         until = self.story.now.date() + timedelta(days=self.chance.randrange(1, 60))
         return r.StandInRequested(customer, self._new("sti", customer), person, until, "left")
+
+    # --- what version 2 was never asked -----------------------------------------------------------
+
+    def _review(self, customer: str, person: str) -> r.Request:
+        return r.GroupReviewRequested(customer)

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 
 from ledger.conflicts import GROUP
 from ledger.customer import Admitted
+from ledger.deciders import LATEST
 from ledger.events import decisions as d
 from ledger.events import requests as r
 from ledger.store.guards import state_of
@@ -50,7 +51,7 @@ class GroupMachine(RuleBasedStateMachine):
         self.allowed: dict[str, frozenset[str]] = {}
         self.left: set[str] = set()
         self.made = 0
-        self.guards = Guards(version=2)
+        self.guards = Guards(version=LATEST)
         for number, customer in enumerate(CUSTOMERS):
             parent = CUSTOMERS[parents[number]] if parents[number] < number else None
             self.ask(register(customer, parent=parent))
@@ -152,6 +153,18 @@ class GroupMachine(RuleBasedStateMachine):
             self.allowed[root] = frozenset({*open_here[0].parties, *self.owners(root)})
         else:
             self.left.add(root)
+
+    @rule(customer=customers)
+    def somebody_has_it_reviewed(self, customer: str) -> None:
+        root, owners = self.root(customer), self.owners(self.root(customer))
+        is_open = bool(self.state(root).conflicts)
+        is_split = len(owners) > 1 and not owners <= self.allowed.get(root, frozenset())
+        self.ask(r.GroupReviewRequested(customer))
+        if is_split and not is_open:
+            assert isinstance(self.story.decided, d.Noted)
+            self.left.discard(root)
+        else:
+            assert isinstance(self.story.decided, d.GroupReviewRefused)
 
     # --- what must hold ---------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from ledger import deadlines, groups, reasons
 from ledger.conflicts import EVIDENCE_MAX, PARTIES_MAX, Conflict
 from ledger.customer import Admitted
 from ledger.deadlines import Deadline
-from ledger.deciders import decider
+from ledger.deciders import LATEST, decider
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
@@ -603,3 +603,80 @@ def test_two_hundred_members_split_among_thirty_owners() -> None:
             assert bool(conflicts_at(story)) is (left > 1)
     assert story.settled.group(ROOT) == Group({people[0]: 200})
     check(story)
+
+
+# --- reviews -----------------------------------------------------------------------------------
+
+
+def unseen(**rules: Any) -> Story:
+    """A group that came under a and b while nobody was told of such."""
+    story = group(**rules)
+    story.version = 1
+    claimed(story, cus_1="per_a", cus_2="per_b", cus_11="per_a")
+    story.version = LATEST
+    return story
+
+
+def review(story: Story, customer: str = "cus_11", by: str = "per_head") -> Story:
+    return story.when(r.GroupReviewRequested(customer), by=by)
+
+
+def unfounded(reason: str, customer: str = "cus_11") -> d.GroupReviewRefused:
+    return d.GroupReviewRefused(customer, reason)
+
+
+def test_a_review_finds_what_nobody_was_told_of() -> None:
+    """Groups that were split before the decider saw groups were never told to anybody."""
+    for customer, owner in (("cus_11", "per_a"), ("cus_3", None), (ROOT, None)):
+        story = review(unseen(), customer)
+        story.then(d.Noted(customer, None, owner), opened(story, "per_a", "per_b"))
+        assert story.draft is not None
+        assert story.draft.guards["group_owners"] == 2
+        (found,) = conflicts_at(story)
+        rule(story, found.conflict, "allow")
+        review(story).then(unfounded(reasons.ALLOWED_BEFORE))
+        check(story)
+
+
+def test_what_an_import_has_split_is_found_as_well() -> None:
+    story = claimed(group(), cus_1="per_a")
+    rules = story.organisation.latest.policy.policy.as_rules()
+    story.given(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", rules))
+    story.when(claim("per_b", "cus_2"), by="per_b", on=story.now, under="imp_1")
+    assert conflicts_at(story) == ()
+    review(story).then(d.Noted("cus_11"), opened(story, "per_a", "per_b"))
+
+
+def test_a_review_is_by_an_administrator_or_a_head_over_the_root() -> None:
+    for person in ("per_admin", "per_boss"):
+        assert len(further(review(unseen(), by=person))) == 1
+    for person in ("per_a", "per_deputy"):
+        review(unseen(), by=person).then(unfounded(reasons.REVIEW_NEEDS_HEAD))
+
+
+def test_where_all_is_known_a_review_brings_nothing() -> None:
+    story, _ = split()
+    review(story).then(unfounded(reasons.CONFLICT_OPEN))
+    review(claimed(group(), cus_1="per_a")).then(unfounded(reasons.GROUP_NOT_SPLIT))
+    alone = claimed(group().when(register("cus_5")), cus_5="per_a")
+    review(alone, "cus_5").then(unfounded(reasons.GROUP_NOT_SPLIT, "cus_5"))
+    review(group(), "cus_9").then(unfounded(reasons.CUSTOMER_NOT_ADMITTED, "cus_9"))
+    review(unseen(conflict_kinds=["deal"])).then(unfounded(reasons.CONFLICTS_UNSEEN))
+
+
+def test_no_earlier_decider_reviews() -> None:
+    story = unseen()
+    story.version = 2
+    review(story).then(unfounded(reasons.CONFLICTS_UNSEEN))
+
+
+def test_an_imported_review_is_no_older_than_what_was_decided() -> None:
+    for customer in ("cus_11", "cus_3"):
+        story = unseen()
+        story.when(r.FollowUpLogged(ROOT, "fol_1", "per_a", "call"), by="per_a")
+        rules = story.organisation.latest.policy.policy.as_rules()
+        rules |= {"conflicts_in_imports": True}
+        story.given(facts.ImportOpened("imp_1", "history", "Asia/Shanghai", rules))
+        asked = r.GroupReviewRequested(customer)
+        story.when(asked, by="per_admin", on=START, under="imp_1")
+        story.then(unfounded(reasons.HISTORY_OUT_OF_ORDER, customer))

@@ -66,13 +66,20 @@ SINCE = {
 }
 
 
+SINCE_VERSION_3 = {"GroupReviewRefused.v1"}
+
+
 def test_the_histories_that_hold_version_1_bring_every_kind_of_decision_it_had() -> None:
     kinds = frozenset[str]().union(*(decided(1, seed, 5_000)[1] for seed in VERSION_1))
     # What no decider makes is the parking of a request that cannot be decided.
-    assert kinds >= catalogue().decision_names - {"RequestParked.v1"} - SINCE
+    assert kinds >= catalogue().decision_names - {"RequestParked.v1"} - SINCE - SINCE_VERSION_3
 
 
 def test_the_histories_that_hold_version_2_bring_what_came_with_it() -> None:
     kinds = frozenset[str]().union(*(decided(2, seed, 5_000)[1] for seed in VERSION_2))
     # What a hand-over of several parts says between them comes after a thousand customers only.
     assert kinds >= SINCE - {"HandOverAdvanced.v1"}
+
+
+def test_a_random_history_of_version_3_has_reviews_of_groups_too() -> None:
+    assert decided(3, 1, 1_000)[1] >= SINCE_VERSION_3

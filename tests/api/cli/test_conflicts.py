@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.api.cli.test_commands import BOSS, Shell
+from tests.api.cli.test_commands import BOSS, Shell, adopt
 from tests.api.cli.test_commands import guishu as guishu  # the fixture
 
 OWNER, OTHER, HEAD = ("--as", "李娜"), ("--as", "王强"), ("--as", "林晓燕")
@@ -128,3 +130,27 @@ def test_who_enters_a_customer_again_is_told_of_the_conflict(ours: Shell) -> Non
     assert "refused: identifier_taken" in said
     assert "a conflict of 李娜 and 王强 at 恒信电子: the same identifier entered again" in said
     assert "恒信电子公司" in ours("conflicts", "--evidence").out
+
+
+def test_groups_that_were_split_unseen_are_reviewed(ours: Shell, tmp_path: Path) -> None:
+    adopt(ours, tmp_path, "conflict_kinds = []")
+    for root in ("鼎恒集团", "远大集团"):
+        ours("register", root, *OWNER)
+        for place, owner in (("上海", OWNER), ("杭州", OTHER)):
+            name = f"{root}{place}分公司"
+            ours("register", name, "--parent", root, "--territory", "华东", *OWNER)
+            ours("claim", name, *owner)
+    adopt(ours, tmp_path, 'conflict_kinds = ["group"]')
+    assert "review_needs_head" in ours("review", "鼎恒集团", *OWNER, status=3).out
+    assert "name one, or say --all" in ours("review", *HEAD, status=1).err
+    said = ours("review", "鼎恒集团上海分公司", *BOSS).out
+    assert "a conflict of 李娜 and 王强 in the group of 鼎恒集团" in said
+    unasked = ours("review", "--all", *BOSS, "--json", status=1).err
+    assert "with --json nobody can be asked" in unasked
+    (outcome,) = ours.json("review", "--all", "--yes", *BOSS)
+    assert outcome["outcome"] == "done"
+    assert len(ours.json("conflicts", "--open")) == 2
+    assert ours.json("review", "--all", "--yes", *BOSS) == []
+    told = ours("history", "鼎恒集团上海分公司").out
+    assert "asked whether the customer's group is under several owners" in told
+    assert "has the group of 鼎恒集团上海分公司 reviewed" in ours("events", "--limit", "500").out
