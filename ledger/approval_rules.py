@@ -74,8 +74,8 @@ class ApprovalRule(BaseModel):
     """Adds its steps where all that it names holds.
 
     The purpose ``collaboration`` is a share of the credit above the policy's; its receiver is who
-    collaborates. That of ``claim`` is a claim from outside the customer's territory, where the
-    policy lets such a one await approval.
+    collaborates. That of ``claim`` is a claim from outside the customer's territory, or in a group
+    that others own, where the policy lets such a one await approval.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

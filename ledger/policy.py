@@ -54,6 +54,9 @@ class Policy(BaseModel):
     # Whether a claim from outside that scope, in whose way nothing else stands, awaits the steps of
     # the rules for claims, instead of being refused.
     claims_may_await: bool = False
+    # The same of a customer in whose group only others own members, and no ruling lets the claimant
+    # own some beside them. Known since version 3 of the decider.
+    claims_in_others_groups: Literal["allow", "refuse", "await"] = "allow"
     territory_rules: tuple[TerritoryRule, ...] = ()
     # Who may change an attribute that a territory rule reads, or the territory itself.
     guarded_changes_by: Literal["head", "manager", "anyone"] = "head"
@@ -96,10 +99,11 @@ class Policy(BaseModel):
 
     @model_validator(mode="after")
     def _has_steps_for_claims(self) -> Policy:
-        if self.claims_may_await and not any(
-            "claim" in rule.purposes for rule in self.approval_rules
-        ):
+        has_steps = any("claim" in rule.purposes for rule in self.approval_rules)
+        if self.claims_may_await and not has_steps:
             raise ValueError("claims_may_await needs an approval rule with the purpose claim")
+        if self.claims_in_others_groups == "await" and not has_steps:
+            raise ValueError("claims_in_others_groups: await needs a rule with the purpose claim")
         return self
 
     @cached_property
@@ -136,6 +140,7 @@ def without_limits(policy: Policy) -> Policy:
             "protection_days": 0,
             "claim_scope": "everywhere",
             "claims_may_await": False,
+            "claims_in_others_groups": "allow",
             "guarded_changes_by": "anyone",
             "approval_rules": (),
             "collaborator_share_max": None,

@@ -8,6 +8,7 @@ HOLDING_LIMIT = "holding_limit"
 DAILY_LIMIT = "daily_limit"
 COOLDOWN = "cooldown"
 OUTSIDE_TERRITORY = "outside_territory"
+GROUP_OF_ANOTHER = "group_of_another"
 CUSTOMER_CLOSED = "customer_closed"
 CUSTOMER_NOT_ADMITTED = "customer_not_admitted"
 CLAIMANT_LEFT = "claimant_left"
@@ -83,6 +84,7 @@ SENTENCES: dict[str, str] = {
     DAILY_LIMIT: "The limit of claims for this day is reached.",
     COOLDOWN: "A former owner, or who was turned down, must wait before claiming the customer.",
     OUTSIDE_TERRITORY: "The customer is outside the territory in which the person may claim.",
+    GROUP_OF_ANOTHER: "Others own the group that the customer is in.",
     CUSTOMER_CLOSED: "The customer is closed.",
     CUSTOMER_NOT_ADMITTED: "The customer was never admitted to the ledger.",
     CLAIMANT_LEFT: "The person has left.",

@@ -1,4 +1,4 @@
-"""Claims: granted, refused, or, where only the territory is in the way, awaiting approval.
+"""Claims: granted, refused, or, where only territory or group is in the way, awaiting approval.
 
 A claim that awaits approval holds nothing: whoever may claim the customer meanwhile gets it, and
 what waited is void. Its last answer brings the ownership, if nothing else is in the way by then.
@@ -26,7 +26,7 @@ from ledger.organisation import Person
 
 Decisions = tuple[decisions.Decision, ...]
 # What an approval may allow all the same.
-_WAIVED = frozenset({reasons.OUTSIDE_TERRITORY})
+_WAIVED = frozenset({reasons.OUTSIDE_TERRITORY, reasons.GROUP_OF_ANOTHER})
 
 
 def decide_claim(
@@ -60,10 +60,19 @@ def _claimed(
     limit = next(limits(situation, situation.policy, customer, person, guards), None)
     if limit is None:
         return (_grant(situation, customer, person, guards),)
-    may_await = situation.version >= 2 and situation.policy.claims_may_await
-    if may_await and limit.reason in _WAIVED:
+    if limit.reason in _may_await(situation):
         return _awaiting(situation, customer, person, limit, guards)
     return limit
+
+
+def _may_await(situation: Situation) -> frozenset[str]:
+    """Return the reasons for which a claim awaits approval, by the policy, and is not refused."""
+    policy, found = situation.policy, set[str]()
+    if situation.version >= 2 and policy.claims_may_await:
+        found.add(reasons.OUTSIDE_TERRITORY)
+    if policy.claims_in_others_groups == "await":
+        found.add(reasons.GROUP_OF_ANOTHER)
+    return frozenset(found)
 
 
 def _obstacle(situation: Situation, customer: Admitted, person: Person) -> Obstacle | None:
@@ -118,8 +127,12 @@ def _awaiting(
     outside: Obstacle,
     guards: dict[str, int],
 ) -> Decisions | Obstacle:
-    """Return the opening of a claim in whose way only ``outside`` stands, else what else does."""
-    other = next(_other_limits(situation, customer, person, guards), None)
+    """Return the opening of a claim in whose way only ``outside`` stands, else what else does.
+
+    What else may await approval by the policy does so with it.
+    """
+    waived = _may_await(situation)
+    other = next(_other_limits(situation, customer, person, guards, waived), None)
     if other is not None:
         return other
     territory = territory_of(situation, customer)
@@ -158,10 +171,14 @@ def _awaiting(
 
 
 def _other_limits(
-    situation: Situation, customer: Admitted, person: Person, guards: dict[str, int]
+    situation: Situation,
+    customer: Admitted,
+    person: Person,
+    guards: dict[str, int],
+    waived: frozenset[str] = _WAIVED,
 ) -> Iterator[Obstacle]:
     found = limits(situation, situation.policy, customer, person, guards)
-    return (each for each in found if each.reason not in _WAIVED)
+    return (each for each in found if each.reason not in waived)
 
 
 def completed(

@@ -154,6 +154,8 @@ def limits(
     territory = policy.territory_of(customer.territory, customer.attributes)
     if not in_scope(organisation, policy, person, territory):
         yield Obstacle(reasons.OUTSIDE_TERRITORY)
+    if policy.claims_in_others_groups != "allow" and _is_others_group(situation, person.person):
+        yield Obstacle(reasons.GROUP_OF_ANOTHER)
     ended = customer.ended(person.person)
     if ended is not None and policy.cooldown_days:
         ends = organisation.days_after(ended, policy.cooldown_days)
@@ -181,6 +183,19 @@ def limits(
     if policy.daily_claim_limit is not None and grants >= policy.daily_claim_limit:
         tomorrow = day.fromordinal(day.toordinal() + 1)
         yield Obstacle(reasons.DAILY_LIMIT, organisation.start_of(tomorrow))
+
+
+def _is_others_group(situation: Situation, person: str) -> bool:
+    """Say whether others own members of the group that the customer is in, and the person none.
+
+    Not where a ruling lets the person own members beside them. Since version 3.
+    """
+    customer, settled = situation.customer, situation.settled
+    if situation.version < 3 or not isinstance(customer, Admitted) or not customer.is_in_group:
+        return False
+    *_, root = (situation.customer_id, *settled.above(situation.customer_id))
+    owners = settled.owners_from(root)
+    return bool(owners) and person not in owners and person not in settled.group(root).allowed
 
 
 def held_towards_limit(

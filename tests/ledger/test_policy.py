@@ -206,6 +206,7 @@ def test_the_defaults() -> None:
         "protection_days": 30,
         "claim_scope": "subtree",
         "claims_may_await": False,
+        "claims_in_others_groups": "allow",
         "territory_rules": [],
         "guarded_changes_by": "head",
         "late_follow_up_days": 7,

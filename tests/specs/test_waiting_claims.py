@@ -417,3 +417,86 @@ def test_nobody_from_outside_ever_owns_a_customer_without_the_heads(seed: int) -
         held = customer(story).owner
         assert held is None or customer(story).approval is None
     assert outside_grants > 3
+
+
+# --- in a group of others ----------------------------------------------------------------------
+
+
+def in_a_group(said: str, **rules: Any) -> Story:
+    """A root with the branches 1 and 2, of which ``per_a`` owns the first."""
+    story = company(claims_in_others_groups=said, protection_days=0, **rules)
+    story.when(register("cus_root"))
+    for number in (1, 2):
+        story.when(register(f"cus_{number}", parent="cus_root"))
+    return story.when(claim("per_a", "cus_1"), by="per_a")
+
+
+def test_a_policy_may_refuse_a_claim_in_a_group_of_others() -> None:
+    """No policy refused a claim because of the group, and so none could await approval."""
+    story = in_a_group("refuse")
+    for customer_id in ("cus_2", "cus_root"):
+        story.when(claim("per_b", customer_id), by="per_b")
+        story.then(d.ClaimRefused(customer_id, "per_b", reasons.GROUP_OF_ANOTHER))
+    granted(story.when(claim("per_a", "cus_2"), by="per_a"), "per_a", "cus_2")
+    # What is in no group, or in one that nobody owns, is anybody's.
+    for number, parent in ((3, None), (4, "cus_3")):
+        story.when(register(f"cus_{number}", parent=parent))
+    granted(story.when(claim("per_b", "cus_4"), by="per_b"), "per_b", "cus_4")
+
+
+def test_otherwise_and_before_version_3_a_claim_in_a_group_of_others_is_granted() -> None:
+    for said, version in (("allow", 3), ("refuse", 2), ("await", 2)):
+        story = in_a_group(said)
+        story.version = version
+        granted(story.when(claim("per_b", "cus_2"), by="per_b"), "per_b", "cus_2")
+
+
+def test_whom_a_ruling_lets_go_on_may_claim_in_the_group() -> None:
+    story = in_a_group("allow", conflict_kinds=["group"])
+    story.when(claim("per_b", "cus_2"), by="per_b")
+    assert story.draft is not None
+    (opened,) = (each for each in story.draft.all if isinstance(each, d.ConflictOpened))
+    story.when(r.RulingGiven("cus_root", opened.conflict, "allow", "heard"), by="per_head")
+    rules = policy(claims_in_others_groups="refuse", cooldown_days=0).as_rules()
+    story.given(facts.PolicyAdopted(2, rules))
+    story.when(r.ReleaseRequested("cus_2", "no_need"), by="per_b")
+    granted(story.when(claim("per_b", "cus_2"), by="per_b"), "per_b", "cus_2")
+
+
+def test_or_it_awaits_the_head_and_opens_the_conflict_once_it_is_granted() -> None:
+    story = in_a_group("await", conflict_kinds=["group"])
+    story.when(claim("per_b", "cus_2"), by="per_b")
+    opened = story.decided
+    assert isinstance(opened, d.ApprovalOpened)
+    assert opened.steps == (HEAD_EAST,)
+    story.when(r.ApprovalGiven("cus_2", opened.approval), by="per_head")
+    assert story.draft is not None
+    kinds = [type(each) for each in story.draft.all]
+    assert kinds == [d.StepAnswered, d.OwnershipGranted, d.ApprovalClosed, d.ConflictOpened]
+
+
+def test_what_may_not_await_besides_is_refused() -> None:
+    for said, may_await in (("await", False), ("refuse", True)):
+        story = in_a_group(said, claims_may_await=may_await)
+        story.when(claim("per_c", "cus_2"), by="per_c")
+        assert isinstance(story.decided, d.ClaimRefused)
+    both = in_a_group("await", claims_may_await=True).when(claim("per_c", "cus_2"), by="per_c")
+    assert isinstance(both.decided, d.ApprovalOpened)
+
+
+def test_such_a_policy_has_steps_for_claims_and_imports_know_no_such_limit() -> None:
+    with pytest.raises(ValidationError, match="needs a rule with the purpose claim"):
+        policy(claims_in_others_groups="await", approval_rules=[])
+    assert policy(claims_in_others_groups="refuse", approval_rules=[]) is not None
+    assert (
+        without_limits(policy(claims_in_others_groups="await")).claims_in_others_groups == "allow"
+    )
+    assert Policy.model_validate({}).claims_in_others_groups == "allow"
+
+
+def test_an_import_says_which_claims_todays_policy_would_refuse_for_the_group() -> None:
+    story = in_a_group("refuse")
+    rules = without_limits(story.organisation.latest.policy.policy).as_rules()
+    story.given(facts.ImportOpened("imp_1", "crm", "Asia/Shanghai", rules))
+    story.when(claim("per_b", "cus_2"), by="per_b", on=story.now, under="imp_1")
+    granted(story, "per_b", "cus_2", limits_waived=(reasons.GROUP_OF_ANOTHER,))
