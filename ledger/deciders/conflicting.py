@@ -229,7 +229,7 @@ def is_own_cause(situation: Situation, customer: Admitted) -> bool:
         *(each for c in customer.conflicts if c.kind != conflicts.GROUP for each in c.parties),
     ]
     return bool(parties) and situation.request.actor in conflicts.barred(
-        tuple(parties), situation.organisation, situation.day
+        tuple(parties), situation.organisation, situation.day, situation.version
     )
 
 
