@@ -23,7 +23,7 @@ from consumers.enforcer import CONSUMER
 from consumers.feed import StoreFeed
 from ledger.errors import LedgerError
 from ledger.recording import Recording
-from ledger.store.hints import LINGER_SECONDS, Waiter
+from ledger.store.hints import LINGER_SECONDS, Stop, Waiter
 from ledger.store.reading import head
 from projections.runner import Runner, positions
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 class Service:
     """The running consumers; ``failure`` is what stopped one for good."""
 
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = field(default_factory=Stop)
     threads: list[threading.Thread] = field(default_factory=list)
     failure: Exception | None = None
 

@@ -30,7 +30,7 @@ from ledger.sealing import Vault
 from ledger.store import arrays
 from ledger.store.appending import Append, NewEvent, append_within
 from ledger.store.committer import CommitterThread
-from ledger.store.hints import LINGER_SECONDS, Notifier, Waiter
+from ledger.store.hints import LINGER_SECONDS, Notifier, Stop, Waiter
 from projections.intervals import Intervals, owner_at
 from projections.rebuild import rebuild
 from projections.registry import all_projections
@@ -359,7 +359,7 @@ class _Shown:
 @contextmanager
 def _running(database: BenchDatabase, notifier: Notifier) -> Iterator[_Shown]:
     """Let an enforcer and a projector follow, woken by hints, in threads, as ``guishu run``."""
-    stop, shown = threading.Event(), _Shown()
+    stop, shown = Stop(), _Shown()
     threads = [
         threading.Thread(target=work, args=(database.service_url, stop))
         for work in (_enforcing(notifier), _projecting(notifier, shown))
@@ -374,8 +374,8 @@ def _running(database: BenchDatabase, notifier: Notifier) -> Iterator[_Shown]:
             thread.join()
 
 
-def _enforcing(notifier: Notifier) -> Callable[[str, threading.Event], None]:
-    def work(url: str, stop: threading.Event) -> None:
+def _enforcing(notifier: Notifier) -> Callable[[str, Stop], None]:
+    def work(url: str, stop: Stop) -> None:
         with Waiter(url, stop, near=notifier) as waiter:
             enforce(
                 lambda: psycopg.connect(url, autocommit=True),
@@ -389,8 +389,8 @@ def _enforcing(notifier: Notifier) -> Callable[[str, threading.Event], None]:
     return work
 
 
-def _projecting(notifier: Notifier, shown: _Shown) -> Callable[[str, threading.Event], None]:
-    def work(url: str, stop: threading.Event) -> None:
+def _projecting(notifier: Notifier, shown: _Shown) -> Callable[[str, Stop], None]:
+    def work(url: str, stop: Stop) -> None:
         with (
             _connected(url) as connection,
             Waiter(url, stop, near=notifier, linger_seconds=LINGER_SECONDS) as waiter,

@@ -26,7 +26,7 @@ LINGER_SECONDS = 0.01
 
 _CONNECT_SECONDS_MAX = 5
 _RECONNECT_PAUSE_SECONDS = 1.0
-# How soon a waiter sees that it is to stop.
+# How soon ``wait_for_news`` sees that it is to stop.
 _STOP_SECONDS = 0.1
 
 _LISTENS = "SELECT EXISTS (SELECT FROM pg_listening_channels() AS c WHERE c = 'guishu_news')"
@@ -116,19 +116,67 @@ class Waker:
             return at_once
 
 
+class _Wakers:
+    """Those who are to be woken; whoever wakes them waits for nobody."""
+
+    def __init__(self) -> None:
+        self._all: tuple[Waker, ...] = ()
+        self._changing = threading.Lock()
+
+    def attach(self, waker: Waker) -> None:
+        """Wake this one too from now on."""
+        with self._changing:
+            self._all = (*self._all, waker)
+
+    def detach(self, waker: Waker) -> None:
+        """Wake this one no more."""
+        with self._changing:
+            self._all = tuple(each for each in self._all if each is not waker)
+
+    def wake(self, *, at_once: bool) -> None:
+        """Wake all that are attached now."""
+        for waker in self._all:
+            waker.wake(at_once=at_once)
+
+
+class Stop(threading.Event):
+    """An event that also ends the wait of every ``Waiter`` it was given to, as soon as it is set.
+
+    Who waits at a file does not see an event, and would have to look at it again and again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wakers = _Wakers()
+
+    def set(self) -> None:
+        """Set it, and wake whoever waits."""
+        # In this order: who was woken looks whether it is set.
+        super().set()
+        self._wakers.wake(at_once=True)
+
+    def attach(self, waker: Waker) -> None:
+        """Wake somebody who waits at a file, too."""
+        self._wakers.attach(waker)
+
+    def detach(self, waker: Waker) -> None:
+        """Wake them no more."""
+        self._wakers.detach(waker)
+
+
 class Waiter:
     """Waits for hints on a connection of its own, and for the time alone while there is none.
 
-    For one thread; a context manager. ``stop`` ends a wait early. The hints of ``near``, a notifier
-    of this process, come to it directly. With ``linger_seconds`` a wait that a request's hint has
-    ended goes on for as long, or up to the next hint: the decision comes right behind the request,
-    and both together cost hardly more than one of them.
+    For one thread; a context manager. ``stop`` ends a wait at once. The hints of ``near``, a
+    notifier of this process, come to it directly. With ``linger_seconds`` a wait that a request's
+    hint has ended goes on for as long, or up to the next hint: the decision comes right behind the
+    request, and both together cost hardly more than one of them.
     """
 
     def __init__(
         self,
         conninfo: str,
-        stop: threading.Event,
+        stop: Stop,
         *,
         near: Notifier | None = None,
         linger_seconds: float = 0.0,
@@ -141,11 +189,13 @@ class Waiter:
         self._connection: Connection[Any] | None = None
 
     def __enter__(self) -> Self:
+        self._stop.attach(self._waker)
         if self._near is not None:
             self._near.attach(self._waker)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop.detach(self._waker)
         if self._near is not None:
             self._near.detach(self._waker)
         self._waker.__exit__()
@@ -181,7 +231,7 @@ class Waiter:
     def _next(self, connection: Connection[Any], seconds: float) -> _Hint:
         deadline = time.monotonic() + seconds
         while not self._stop.is_set() and (left := deadline - time.monotonic()) > 0:
-            hint = self._look(connection, min(left, _STOP_SECONDS))
+            hint = self._look(connection, left)
             if hint is not _Hint.NONE:
                 return hint
         return _Hint.NONE
@@ -223,8 +273,7 @@ class Notifier:
         # Set by whatever the thread has to wake up for.
         self._wanted = threading.Event()
         self._stopping = threading.Event()
-        self._wakers: tuple[Waker, ...] = ()
-        self._attaching = threading.Lock()
+        self._wakers = _Wakers()
         # By which waiters know what came to them directly.
         self.backend_pid: int | None = None
         # A daemon, so that a program that forgot to leave can end.
@@ -250,17 +299,14 @@ class Notifier:
 
     def attach(self, waker: Waker) -> None:
         """Wake somebody of this process directly from now on."""
-        with self._attaching:
-            self._wakers = (*self._wakers, waker)
+        self._wakers.attach(waker)
 
     def detach(self, waker: Waker) -> None:
         """Wake them no more."""
-        with self._attaching:
-            self._wakers = tuple(each for each in self._wakers if each is not waker)
+        self._wakers.detach(waker)
 
     def _hint(self, *, at_once: bool) -> None:
-        for waker in self._wakers:
-            waker.wake(at_once=at_once)
+        self._wakers.wake(at_once=at_once)
         self._hinted.set()
         self._wanted.set()
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from ledger.store.hints import Notifier, Waiter, wait_for_news
+from ledger.store.hints import Notifier, Stop, Waiter, wait_for_news
 from tests.ledger.store.support import rows
 from tests.support.database import DatabaseUrls
 from tests.support.processes import wait_until
@@ -116,7 +116,7 @@ def test_a_notifier_without_a_hint_opens_no_connection() -> None:
 
 
 def test_a_waiter_is_woken_by_a_hint(database: DatabaseUrls) -> None:
-    stop = threading.Event()
+    stop = Stop()
     with Waiter(database.service_url, stop) as waiter, Notifier(database.service_url) as notifier:
         # It begins to listen, and comes back at once.
         waiter.wait(LONG_SECONDS)
@@ -127,7 +127,7 @@ def test_a_waiter_is_woken_by_a_hint(database: DatabaseUrls) -> None:
 def test_a_waiter_whose_connection_is_lost_waits_for_the_time_and_listens_again(
     database: DatabaseUrls,
 ) -> None:
-    stop = threading.Event()
+    stop = Stop()
     with Waiter(database.service_url, stop) as waiter, Notifier(database.service_url) as notifier:
         waiter.wait(LONG_SECONDS)
         ended = rows(
@@ -144,7 +144,7 @@ def test_a_waiter_whose_connection_is_lost_waits_for_the_time_and_listens_again(
 
 
 def test_a_waiter_without_a_database_ends_at_the_stop() -> None:
-    stop = threading.Event()
+    stop = Stop()
     threading.Timer(0.05, stop.set).start()
     with Waiter("host=/nowhere/at/all", stop) as waiter:
         waiter.wait(LONG_SECONDS)
@@ -165,7 +165,7 @@ def ends(waiter: Waiter) -> bool:
 def test_a_waiter_near_a_notifier_is_woken_without_the_database(database: DatabaseUrls) -> None:
     """The notifier has no database here, so the hint can only have come directly."""
     notifier = Notifier("host=/nowhere/at/all")
-    with notifier, Waiter(database.service_url, threading.Event(), near=notifier) as waiter:
+    with notifier, Waiter(database.service_url, Stop(), near=notifier) as waiter:
         assert ends(waiter)
         threading.Timer(0.05, notifier.hint).start()
         assert ends(waiter)
@@ -175,9 +175,30 @@ def test_a_waiter_near_a_notifier_is_woken_without_the_database(database: Databa
         assert ends(waiter)
 
 
+def test_a_stop_ends_a_wait_by_itself(database: DatabaseUrls) -> None:
+    """A waiter looked at its stop ten times a second only, and so each command that had recorded
+    something, and stopped the consumers behind itself, took that much longer.
+    """
+    stop = Stop()
+    with Waiter(database.service_url, stop) as waiter:
+        assert ends(waiter)
+        threading.Timer(0.05, stop.set).start()
+        assert ends(waiter)
+        # Once it is set, nobody waits any more.
+        assert ends(waiter)
+
+
+def test_a_stop_wakes_nobody_who_has_left(database: DatabaseUrls) -> None:
+    stop = Stop()
+    with Waiter(database.service_url, stop):
+        pass
+    stop.set()
+    assert stop.is_set()
+
+
 def test_a_waiter_that_has_left_is_woken_no_more(database: DatabaseUrls) -> None:
     with Notifier(database.service_url) as notifier:
-        with Waiter(database.service_url, threading.Event(), near=notifier):
+        with Waiter(database.service_url, Stop(), near=notifier):
             pass
         notifier.hint()
 
@@ -188,9 +209,7 @@ def test_whoever_lingers_goes_on_waiting_for_the_decision_and_for_no_echo(
     """The notification of a hint that came directly ended the lingering, as if it were another."""
     with (
         Notifier(database.service_url) as notifier,
-        Waiter(
-            database.service_url, threading.Event(), near=notifier, linger_seconds=3_600
-        ) as waiter,
+        Waiter(database.service_url, Stop(), near=notifier, linger_seconds=3_600) as waiter,
     ):
         assert ends(waiter)
         ended = threading.Event()
@@ -211,9 +230,7 @@ def test_whoever_lingers_goes_on_waiting_for_the_decision_and_for_no_echo(
 def test_a_decision_is_not_lingered_over(database: DatabaseUrls) -> None:
     with (
         Notifier(database.service_url) as notifier,
-        Waiter(
-            database.service_url, threading.Event(), near=notifier, linger_seconds=3_600
-        ) as waiter,
+        Waiter(database.service_url, Stop(), near=notifier, linger_seconds=3_600) as waiter,
     ):
         assert ends(waiter)
         notifier.hint_decided()
@@ -226,7 +243,7 @@ def test_the_hint_of_another_process_wakes_a_waiter_that_is_near_to_one(
     with (
         Notifier(database.service_url) as near,
         Notifier(database.service_url) as other,
-        Waiter(database.service_url, threading.Event(), near=near) as waiter,
+        Waiter(database.service_url, Stop(), near=near) as waiter,
     ):
         assert ends(waiter)
         other.hint()
