@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from collections.abc import Callable
+from functools import cache
 
 import psycopg
 import typer
@@ -88,6 +90,12 @@ def make_app() -> typer.Typer:
     return app
 
 
+@cache
+def _command() -> Callable[[], object]:
+    """Return what runs the command line; made once, for that takes longer than many a command."""
+    return typer.main.get_command(make_app())
+
+
 def run() -> None:
     """Run the command line; errors end with status 1 and say what to do."""
     for stream in (sys.stdout, sys.stderr):
@@ -97,7 +105,7 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        make_app()()
+        _command()()
     except LedgerError as error:
         notes().print(f"{error.code}: {error}\n{error.way_out}", markup=False, soft_wrap=True)
         sys.exit(1)
