@@ -9,9 +9,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import Phase, settings
 
 from ledger.store.embedded import embedded_server
 from tests.support.database import DatabaseServer, DatabaseUrls
+
+# What fails is shown as it was found: to look for the smallest that fails takes many minutes where
+# each example has a database. ``pytest --hypothesis-profile=default`` looks for it.
+settings.register_profile("as_found", phases=[each for each in Phase if each is not Phase.shrink])
+settings.load_profile("as_found")
 
 
 @pytest.fixture
@@ -39,7 +45,23 @@ def postgres() -> Iterator[DatabaseServer]:
         TemporaryDirectory(prefix="guishu-test-") as folder,
         embedded_server(folder) as embedded,
     ):
-        yield DatabaseServer(embedded.superuser_url, embedded)
+        server = DatabaseServer(embedded.superuser_url, embedded)
+        server.wait_for_the_disk(on=False)
+        yield server
+
+
+@pytest.fixture
+def durable(postgres: DatabaseServer) -> Iterator[None]:
+    """The server of this session waits for the disk at each commit, as in production.
+
+    For modules about faults and what outlives them; other tests need not wait.
+    """
+    if postgres.embedded is None:
+        yield
+        return
+    postgres.wait_for_the_disk(on=True)
+    yield
+    postgres.wait_for_the_disk(on=False)
 
 
 @pytest.fixture(scope="session")

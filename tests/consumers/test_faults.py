@@ -45,6 +45,8 @@ from tests.support.ledgers import TestLedger, open_test_ledger
 from tests.support.processes import wait_until
 from tests.support.proxy import proxy
 
+pytestmark = pytest.mark.usefixtures("durable")
+
 
 class Wanted:
     """Customers that each of several people claim, registered and decided before."""

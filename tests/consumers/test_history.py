@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import psycopg
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -339,7 +339,5 @@ def test_deciding_the_log_again_gives_the_log(
             print_blob=True,
             database=None,
             suppress_health_check=list(HealthCheck),
-            # To make an example smaller takes as many databases as there are steps on the way.
-            phases=[Phase.explicit, Phase.generate],
         ),
     )

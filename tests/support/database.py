@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from ledger.store.embedded import OWNER_ROLE, SERVICE_ROLE, EmbeddedServer
 from ledger.store.migrations import migrate
+from tests.support.processes import wait_until
 
 EXTERNAL_OWNER_ROLE = "guishu_test_owner"
 
@@ -84,6 +85,22 @@ class DatabaseServer:
             self._execute(
                 grant.format(sql.Identifier(SERVICE_ROLE), sql.Identifier(EXTERNAL_OWNER_ROLE))
             )
+
+    def wait_for_the_disk(self, *, on: bool) -> None:
+        """Say whether what is committed must have reached the disk, or the operating system only.
+
+        In either case it outlives every process, the server's own too.
+        """
+        value = "on" if on else "off"
+        self._execute(sql.SQL("ALTER SYSTEM SET fsync = {}").format(sql.SQL(value)))
+        self._execute(sql.SQL("SELECT {}()").format(sql.Identifier("pg_reload_conf")))
+        wait_until(lambda: self._shown("fsync") == value)
+
+    def _shown(self, setting: str) -> object:
+        """Return a setting as a new session finds it."""
+        with psycopg.connect(self.superuser_url, autocommit=True, connect_timeout=10) as connection:
+            row = connection.execute("SELECT current_setting(%s)", [setting]).fetchone()
+            return row[0] if row else None
 
     def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.superuser_url, autocommit=True, connect_timeout=10) as connection:

@@ -41,6 +41,27 @@ def test_a_database_is_dropped_even_while_somebody_is_connected(postgres: Databa
     connection.close()
 
 
+@pytest.fixture
+def embedded(postgres: DatabaseServer) -> DatabaseServer:
+    if postgres.embedded is None:
+        pytest.skip("how somebody else's server writes to its disk is not for the tests to say")
+    return postgres
+
+
+def _waits_for_the_disk(server: DatabaseServer) -> bool:
+    with psycopg.connect(server.superuser_url) as connection:
+        return connection.execute("SHOW fsync").fetchone() == ("on",)
+
+
+def test_the_server_of_a_session_leaves_writing_to_the_system(embedded: DatabaseServer) -> None:
+    assert not _waits_for_the_disk(embedded)
+
+
+@pytest.mark.usefixtures("durable")
+def test_where_a_test_is_about_faults_it_waits_for_the_disk(embedded: DatabaseServer) -> None:
+    assert _waits_for_the_disk(embedded)
+
+
 def test_each_url_has_the_rights_that_its_name_says(database: DatabaseUrls) -> None:
     query = """
     SELECT r.rolsuper, pg_has_role(current_user, d.datdba, 'USAGE'), current_user = 'guishu_app',

@@ -39,6 +39,8 @@ from tests.support.database import DatabaseServer, DatabaseUrls
 from tests.support.processes import run, start, wait_until
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.usefixtures("durable")
+
 IMPATIENT = CommitterLimits(unavailable_after_seconds=0.3, statement_timeout_ms=200)
 
 
