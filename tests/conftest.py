@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from ledger.store.embedded import embedded_server
-from tests.support.database import DatabaseServer, DatabaseUrls
+from tests.support.database import DatabaseServer, DatabaseUrls, Templates
 
 # What fails is shown as it was found: to look for the smallest that fails takes many minutes where
 # each example has a database. ``pytest --hypothesis-profile=default`` looks for it.
@@ -69,6 +69,13 @@ def migrated_template(postgres: DatabaseServer) -> Iterator[str]:
     """The name of a database with all migrations applied, to copy from; nobody connects to it."""
     with postgres.migrated_template() as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def templates(postgres: DatabaseServer, migrated_template: str) -> Iterator[Templates]:
+    """What several tests of this session begin with."""
+    with Templates(postgres, migrated_template) as opened:
+        yield opened
 
 
 @pytest.fixture

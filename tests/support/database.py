@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Self
 
 import psycopg
 from psycopg import sql
@@ -106,3 +107,35 @@ class DatabaseServer:
         with psycopg.connect(self.superuser_url, autocommit=True, connect_timeout=10) as connection:
             connection.execute("SET client_min_messages = warning")
             connection.execute(statement)
+
+
+class Templates:
+    """Databases that are made ready once, for the tests that begin with a copy of one.
+
+    A context manager, which drops them.
+    """
+
+    def __init__(self, server: DatabaseServer, migrated: str) -> None:
+        self._server = server
+        self._migrated = migrated
+        self._ready: dict[object, str] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def copy(self, what: object, prepare: Callable[[DatabaseUrls], None]) -> Iterator[DatabaseUrls]:
+        """Copy the database of ``what``; at the first time ``prepare`` makes a migrated one so.
+
+        Nobody may be connected to it when ``prepare`` returns.
+        """
+        if what not in self._ready:
+            urls = self._stack.enter_context(self._server.database(self._migrated))
+            prepare(urls)
+            self._ready[what] = urls.name
+        with self._server.database(self._ready[what]) as urls:
+            yield urls

@@ -10,28 +10,33 @@ import typer
 
 from ledger.errors import LedgerError
 from ledger.recording import Asked, Recorded, Recording
+from tests.api.cli.conftest import Office
 from tests.api.cli.test_commands import Shell, adopt, staff
 from tests.support.database import DatabaseUrls
 
 CUSTOMERS = ("苏州恒信电子有限公司", "无锡明德机械有限公司", "常州远航物流有限公司")
 
 
-@pytest.fixture
-def shell(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    database: DatabaseUrls,
-    tmp_path: Path,
-) -> Shell:
-    """A head, three reps, and three customers whose transfers await the head."""
-    shell = Shell(monkeypatch, capsys, database.superuser_url)
+def _staffed(shell: Shell, folder: Path) -> None:
     shell("init", "东方智造", "陈建国")
-    adopt(shell, tmp_path, "protection_days = 0")
+    adopt(shell, folder, "protection_days = 0")
     staff(shell, "华东", "林晓燕", "张伟", "李娜", "王芳")
     for customer, asks in zip(CUSTOMERS, ("张伟", "张伟", "李娜"), strict=True):
         shell("register", customer, "--territory", "华东", "--claim", "--as", "张伟")
         shell("transfer", customer, "李娜", "--as", asks)
-    return shell
+
+
+@pytest.fixture
+def database(office: Office) -> DatabaseUrls:
+    """A head, three reps, and three customers whose transfers await the head."""
+    return office(_staffed)
+
+
+@pytest.fixture
+def shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: DatabaseUrls
+) -> Shell:
+    return Shell(monkeypatch, capsys, database.superuser_url)
 
 
 def test_all_at_once_each_with_its_outcome(shell: Shell) -> None:

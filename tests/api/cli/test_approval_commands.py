@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.api.cli.conftest import Office
 from tests.api.cli.test_commands import BOSS, Shell
 from tests.support.database import DatabaseUrls
 
 CUSTOMER = "苏州恒信电子有限公司"
 
 
-@pytest.fixture
-def shell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: DatabaseUrls
-) -> Shell:
-    """A ledger with a head, two reps, and a customer that one of them owns."""
-    shell = Shell(monkeypatch, capsys, database.superuser_url)
+def _staffed(shell: Shell, folder: Path) -> None:
     shell("init", "东方智造", "陈建国")
     shell("territories", "define", "华东", *BOSS)
     for person, role in (("林晓燕", "manager"), ("张伟", "rep"), ("李娜", "rep")):
         shell("people", "add", person, "--territory", "华东", "--role", role, *BOSS)
     shell("territories", "change", "华东", "--head", "林晓燕", *BOSS)
     shell("register", CUSTOMER, "--territory", "华东", "--claim", "--as", "张伟")
-    return shell
+
+
+@pytest.fixture
+def database(office: Office) -> DatabaseUrls:
+    """A ledger with a head, two reps, and a customer that one of them owns."""
+    return office(_staffed)
+
+
+@pytest.fixture
+def shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: DatabaseUrls
+) -> Shell:
+    return Shell(monkeypatch, capsys, database.superuser_url)
 
 
 def _listed(shell: Shell, *arguments: str) -> Any:

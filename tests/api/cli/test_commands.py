@@ -82,17 +82,13 @@ def adopt(shell: Shell, folder: Path, *lines: str) -> None:
 
 @pytest.fixture
 def guishu(
-    database: DatabaseUrls,
+    founded: DatabaseUrls,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> Shell:
     monkeypatch.chdir(tmp_path)
-    shell = Shell(monkeypatch, capsys, database.owner_url)
-    shell("init", "东方智造", "陈建国")
-    shell("territories", "define", "华东", "--head", "陈建国", *BOSS)
-    shell("people", "add", "李娜", "--territory", "华东", *BOSS)
-    return shell
+    return Shell(monkeypatch, capsys, founded.owner_url)
 
 
 def person(guishu: Shell, name: str) -> dict[str, Any]:
@@ -608,10 +604,10 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(guishu: Shell) -> None:
 
 
 def test_doctor_says_who_is_behind_and_that_nobody_is_at_it(
-    guishu: Shell, database: DatabaseUrls
+    guishu: Shell, founded: DatabaseUrls
 ) -> None:
     """It was said to wait until the number falls, which stays while each request has a decision."""
-    with psycopg.connect(database.superuser_url, autocommit=True) as connection:
+    with psycopg.connect(founded.superuser_url, autocommit=True) as connection:
         reached = connection.execute("SELECT max(position) FROM ledger.events").fetchone()
         assert reached is not None
         connection.execute("UPDATE ledger.consumer_progress SET position = position - 2")
@@ -629,8 +625,8 @@ def test_doctor_says_who_is_behind_and_that_nobody_is_at_it(
     )
 
 
-def test_doctor_sees_who_is_at_it(guishu: Shell, database: DatabaseUrls) -> None:
-    with psycopg.connect(database.service_url, autocommit=True) as leader:
+def test_doctor_sees_who_is_at_it(guishu: Shell, founded: DatabaseUrls) -> None:
+    with psycopg.connect(founded.service_url, autocommit=True) as leader:
         leader.execute(
             "SELECT pg_advisory_lock(hashtext('guishu projector'), hashtext(current_database()))"
         )
@@ -640,10 +636,10 @@ def test_doctor_sees_who_is_at_it(guishu: Shell, database: DatabaseUrls) -> None
 
 
 def test_doctor_names_outdated_read_models_and_parked_streams(
-    guishu: Shell, database: DatabaseUrls
+    guishu: Shell, founded: DatabaseUrls
 ) -> None:
     """The words of a parked stream may quote personal data; what doctor says is passed on."""
-    with psycopg.connect(database.superuser_url, autocommit=True) as connection:
+    with psycopg.connect(founded.superuser_url, autocommit=True) as connection:
         connection.execute("UPDATE projections.tracking SET version = 0 WHERE name = 'claims'")
         connection.execute(
             "INSERT INTO projections.parked (projection, stream, position, code, words)"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
+from tests.api.cli.conftest import Office
 from tests.api.cli.test_commands import Shell, staff
 from tests.support.database import DatabaseUrls
 
@@ -15,17 +17,24 @@ CUSTOMERS = ["苏州恒信电子有限公司", "无锡华润机械有限公司",
 HEAD = ("--as", "林晓燕")
 
 
-@pytest.fixture
-def shell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: DatabaseUrls
-) -> Shell:
-    """A ledger with a head, three reps, and three customers that one of them owns."""
-    shell = Shell(monkeypatch, capsys, database.superuser_url)
+def _staffed(shell: Shell, folder: Path) -> None:
     shell("init", "东方智造", "陈建国")
     staff(shell, "华东", "林晓燕", "张伟", "李娜", "王强")
     for name in CUSTOMERS:
         shell("register", name, "--territory", "华东", "--claim", "--as", "张伟")
-    return shell
+
+
+@pytest.fixture
+def database(office: Office) -> DatabaseUrls:
+    """A ledger with a head, three reps, and three customers that one of them owns."""
+    return office(_staffed)
+
+
+@pytest.fixture
+def shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: DatabaseUrls
+) -> Shell:
+    return Shell(monkeypatch, capsys, database.superuser_url)
 
 
 def _said(shell: Shell, *arguments: str, status: int = 0) -> Any:

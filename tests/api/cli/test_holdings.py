@@ -7,23 +7,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.api.cli.conftest import Office
 from tests.api.cli.test_commands import BOSS, Shell, adopt
 from tests.support.database import DatabaseUrls
 
 CUSTOMERS = ("苏州恒信电子有限公司", "无锡明德机械有限公司", "常州远航物流有限公司")
 
 
-@pytest.fixture
-def shell(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    database: DatabaseUrls,
-    tmp_path: Path,
-) -> Shell:
-    """One who claimed three customers, gave one back, and transferred another."""
-    shell = Shell(monkeypatch, capsys, database.superuser_url)
+def _staffed(shell: Shell, folder: Path) -> None:
     shell("init", "东方智造", "陈建国")
-    adopt(shell, tmp_path, "protection_days = 0", "approval_rules = []")
+    adopt(shell, folder, "protection_days = 0", "approval_rules = []")
     shell("territories", "define", "华东", *BOSS)
     for person in ("张伟", "李娜"):
         shell("people", "add", person, "--territory", "华东", *BOSS)
@@ -32,7 +25,19 @@ def shell(
     shell("release", CUSTOMERS[0], "--reason-code", "no_budget", "--as", "张伟")
     shell("assign", CUSTOMERS[0], "李娜", *BOSS)
     shell("transfer", CUSTOMERS[1], "李娜", "--as", "张伟")
-    return shell
+
+
+@pytest.fixture
+def database(office: Office) -> DatabaseUrls:
+    """One who claimed three customers, gave one back, and transferred another."""
+    return office(_staffed)
+
+
+@pytest.fixture
+def shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: DatabaseUrls
+) -> Shell:
+    return Shell(monkeypatch, capsys, database.superuser_url)
 
 
 def test_what_they_hold_and_all_that_they_held(shell: Shell) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from tests.api.cli.conftest import Office
 from tests.api.cli.test_commands import BOSS, Shell, staff
 from tests.support.database import DatabaseUrls
 
@@ -14,18 +16,25 @@ TODAY = (datetime.now(UTC) + timedelta(hours=8)).date()
 NEXT_WEEK = (TODAY + timedelta(days=7)).isoformat()
 
 
-@pytest.fixture
-def shell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: DatabaseUrls
-) -> Shell:
-    """A head, two reps, and one who has left with two customers."""
-    shell = Shell(monkeypatch, capsys, database.superuser_url)
+def _staffed(shell: Shell, folder: Path) -> None:
     shell("init", "东方智造", "陈建国")
     staff(shell, "华东", "林晓燕", "张伟", "李娜", "王芳")
     for customer in CUSTOMERS:
         shell("register", customer, "--territory", "华东", "--claim", "--as", "张伟")
     shell("people", "left", "张伟", TODAY.isoformat(), *BOSS)
-    return shell
+
+
+@pytest.fixture
+def database(office: Office) -> DatabaseUrls:
+    """A head, two reps, and one who has left with two customers."""
+    return office(_staffed)
+
+
+@pytest.fixture
+def shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: DatabaseUrls
+) -> Shell:
+    return Shell(monkeypatch, capsys, database.superuser_url)
 
 
 def test_they_are_listed_to_the_head_who_names_a_stand_in(shell: Shell) -> None:

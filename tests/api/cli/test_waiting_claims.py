@@ -6,27 +6,32 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.cli.conftest import Office
 from tests.api.cli.test_commands import BOSS, Shell, adopt, staff
 from tests.support.database import DatabaseUrls
 
 CUSTOMER = "苏州恒信电子有限公司"
 
 
-@pytest.fixture
-def shell(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    database: DatabaseUrls,
-    tmp_path: Path,
-) -> Shell:
-    """A free customer of the east, a rep there, and another in the west; both have heads."""
-    shell = Shell(monkeypatch, capsys, database.superuser_url)
+def _staffed(shell: Shell, folder: Path) -> None:
     shell("init", "东方智造", "陈建国")
-    adopt(shell, tmp_path, "claims_may_await = true")
+    adopt(shell, folder, "claims_may_await = true")
     staff(shell, "华东", "林晓燕", "张伟")
     staff(shell, "华西", "何大勇", "李娜")
     shell("register", CUSTOMER, "--territory", "华东", *BOSS)
-    return shell
+
+
+@pytest.fixture
+def database(office: Office) -> DatabaseUrls:
+    """A free customer of the east, a rep there, and another in the west; both have heads."""
+    return office(_staffed)
+
+
+@pytest.fixture
+def shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: DatabaseUrls
+) -> Shell:
+    return Shell(monkeypatch, capsys, database.superuser_url)
 
 
 def test_a_claim_from_outside_awaits_both_heads(shell: Shell) -> None:
