@@ -5,6 +5,8 @@ VENV := .venv
 DECIDING := ledger.deciders ledger.approving ledger.approval_steps ledger.deadlines \
 	ledger.counting ledger.recycling ledger.recycling_rules ledger.groups ledger.tokens \
 	ledger.working_days ledger.orphans ledger.standing_in ledger.handing_over
+# How many processes share the tests that need a database; each has a server of its own.
+TEST_PROCESSES ?= 2
 GUISHU := $(VENV)/bin/guishu
 
 .PHONY: run test bench docs lock clean
@@ -27,7 +29,7 @@ test: $(VENV)/.ready
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m pytest tests/specs $(DECIDING:%=--cov=%) --cov-branch --cov-fail-under=100 \
 		--cov-report=term-missing:skip-covered
-	$(VENV)/bin/python -m pytest --ignore=tests/specs
+	$(VENV)/bin/python -m pytest --ignore=tests/specs --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 bench: $(VENV)/.ready
 	$(GUISHU) bench
