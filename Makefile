@@ -5,8 +5,9 @@ VENV := .venv
 DECIDING := ledger.deciders ledger.approving ledger.approval_steps ledger.deadlines \
 	ledger.counting ledger.recycling ledger.recycling_rules ledger.groups ledger.tokens \
 	ledger.working_days ledger.orphans ledger.standing_in ledger.handing_over
-# How many processes share the tests that need a database; each has a server of its own.
+# How many processes share the tests; each that needs a database has a server of its own.
 TEST_PROCESSES ?= 2
+SHARED := --numprocesses $(TEST_PROCESSES) --dist worksteal
 GUISHU := $(VENV)/bin/guishu
 
 .PHONY: run test bench docs lock clean
@@ -27,9 +28,9 @@ test: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/python -m pytest tests/specs $(DECIDING:%=--cov=%) --cov-branch --cov-fail-under=100 \
-		--cov-report=term-missing:skip-covered
-	$(VENV)/bin/python -m pytest --ignore=tests/specs --numprocesses $(TEST_PROCESSES) --dist worksteal
+	$(VENV)/bin/python -m pytest tests/specs $(SHARED) $(DECIDING:%=--cov=%) --cov-branch \
+		--cov-fail-under=100 --cov-report=term-missing:skip-covered
+	$(VENV)/bin/python -m pytest --ignore=tests/specs $(SHARED)
 
 bench: $(VENV)/.ready
 	$(GUISHU) bench
