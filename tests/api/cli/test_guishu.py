@@ -9,12 +9,15 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
 import pytest
 
+from ledger.store.embedded import embedded_server
 from tests.support.database import DatabaseUrls
 from tests.support.processes import wait_until
 
@@ -86,6 +89,19 @@ class Terminal:
 @pytest.fixture
 def terminal(servers_folder: Path) -> Terminal:
     return Terminal(servers_folder)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Terminal]:
+    """An office with an administrator, whose server runs meanwhile: no command starts it anew.
+
+    For tests that can share it. Not in tmp_path, for the reason that servers_folder gives.
+    """
+    with TemporaryDirectory(prefix="guishu-test-") as folder:
+        terminal = Terminal(Path(folder))
+        terminal.guishu("init", "东方智造", "陈建国")
+        with embedded_server(terminal.folder / "data"):
+            yield terminal
 
 
 def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> None:
@@ -215,35 +231,32 @@ def test_an_empty_ledger_is_founded_and_used_without_a_server_running(
     assert "TROUBLE" not in terminal.guishu("doctor")
 
 
-def test_the_same_request_id_gets_the_first_answer(terminal: Terminal) -> None:
-    terminal.guishu("init", "东方智造", "陈建国")
-    first = terminal.json("register", "客户一", "--as", "陈建国", "--request-id", "r-1")
-    again = terminal.json("register", "客户一", "--as", "陈建国", "--request-id", "r-1")
+def test_the_same_request_id_gets_the_first_answer(served: Terminal) -> None:
+    first = served.json("register", "客户一", "--as", "陈建国", "--request-id", "r-1")
+    again = served.json("register", "客户一", "--as", "陈建国", "--request-id", "r-1")
     assert again["repeated"]
     assert (again["customer"], again["positions"]) == (first["customer"], first["positions"])
     other = ("register", "客户二", "--as", "陈建国", "--request-id", "r-1")
-    assert "request_reused" in terminal.guishu(*other, status=1)
+    assert "request_reused" in served.guishu(*other, status=1)
 
 
-def test_a_terminal_that_cannot_show_a_character_shows_its_number(servers_folder: Path) -> None:
+def test_a_terminal_that_cannot_show_a_character_shows_its_number(served: Terminal) -> None:
     """What was asked for had been recorded, and then the command ended in a traceback."""
-    terminal = Terminal(servers_folder, PYTHONIOENCODING="ascii")
-    terminal.guishu("init", "东方智造", "陈建国")
+    terminal = Terminal(served.folder, PYTHONIOENCODING="ascii")
     told = terminal.guishu("register", "恒信", "--as", "陈建国")
     assert "admitted: \\u6052\\u4fe1" in told
     assert "\\u6052\\u4fe1" in terminal.guishu("customers")
 
 
-def test_an_unknown_name_suggests_near_ones_and_records_nothing(terminal: Terminal) -> None:
-    terminal.guishu("init", "东方智造", "陈建国")
-    terminal.guishu("register", "苏州恒信电子有限公司", "--as", "陈建国")
-    before = terminal.guishu("events", "--limit", "1000")
-    told = terminal.guishu("claim", "苏州恒信电子公司", "--as", "陈建国", status=1)
+def test_an_unknown_name_suggests_near_ones_and_records_nothing(served: Terminal) -> None:
+    served.guishu("register", "苏州恒信电子有限公司", "--as", "陈建国")
+    before = served.guishu("events", "--limit", "1000")
+    told = served.guishu("claim", "苏州恒信电子公司", "--as", "陈建国", status=1)
     assert "not_found" in told
     assert "苏州恒信电子有限公司" in told
-    told = terminal.guishu("claim", "苏州恒信电子有限公司", "--as", "陈建", status=1)
+    told = served.guishu("claim", "苏州恒信电子有限公司", "--as", "陈建", status=1)
     assert "陈建国" in told
-    assert terminal.guishu("events", "--limit", "1000") == before
+    assert served.guishu("events", "--limit", "1000") == before
 
 
 @pytest.mark.parametrize(
@@ -257,10 +270,9 @@ def test_an_unknown_name_suggests_near_ones_and_records_nothing(terminal: Termin
     ],
 )
 def test_bad_input_gets_a_clear_error(
-    terminal: Terminal, arguments: tuple[str, ...], code: str
+    served: Terminal, arguments: tuple[str, ...], code: str
 ) -> None:
-    terminal.guishu("init", "东方智造", "陈建国")
-    told = terminal.guishu(*arguments, "--as", "陈建国", status=1)
+    told = served.guishu(*arguments, "--as", "陈建国", status=1)
     assert told.startswith(code), told
     assert "Traceback" not in told
 
