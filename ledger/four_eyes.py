@@ -166,13 +166,20 @@ def _check_adoption(
             "Only another administrator adopts a proposal; where there is none, a manager.",
             way_out="Act as a person with the role admin who has not left.",
         )
-    if _subject(proposal, organisation) != _subject(
-        proposal, organisation.as_of(proposal.position)
-    ):
+    if is_overtaken(proposal, organisation):
         raise ProposalOutdatedError(
             "What the proposal would change has been changed since it was made.",
             way_out="Withdraw it, and propose again what is to hold now.",
         )
+
+
+def is_overtaken(proposal: Proposal, organisation: OrganisationAt) -> bool:
+    """Say whether what a proposal would change is no longer what it was made against.
+
+    The log remembers that: it is what held at the proposal's own position.
+    """
+    then = organisation.as_of(proposal.position)
+    return _subject(proposal, organisation) != _subject(proposal, then)
 
 
 def _may_adopt(proposal: Proposal, organisation: OrganisationAt, actor: str, day: date) -> bool:
@@ -197,5 +204,8 @@ def _subject(proposal: Proposal, organisation: OrganisationAt) -> object:
             return person and (person.territory, person.roles)
         case "territory" if proposal.fact["territory"] is not None:
             return organisation.territory(proposal.fact["territory"])
+        case "policy":
+            # A policy is replaced as a whole, and with it what was agreed on in between.
+            return organisation.policy.number
         case _:
             return None

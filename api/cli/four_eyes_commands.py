@@ -8,7 +8,18 @@ import typer
 
 from api.bootstrap import Ledger
 from api.cli import resolve
-from api.cli.context import ID, As, Json, console, opened, origin, print_json, print_table
+from api.cli.context import (
+    ID,
+    As,
+    Json,
+    as_json,
+    console,
+    notes,
+    opened,
+    origin,
+    print_json,
+    print_table,
+)
 from api.cli.following import follow
 from ledger import four_eyes as rules
 from ledger import organisation_commands as facts
@@ -87,26 +98,43 @@ def proposals(
     with opened() as ledger:
         names = resolve.Names(ledger)
         listed = [each for each in names.organisation.proposals() if every or each.state == "open"]
+        overtaken = {each.proposal for each in listed if _is_overtaken(each, names)}
         if json:
-            print_json(listed)
+            print_json(
+                [{**as_json(each), "overtaken": each.proposal in overtaken} for each in listed]
+            )
             return
+        stated = every or bool(overtaken)
         print_table(
             "proposals",
-            (ID, "what", "by", "when", *["state"] * every),
+            (ID, "what", "by", "when", *["state"] * stated),
             [
                 (
                     each.proposal,
                     _words(each, names),
                     names.person(each.proposer),
                     names.moment(each.recorded),
-                    *[_state(each, names)] * every,
+                    *[_state(each, names)] * stated,
                 )
                 for each in listed
             ],
         )
+        if overtaken:
+            notes().print(
+                "What is overtaken cannot be adopted: what it would change has been changed since."
+                " Withdraw it, and propose again.",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def _is_overtaken(proposal: Proposal, names: resolve.Names) -> bool:
+    return proposal.state == "open" and rules.is_overtaken(proposal, names.organisation)
 
 
 def _state(proposal: Proposal, names: resolve.Names) -> str:
+    if _is_overtaken(proposal, names):
+        return "overtaken"
     by = f" by {names.person(proposal.decided_by)}" if proposal.decided_by else ""
     return f"{proposal.state}{by}"
 

@@ -222,6 +222,27 @@ def test_what_has_changed_since_is_not_set_back(ledger: TestLedger) -> None:
     assert found.roles == {"rep", "manager"}
 
 
+def test_a_policy_agreed_on_in_between_is_not_overwritten(ledger: TestLedger) -> None:
+    """A policy proposed before another came into force overwrote what that one had brought."""
+    first, second = _propose(ledger, POLICY), _propose(ledger, POLICY)
+    _adopt(ledger, first)
+    with pytest.raises(ProposalOutdatedError, match="has been changed") as raised:
+        _adopt(ledger, second)
+    assert (raised.value.code, "propose again" in raised.value.way_out) == (
+        "proposal_outdated",
+        True,
+    )
+    organisation = ledger.recording.organisation()
+    overtaken = {
+        each.proposal: four_eyes.is_overtaken(each, organisation)
+        for each in organisation.proposals()
+    }
+    assert (organisation.policy.number, overtaken[second]) == (1, True)
+    third = _propose(ledger, POLICY)
+    _adopt(ledger, third)
+    assert ledger.recording.organisation().policy.number == 2
+
+
 def test_a_rep_joins_by_one_and_gets_other_roles_by_two(ledger: TestLedger) -> None:
     with pytest.raises(FourEyesError):
         _state(ledger, facts_in.AddPerson(name="王芳", roles=("admin",)))

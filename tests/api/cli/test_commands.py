@@ -796,6 +796,26 @@ def test_what_one_proposes_another_puts_in_force(guishu: Shell, tmp_path: Path) 
     guishu("verify")
 
 
+def test_a_proposal_that_was_overtaken_is_listed_as_such(guishu: Shell, tmp_path: Path) -> None:
+    """It stood among those that wait for somebody, and adopting it set back what was agreed on."""
+    guishu("people", "add", "李总", "--role", "admin", *BOSS)
+    guishu("four-eyes", "on", *BOSS)
+    file = tmp_path / "policy.toml"
+    for limit in (12, 13):
+        file.write_text(f"holding_limit = {limit}\n", encoding="utf-8")
+        guishu("policy", "adopt", str(file), *BOSS)
+    assert "overtaken" not in guishu("proposals").out
+    first, second = (each["proposal"] for each in guishu.json("proposals"))
+    guishu("adopt", second, "--as", "李总")
+    assert guishu("adopt", first, "--as", "李总", status=1).err.startswith("proposal_outdated: ")
+    (listed,) = guishu.json("proposals")
+    assert (listed["proposal"], listed["overtaken"]) == (first, True)
+    said = guishu("proposals")
+    assert "overtaken" in said.out
+    assert "propose again" in said.err
+    assert guishu.json("policy")["rules"]["holding_limit"] == 13
+
+
 def test_an_import_begins_once_somebody_else_has_opened_it(guishu: Shell, folder: Path) -> None:
     guishu("people", "add", "李总", "--role", "admin", *BOSS)
     guishu("four-eyes", "on", *BOSS)
