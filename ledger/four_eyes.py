@@ -1,7 +1,8 @@
 """Four eyes: what decides over others is proposed by one person and put in force by another. Pure.
 
-That are policies, heads, managers and places of territories, roles, imports, and four eyes
-themselves being required no longer. They are required from an event on; before any they are not.
+That are policies, heads, managers and places of territories, roles, imports, calendars, by which
+days are counted until a customer goes back to the pool, and four eyes themselves being required no
+longer. They are required from an event on; before any they are not.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _KINDS: dict[str, type[Any]] = {
     "person": facts_in.ChangePerson,
     "import": facts_in.OpenImport,
     "four_eyes": facts_in.RequireFourEyes,
+    "calendar": facts_in.StateCalendar,
 }
 _ORDINARY_ROLES = frozenset({"rep"})
 
@@ -65,7 +67,7 @@ def command_of(proposal: Proposal) -> Any:
 def is_guarded(command: facts_in.FactCommand, organisation: OrganisationAt) -> bool:
     """Say whether a fact is one that four eyes are for."""
     match command:
-        case facts_in.AdoptPolicy() | facts_in.OpenImport():
+        case facts_in.AdoptPolicy() | facts_in.OpenImport() | facts_in.StateCalendar():
             return True
         case facts_in.RequireFourEyes():
             return not command.required
@@ -207,5 +209,7 @@ def _subject(proposal: Proposal, organisation: OrganisationAt) -> object:
         case "policy":
             # A policy is replaced as a whole, and with it what was agreed on in between.
             return organisation.policy.number
+        case "calendar":
+            return organisation.working_days.years.get(proposal.fact["year"])
         case _:
             return None

@@ -162,7 +162,9 @@ class StateCalendar(Command):
         return self
 
 
-ProposedCommand = AdoptPolicy | DefineTerritory | ChangePerson | OpenImport | RequireFourEyes
+ProposedCommand = (
+    AdoptPolicy | DefineTerritory | ChangePerson | OpenImport | RequireFourEyes | StateCalendar
+)
 
 
 class ProposeFact(Command):

@@ -24,6 +24,7 @@ from api.cli.context import (
     print_table,
 )
 from api.cli.following import follow
+from api.cli.four_eyes_commands import is_to_be_proposed, propose
 from ledger import organisation_commands as facts
 from ledger.commands import InvalidRequestError, parse
 from ledger.organisation import OrganisationAt
@@ -105,8 +106,8 @@ def seed(
 ) -> None:
     """State the holidays of mainland China, as the library chinesecalendar knows them.
 
-    What is stated so already is not stated again. From then on it stays as it is, whatever a newer
-    library says.
+    What is stated so already is not stated again; where four eyes are required, it is proposed.
+    From then on it stays as it is, whatever a newer library says.
     """
     with opened() as ledger:
         organisation = ledger.recording.organisation()
@@ -118,6 +119,8 @@ def seed(
         new = [each for each in wanted if not holidays.says_the_same(stated.get(each.year), each)]
         if not replace:
             _must_not_be_peoples(stated.get(each.year) for each in new)
+        if new and _is_proposed(ledger, new, as_, json=json):
+            return
         position = _record(ledger, new, as_) if new else None
         if json:
             print_json({"stated": [each.year for each in new], "position": position})
@@ -153,12 +156,24 @@ def state(
             "workdays": [day(each, "workday") for each in workday],
         }
         command = parse(facts.StateCalendar, fields)
+        if _is_proposed(ledger, [command], as_, json=json):
+            return
         position = _record(ledger, [command], as_)
         if json:
             print_json({"stated": [year], "position": position})
             return
         words = f"{year}: {len(holiday)} holidays, {len(workday)} weekend days worked"
         console().print(words, markup=False)
+
+
+def _is_proposed(
+    ledger: Ledger, years: Sequence[facts.StateCalendar], as_: str | None, *, json: bool
+) -> bool:
+    """Propose the years, each for itself, where somebody else has to adopt them; say whether so."""
+    if not any(is_to_be_proposed(ledger, each) for each in years):
+        return False
+    propose(ledger, *years, actor=resolve.actor(ledger, as_), json=json)
+    return True
 
 
 def _record(ledger: Ledger, stated: list[facts.StateCalendar], as_: str | None) -> int:

@@ -35,28 +35,33 @@ def is_to_be_proposed(ledger: Ledger, fact: facts.FactCommand) -> bool:
     return organisation.four_eyes and rules.is_guarded(fact, organisation)
 
 
-def propose(ledger: Ledger, fact: Any, actor: str, *, json: bool) -> None:
-    """Propose a fact instead of stating it, and say who puts it in force.
+def propose(ledger: Ledger, *facts_: Any, actor: str, json: bool) -> None:
+    """Propose facts, each for itself, instead of stating them, and say who puts them in force.
 
     Raises FourEyesError for what cannot be proposed: somebody new with other roles than rep.
     """
-    if not isinstance(fact, facts.ProposedCommand):
+    if not all(isinstance(fact, facts.ProposedCommand) for fact in facts_):
         raise rules.FourEyesError(
             "Whoever joins begins as a rep, where four eyes are required.",
             way_out="Add the person without --role, and propose the roles with guishu people"
             " change.",
         )
-    proposing = parse(facts.ProposeFact, {"fact": fact})
-    recorded = ledger.recording.record_fact(proposing, origin(actor))
-    follow(ledger, recorded.position)
+    proposing = [parse(facts.ProposeFact, {"fact": fact}) for fact in facts_]
+    recorded = ledger.recording.record_facts(proposing, origin(actor))
+    follow(ledger, recorded[-1].position)
     if json:
-        print_json({"proposed": True, "proposal": recorded.about, "position": recorded.position})
+        told = [
+            {"proposed": True, "proposal": each.about, "position": each.position}
+            for each in recorded
+        ]
+        print_json(told[0] if len(told) == 1 else told)
         return
-    console().print(
-        f"proposed as {recorded.about}: somebody else adopts it with guishu adopt {recorded.about}",
-        markup=False,
-        soft_wrap=True,
-    )
+    for each in recorded:
+        console().print(
+            f"proposed as {each.about}: somebody else adopts it with guishu adopt {each.about}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def adopt(proposal: ProposalId, as_: As = None, json: Json = False) -> None:
@@ -152,6 +157,9 @@ def _words(proposal: Proposal, names: resolve.Names) -> str:
             return f"{names.person(fact['person'])}: {' '.join(fact['roles'])}"
         case "import":
             return f"the import {fact['name']}"
+        case "calendar":
+            free, worked = len(fact["holidays"]), len(fact["workdays"])
+            return f"{fact['year']}: {free} holidays, {worked} weekend days worked"
         case _:
             return f"four eyes {'required' if fact['required'] else 'not required'}"
 
@@ -189,7 +197,7 @@ def four_eyes(
         fact = facts.RequireFourEyes(required=required == "on")
         actor = resolve.actor(ledger, as_)
         if is_to_be_proposed(ledger, fact):
-            propose(ledger, fact, actor, json=json)
+            propose(ledger, fact, actor=actor, json=json)
             return
         recorded = ledger.recording.record_fact(fact, origin(actor))
         follow(ledger, recorded.position)

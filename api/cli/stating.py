@@ -26,7 +26,7 @@ def state(
     """Record a fact and say what holds from now on; or propose it, where four eyes are required."""
     actor = resolve.actor(ledger, as_)
     if is_to_be_proposed(ledger, fact):
-        propose(ledger, fact, actor, json=json)
+        propose(ledger, fact, actor=actor, json=json)
         return
     recorded = ledger.recording.record_fact(fact, origin(actor))
     follow(ledger, recorded.position)

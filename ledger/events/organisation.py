@@ -127,7 +127,9 @@ class ImportClosed:
 
 @dataclass(frozen=True, slots=True)
 class FourEyesRequired:
-    """Whether policies, heads, roles and imports are proposed by one and adopted by another."""
+    """Whether policies, heads, roles, imports and calendars are proposed by one and adopted by
+    another.
+    """
 
     required: bool
 
@@ -136,8 +138,9 @@ class FourEyesRequired:
 class FactProposed:
     """Somebody proposes a fact, which does not hold yet.
 
-    ``kind`` is ``policy``, ``territory``, ``person``, ``import`` or ``four_eyes``; ``fact`` is the
-    JSON of the command (ledger/organisation_commands.py) that states it once it is adopted.
+    ``kind`` is ``policy``, ``territory``, ``person``, ``import``, ``calendar`` or ``four_eyes``;
+    ``fact`` is the JSON of the command (ledger/organisation_commands.py) that states it once it is
+    adopted.
     """
 
     proposal: str

@@ -29,6 +29,7 @@ COMPANY = organisation(
     facts.PersonJoined("per_1", NAME, "ter_1", ("rep", "manager")),
 ).latest
 POLICY = facts_in.AdoptPolicy(policy=Policy(holding_limit=7))
+HOLIDAY = facts_in.StateCalendar(year=2026, holidays=(date(2026, 5, 1),))
 BY_TWO = facts_in.RequireFourEyes(required=True)
 BY_ONE = facts_in.RequireFourEyes(required=False)
 
@@ -52,6 +53,7 @@ def _person(*roles: Any, territory: str = "ter_1") -> facts_in.ChangePerson:
     ("command", "guarded"),
     [
         (POLICY, True),
+        (HOLIDAY, True),
         (facts_in.OpenImport(name="crm", time_zone="Asia/Shanghai"), True),
         (BY_ONE, True),
         (BY_TWO, False),
@@ -81,6 +83,7 @@ def test_what_decides_over_others_is_guarded(
     "command",
     [
         POLICY,
+        HOLIDAY,
         BY_ONE,
         _territory(),
         facts_in.DefineTerritory(name="华北", parent="ter_all"),
@@ -241,6 +244,20 @@ def test_a_policy_agreed_on_in_between_is_not_overwritten(ledger: TestLedger) ->
     third = _propose(ledger, POLICY)
     _adopt(ledger, third)
     assert ledger.recording.organisation().policy.number == 2
+
+
+def test_a_calendar_is_stated_by_two_and_not_set_back(ledger: TestLedger) -> None:
+    """One person alone could state holidays, by which customers go to the pool or do not."""
+    with pytest.raises(FourEyesError):
+        _state(ledger, HOLIDAY)
+    first, second = _propose(ledger, HOLIDAY), _propose(ledger, HOLIDAY)
+    other = _propose(ledger, facts_in.StateCalendar(year=2025))
+    _adopt(ledger, first)
+    with pytest.raises(ProposalOutdatedError):
+        _adopt(ledger, second)
+    _adopt(ledger, other)
+    stated = ledger.recording.organisation().working_days.years
+    assert (stated[2026].holidays, stated[2025].holidays) == (HOLIDAY.holidays, ())
 
 
 def test_a_rep_joins_by_one_and_gets_other_roles_by_two(ledger: TestLedger) -> None:

@@ -90,6 +90,25 @@ def test_what_people_state_is_replaced_only_where_they_say_so(guishu: Shell) -> 
     assert len(told) == 2
 
 
+def test_a_calendar_takes_two_where_policies_do(guishu: Shell) -> None:
+    """Calendars decide when customers are recycled, and one person alone stated them."""
+    guishu("people", "add", "李总", "--role", "admin", *BOSS)
+    guishu("four-eyes", "on", *BOSS)
+    before = guishu.json("calendar")
+    said = guishu("calendar", "seed", "2018", "2019", *BOSS)
+    assert said.out.count("somebody else adopts it") == 2
+    state = ("calendar", "state", "2017", "--holiday", "2017-03-06")
+    assert guishu.json(*state, *BOSS)["proposed"]
+    assert guishu.json("calendar") == before
+    assert "2017: 1 holidays, 0 weekend days worked" in guishu("proposals").out
+    for proposal in guishu.json("proposals"):
+        guishu("adopt", proposal["proposal"], *BOSS, status=1)
+        guishu("adopt", proposal["proposal"], "--as", "李总")
+    assert len(guishu.json("calendar")) == len(before) + 3
+    assert guishu.json("calendar", "show", "2017")["holidays"] == ["2017-03-06"]
+    guishu("verify")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
