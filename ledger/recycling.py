@@ -22,7 +22,7 @@ from ledger.customer import Admitted, Held
 from ledger.envelope import Event
 from ledger.events import decisions, requests
 from ledger.organisation import OrganisationAt, Person
-from ledger.recycling_rules import RecycleRule, Recycling
+from ledger.recycling_rules import RecycleRule, RecycleWarning
 from ledger.working_days import WorkingDays
 
 NO_FOLLOW_UP = "no_follow_up"
@@ -148,8 +148,9 @@ def paused_by(before: Admitted, after: Admitted, effective: datetime) -> Admitte
 class Fall:
     """What comes next on the way to the pool, and when (UTC).
 
-    ``step`` is the number of the warning, None where the customer goes. ``goes`` is when it goes if
-    nobody does anything; ``because`` is ``no_follow_up`` or ``no_deal``, for so many ``days``.
+    ``step`` is the number of the warning, None where the customer goes; ``to`` who hears of it.
+    ``goes`` is when it goes if nobody does anything; ``because`` is ``no_follow_up`` or
+    ``no_deal``, for so many ``days``.
     """
 
     subject: str
@@ -158,6 +159,7 @@ class Fall:
     goes: datetime
     because: str
     days: int
+    to: tuple[str, ...] = ()
 
 
 def fall_of(
@@ -184,11 +186,12 @@ def fall_of(
     pauses = tuple(_merged(_pauses(tenure, owner, organisation)))
     clock = _Clock(organisation.time_zone, pauses, working)
     begun = _begun(tenure, owner, organisation)
-    chains = [] if begun is None else list(_chains(tenure, rule, policy.recycling, begun, clock))
+    warnings = policy.recycling.warnings_of(rule)
+    chains = [] if begun is None else list(_chains(tenure, rule, warnings, begun, clock))
     if not chains:
         return None
     because, start, days = min(chains, key=lambda each: clock.after(each[1], each[2]))
-    fall = _next(tenure, policy.recycling, clock, (because, start, days))
+    fall = _next(tenure, warnings, clock, (because, start, days))
     due = clock.not_within_a_pause(fall.due, now)
     subject = f"{name}@{instant(tenure.since)}"
     fall = replace(fall, subject=subject, due=due, goes=max(fall.goes, due))
@@ -196,6 +199,7 @@ def fall_of(
 
 
 _Chain = tuple[str, datetime, int]
+_Warnings = tuple[RecycleWarning, ...]
 
 
 def _begun(
@@ -219,7 +223,7 @@ def _begun(
 def _chains(
     tenure: Held,
     rule: RecycleRule,
-    recycling: Recycling,
+    warnings: _Warnings,
     begun: tuple[datetime, datetime | None],
     clock: _Clock,
 ) -> Iterator[_Chain]:
@@ -229,7 +233,7 @@ def _chains(
     """
     earliest, closed_at = begun
     counting = tenure.counting
-    first = recycling.warnings[0].days_before if recycling.warnings else 0
+    first = warnings[0].days_before if warnings else 0
     for because, acts, days in (
         (NO_FOLLOW_UP, counting.worked, rule.follow_up_days),
         (NO_DEAL, counting.deals, rule.deal_days),
@@ -241,7 +245,7 @@ def _chains(
             yield because, start, days
 
 
-def _next(tenure: Held, recycling: Recycling, clock: _Clock, chain: _Chain) -> Fall:
+def _next(tenure: Held, warnings: _Warnings, clock: _Clock, chain: _Chain) -> Fall:
     """Return the first warning that was not given yet, else the end; each runs its full time.
 
     A warning counts that was not given too early for what is counted now.
@@ -251,7 +255,7 @@ def _next(tenure: Held, recycling: Recycling, clock: _Clock, chain: _Chain) -> F
     last: datetime | None = None
     found: tuple[datetime, int] | None = None
     left = 0
-    for step, warning in enumerate(recycling.warnings):
+    for step, warning in enumerate(warnings):
         due = clock.after(start, days - warning.days_before)
         if last is not None:
             due = max(due, clock.after(last, left - warning.days_before))
@@ -264,8 +268,10 @@ def _next(tenure: Held, recycling: Recycling, clock: _Clock, chain: _Chain) -> F
     goes = clock.after(start, days)
     if last is not None:
         goes = max(goes, clock.after(last, left))
-    due, number = found or (goes, None)
-    return Fall("", due, number, goes, because, days)
+    if found is None:
+        return Fall("", goes, None, goes, because, days)
+    due, number = found
+    return Fall("", due, number, goes, because, days, warnings[number].to)
 
 
 # --- counting days -----------------------------------------------------------------------------

@@ -20,25 +20,6 @@ TOKEN_MINUTES_MAX = 24 * 60
 Days = Annotated[int, Field(ge=1, le=RECYCLE_DAYS_MAX)]
 
 
-class RecycleRule(BaseModel):
-    """Figures for those customers that all it names holds for; with neither figure an exemption.
-
-    ``won_deals_min`` holds for customers at which at least so many deals were won, by whomever.
-
-    Days without a follow-up by the owner, and without a deal won by the owner, are each counted
-    from the beginning of the ownership, or the last one since. An empty list of ``territories``
-    means any; a territory stands for those below it as well.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    territories: Annotated[tuple[str, ...], Field(max_length=200)] = ()
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=20)] = ()
-    won_deals_min: Annotated[int, Field(ge=1, le=WON_DEALS_MAX)] | None = None
-    follow_up_days: Days | None = None
-    deal_days: Days | None = None
-
-
 class RecycleWarning(BaseModel):
     """Who is told so many days before the customer goes."""
 
@@ -48,9 +29,40 @@ class RecycleWarning(BaseModel):
     to: Annotated[tuple[Literal["owner", "head"], ...], Field(min_length=1)]
 
 
+class RecycleRule(BaseModel):
+    """Figures for those customers that all it names holds for; with neither figure an exemption.
+
+    ``won_deals_min`` holds for customers at which at least so many deals were won, by whomever.
+
+    Days without a follow-up by the owner, and without a deal won by the owner, are each counted
+    from the beginning of the ownership, or the last one since. An empty list of ``territories``
+    means any; a territory stands for those below it as well. ``warnings`` are in place of those of
+    the policy; None: the policy's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    territories: Annotated[tuple[str, ...], Field(max_length=200)] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=20)] = ()
+    won_deals_min: Annotated[int, Field(ge=1, le=WON_DEALS_MAX)] | None = None
+    follow_up_days: Days | None = None
+    deal_days: Days | None = None
+    # Left out where it says nothing, as in all policies from before there was any.
+    warnings: Annotated[tuple[RecycleWarning, ...], Field(max_length=WARNINGS_MAX)] | None = Field(
+        default=None, exclude_if=lambda warnings: warnings is None
+    )
+
+    @model_validator(mode="after")
+    def _warns_of_something(self) -> RecycleRule:
+        if self.warnings and self.follow_up_days is None and self.deal_days is None:
+            raise ValueError("a rule without a figure recycles nothing that it could warn of")
+        return self
+
+
 class Recycling(BaseModel):
     """What is recycled, and who is warned before. Without rules nothing ever is.
 
+    ``warnings`` hold for every rule that has none of its own.
     ``days`` says which days all figures count: calendar days of the organisation, or its working
     days (ledger/working_days.py). A hold is dated, so that its longest time is in calendar days.
 
@@ -76,18 +88,18 @@ class Recycling(BaseModel):
 
     @model_validator(mode="after")
     def _warns_in_steps(self) -> Recycling:
-        before = [each.days_before for each in self.warnings]
-        if any(later >= earlier for earlier, later in pairwise(before)):
-            raise ValueError("each warning must come later than the one before it")
-        figures = [
-            days
-            for rule in self.rules
-            for days in (rule.follow_up_days, rule.deal_days)
-            if days is not None
-        ]
-        if before and figures and min(figures) <= before[0]:
-            raise ValueError("every figure must be more than the days of the first warning")
+        _must_come_in_steps(self.warnings)
+        for rule in self.rules:
+            warnings = self.warnings_of(rule)
+            _must_come_in_steps(warnings)
+            figures = [days for days in (rule.follow_up_days, rule.deal_days) if days is not None]
+            if warnings and figures and min(figures) <= warnings[0].days_before:
+                raise ValueError("every figure must be more than the days of the first warning")
         return self
+
+    def warnings_of(self, rule: RecycleRule) -> tuple[RecycleWarning, ...]:
+        """Return who is warned of what a rule recycles: as it says itself, else as all are."""
+        return self.warnings if rule.warnings is None else rule.warnings
 
     def rule_for(
         self,
@@ -107,3 +119,8 @@ class Recycling(BaseModel):
             if all(condition.matches(attributes) for condition in rule.conditions):
                 return rule
         return None
+
+
+def _must_come_in_steps(warnings: tuple[RecycleWarning, ...]) -> None:
+    if any(later.days_before >= earlier.days_before for earlier, later in pairwise(warnings)):
+        raise ValueError("each warning must come later than the one before it")

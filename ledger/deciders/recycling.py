@@ -23,7 +23,7 @@ def decide_fall(situation: Situation, customer: Admitted) -> decisions.Decision:
         territory = territory_of(situation, customer)
         days = fall.days if situation.version >= 3 else None
         return decisions.CustomerRecycled(name, customer.owner, fall.because, territory, days)
-    told = _told(situation, customer, customer.owner, fall.step)
+    told = _told(situation, customer, customer.owner, fall.to)
     warned = decisions.RecycleWarned(name, customer.owner, fall.step, fall.because, fall.goes, told)
     # It runs its full time from now on, also where it comes late.
     then = told_or_held(customer, warned, situation.effective)
@@ -31,11 +31,13 @@ def decide_fall(situation: Situation, customer: Admitted) -> decisions.Decision:
     return warned if following is None else replace(warned, goes=following.goes)
 
 
-def _told(situation: Situation, customer: Admitted, owner: str, step: int) -> tuple[str, ...]:
-    """Return, each once, who hears of a warning."""
+def _told(
+    situation: Situation, customer: Admitted, owner: str, to: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return, each once, who hears of a warning ``to`` the owner, the head or both."""
     organisation = situation.organisation
     told: dict[str, None] = {}
-    for whom in situation.policy.recycling.warnings[step].to:
+    for whom in to:
         if whom == "owner":
             told[owner] = None
             continue

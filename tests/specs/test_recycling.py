@@ -263,6 +263,30 @@ def test_before_version_3_nobody_said_how_many_days_it_were() -> None:
     raise_next(story).then(recycled(days=None))
 
 
+def test_a_rule_may_warn_in_its_own_way() -> None:
+    """All rules had to warn as the policy did: key customers as late as any, and the head not."""
+    own = [{"days_before": 10, "to": ["owner", "head"]}, {"days_before": 2, "to": ["head"]}]
+    story = owned({"follow_up_days": 31, "warnings": own})
+    expect(story, 21, RECYCLE_WARNING)
+    raise_next(story).then(warned(0, 31, "per_a", "per_head"))
+    expect(story, 29, RECYCLE_WARNING)
+    raise_next(story).then(warned(1, 31, "per_head"))
+    expect(story, 31, RECYCLE)
+    raise_next(story).then(recycled())
+
+
+def test_a_rule_may_warn_nobody_where_the_policy_does() -> None:
+    expect(owned({"follow_up_days": 2, "warnings": []}), 2, RECYCLE)
+
+
+def test_a_rule_that_says_nothing_of_warnings_is_stored_as_before() -> None:
+    stored = Recycling(rules=(RecycleRule(follow_up_days=31),)).model_dump(mode="json")
+    assert "warnings" not in stored["rules"][0]
+    own = Recycling.model_validate({"rules": [{"follow_up_days": 31, "warnings": []}]})
+    assert own.model_dump(mode="json")["rules"][0]["warnings"] == []
+    assert Recycling.model_validate(own.model_dump(mode="json")) == own
+
+
 def test_without_warnings_it_just_goes() -> None:
     story = owned(warnings=[])
     expect(story, 31, RECYCLE)
@@ -622,6 +646,12 @@ def test_what_falls_due_later_keeps_its_time() -> None:
         {"rules": [{"follow_up_days": 3}]},
         {"warnings": [{"days_before": 1, "to": ["owner"]}, {"days_before": 3, "to": ["owner"]}]},
         {"warnings": [{"days_before": 1, "to": []}]},
+        {"rules": [{"warnings": [{"days_before": 1, "to": ["owner"]}]}]},
+        {"rules": [{"follow_up_days": 5, "warnings": [{"days_before": 5, "to": ["head"]}]}]},
+        {
+            "rules": [{"follow_up_days": 9, "warnings": [{"days_before": 1, "to": ["head"]}] * 2}],
+            "warnings": [],
+        },
         {"rules": [{"follow_up_days": 0}]},
         {"rules": [{"months": 1}]},
         {"rules": [{"won_deals_min": 0}]},
