@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import get_args
 
 from ledger import commands
 from ledger import organisation_commands as facts_in
 from ledger.commands import InvalidRequestError, UnknownIdError
 from ledger.deciders import decider
 from ledger.organisation import OrganisationAt
+from ledger.policy import Policy
+
+_ROLES = frozenset(get_args(facts_in.Role))
 
 
 def check_facts(
@@ -74,12 +78,10 @@ class _FactChecks:
                 if command.version < self.organisation.decider:
                     raise InvalidRequestError("version", "a decider never goes back")
             case facts_in.AdoptPolicy():
-                for rule in command.policy.territory_rules:
-                    self._must_be_territory(rule.territory)
-                for recycled in command.policy.recycling.rules:
-                    for territory in recycled.territories:
-                        self._must_be_territory(territory)
+                self._check_policy(command.policy)
             case facts_in.OpenImport():
+                if command.policy is not None:
+                    self._check_policy(command.policy)
                 commands.occurred_within(command.cut_over, self.now, field="cut_over")
                 if self._import_is_open(about or "") is not None:
                     raise InvalidRequestError("import_id", "the import was opened before")
@@ -101,6 +103,20 @@ class _FactChecks:
                 pass  # a year may be stated at any time, and again
             case _:
                 self._check_about_person(command)
+
+    def _check_policy(self, policy: Policy) -> None:
+        """Raise for a territory, person or role that a policy names and that there is not."""
+        for rule in policy.territory_rules:
+            self._must_be_territory(rule.territory)
+        for recycled in policy.recycling.rules:
+            for territory in recycled.territories:
+                self._must_be_territory(territory)
+        steps = (step for approval in policy.approval_rules for step in approval.steps)
+        for approver in (each for step in steps for each in step.approvers):
+            if approver.person is not None and approver.person not in self.people:
+                self._must_have_joined(approver.person)
+            if approver.role is not None and approver.role not in _ROLES:
+                raise InvalidRequestError("approval_rules", f"there is no role {approver.role!r}")
 
     def _check_territory(self, command: facts_in.DefineTerritory, territory: str) -> None:
         for person in (command.head, *command.managers):

@@ -96,7 +96,7 @@ def adopt_policy(
     comment: Annotated[str | None, typer.Option(help="Why; stands in the log in plain.")] = None,
     json: Json = False,
 ) -> None:
-    """Put a policy in force; its rules may name territories by name."""
+    """Put a policy in force; its rules may name territories and people by name."""
     with opened() as ledger:
         command = parse(facts.AdoptPolicy, {"policy": rules_of(ledger, file), "comment": comment})
         number = ledger.recording.organisation().policy.number + 1
@@ -104,22 +104,32 @@ def adopt_policy(
 
 
 def rules_of(ledger: Ledger, file: Path) -> dict[str, Any]:
-    """Return the rules in a policy's file, with the ids of the territories that it names.
+    """Return the rules in a policy's file, with the ids of territories and people that it names.
 
-    Raises PolicyFileError; NotFoundError for a territory.
+    Raises PolicyFileError; NotFoundError for a territory or person.
     """
     rules = _toml(file)
-    for each in rules.get("territory_rules", ()):
-        if isinstance(each, dict) and isinstance(each.get("territory"), str):
+    for each in _tables(rules.get("territory_rules")):
+        if isinstance(each.get("territory"), str):
             each["territory"] = resolve.territory(ledger, each["territory"])
     recycling = rules.get("recycling")
-    for each in recycling.get("rules", ()) if isinstance(recycling, dict) else ():
-        if isinstance(each, dict) and isinstance(each.get("territories"), list):
+    for each in _tables(recycling.get("rules")) if isinstance(recycling, dict) else ():
+        if isinstance(each.get("territories"), list):
             each["territories"] = [
                 resolve.territory(ledger, name) if isinstance(name, str) else name
                 for name in each["territories"]
             ]
+    for rule in _tables(rules.get("approval_rules")):
+        for step in _tables(rule.get("steps")):
+            for each in _tables(step.get("approvers")):
+                if isinstance(each.get("person"), str):
+                    each["person"] = resolve.person(ledger, each["person"])
     return rules
+
+
+def _tables(listed: Any) -> list[dict[str, Any]]:
+    """Return the tables of a list; what is none, the policy itself refuses."""
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
 
 def adopt_decider(

@@ -66,6 +66,29 @@ def test_a_recycling_rule_for_a_territory_that_is_none_is_refused() -> None:
             check(policy)
 
 
+def asking(**approver: Any) -> Policy:
+    steps = ({"approvers": [approver]},)
+    return Policy.model_validate({"approval_rules": [{"steps": steps}]})
+
+
+def test_a_policy_that_asks_somebody_unknown_is_refused() -> None:
+    """It was adopted, and from then on whatever it was to be approved by nobody stood still.
+
+    So it is of an import's own policy, which was not looked at.
+    """
+    check(facts_in.AdoptPolicy(policy=asking(kind="person", person="per_1")))
+    check(person(), facts_in.AdoptPolicy(policy=asking(kind="person", person="per_new")))
+    check(facts_in.AdoptPolicy(policy=asking(kind="role", role="auditor")))
+    for policy, error in (
+        (asking(kind="person", person="per_none"), UnknownIdError),
+        (asking(kind="role", role="boss"), InvalidRequestError),
+    ):
+        with pytest.raises(error):
+            check(facts_in.AdoptPolicy(policy=policy))
+        with pytest.raises(error):
+            check(opening(policy=policy))
+
+
 def test_a_year_may_be_stated_at_any_time_and_again() -> None:
     holiday, worked = date(2026, 10, 1), date(2026, 10, 10)
     year = facts_in.StateCalendar(year=2026, holidays=(holiday,), workdays=(worked,))
