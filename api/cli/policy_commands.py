@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +11,16 @@ import typer
 
 from api.bootstrap import Ledger
 from api.cli import resolve
-from api.cli.context import As, Json, as_json, opened, print_json, print_table
+from api.cli.context import As, Json, notes, opened, print_json, print_table
+from api.cli.policy_words import policy_lines
 from api.cli.stating import group, state
-from ledger import deciders
+from api.imports.rejects import shown_text
+from ledger import deciders, four_eyes
 from ledger import organisation_commands as facts
 from ledger.commands import InvalidRequestError, parse
 from ledger.errors import LedgerError
+from ledger.organisation import OrganisationAt
+from ledger.policy import Policy
 from projections import people as people_views
 
 
@@ -24,6 +28,8 @@ def policy_app() -> typer.Typer:
     """Return the commands about policies."""
     app = group()
     app.callback(invoke_without_command=True)(policy)
+    app.command("show")(show)
+    app.command("compare")(compare)
     app.command("adopt")(adopt_policy)
     app.command("decider")(adopt_decider)
     return app
@@ -34,7 +40,9 @@ def policy(
     every: Annotated[bool, typer.Option("--history", help="All that ever were.")] = False,
     json: Json = False,
 ) -> None:
-    """Print the policy in force; or `adopt` another, or a version of the `decider`."""
+    """Print the policy in force in words; or `show` or `compare` others, `adopt` one, or a version
+    of the `decider`.
+    """
     if context.invoked_subcommand is not None:
         return
     with opened() as ledger:
@@ -55,39 +63,88 @@ def policy(
             )
             return
         in_force = names.organisation.policy
-        rules = in_force.policy.as_rules()
         version = names.organisation.decider
         if json:
+            rules = in_force.policy.as_rules()
             print_json({"number": in_force.number, "decider": version, "rules": rules})
             return
-        title = f"policy {in_force.number}" if in_force.number else "policy: the defaults"
-        print_table(
-            f"{title}, decided by version {version} of the decider",
-            ("rule", "value"),
-            [row for rule, value in rules.items() for row in _rule_rows(rule, value, names)],
-        )
+        _tell(_title(in_force.number), in_force.policy, names)
+        notes().print(f"Decided by version {version} of the decider.", markup=False)
 
 
-def _rule_rows(rule: str, value: Any, names: resolve.Names) -> Iterable[tuple[str, str]]:
-    if rule != "territory_rules":
-        yield rule, "no limit" if value is None else _words_of(value)
-        return
-    for each in value:
-        conditions = " and ".join(
-            f"{one['attribute']} {one['operator'].replace('_', ' ')} {_words_of(one['value'])}"
-            for one in each["conditions"]
-        )
-        yield f"territory {names.territory(each['territory'])}", f"where {conditions}"
+Which = Annotated[str, typer.Argument(help="Its number, 0 for the defaults; or a proposal's id.")]
 
 
-def _words_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(_words_of(each) for each in value) or "none"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words_of(inner)}" for key, inner in value.items()) or "none"
-    return str(as_json(value))
+def show(which: Which, json: Json = False) -> None:
+    """Print a policy that was in force, or one that is proposed."""
+    with opened() as ledger:
+        names = resolve.Names(ledger)
+        found = _policy(which, names.organisation)
+        if json:
+            print_json({"policy": which, "rules": found.as_rules()})
+            return
+        _tell(_title(which), found, names)
+
+
+def compare(
+    first: Which,
+    second: Annotated[
+        str | None, typer.Argument(help="Likewise; without it the one in force.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print in what two policies differ, such as a proposed one from that in force."""
+    with opened() as ledger:
+        names = resolve.Names(ledger)
+        other = str(names.organisation.policy.number) if second is None else second
+        before, after = (_policy(each, names.organisation) for each in (first, other))
+        had, has = policy_lines(before, names), policy_lines(after, names)
+        gone = [("was", *each) for each in had if each not in has]
+        new = [("is", *each) for each in has if each not in had]
+        if json:
+            print_json(
+                {
+                    "first": {"policy": first, "rules": before.as_rules()},
+                    "second": {"policy": other, "rules": after.as_rules()},
+                }
+            )
+            return
+        title = f"from {_title(first)} to {_title(other)}"
+        # Beside what a rule said stands what it says now.
+        rows = sorted(gone + new, key=lambda row: [each for each, _ in had + has].index(row[1]))
+        print_table(title, ("", "rule", "what holds"), rows)
+
+
+def _policy(which: str, organisation: OrganisationAt) -> Policy:
+    """Return the policy of a number that was in force, or of a proposal; raises NotFoundError."""
+    proposal = organisation.proposal(which)
+    if proposal is not None and proposal.kind == "policy":
+        proposed: Policy = four_eyes.command_of(proposal).policy
+        return proposed
+    last = organisation.policy.number
+    if which.isascii() and which.isdecimal() and int(which) <= last:
+        return organisation.policy_numbered(int(which))
+    raise resolve.NotFoundError(
+        f"There is no policy {shown_text(which)}.",
+        way_out=f"Name a number up to {last} (guishu policy --history), or a policy's proposal"
+        " (guishu proposals).",
+    )
+
+
+def _title(which: object) -> str:
+    return "policy: the defaults" if str(which) == "0" else f"policy {which}"
+
+
+def _tell(title: str, policy: Policy, names: resolve.Names) -> None:
+    lines: list[tuple[str, str]] = []
+    for about, words in policy_lines(policy, names):
+        # What a line is about is said once.
+        lines.append(("" if about == _about(lines) else about, words))
+    print_table(title, ("rule", "what holds"), lines)
+
+
+def _about(lines: Sequence[tuple[str, str]]) -> str:
+    return next((about for about, _ in reversed(lines) if about), "")
 
 
 def adopt_policy(

@@ -244,8 +244,7 @@ def test_a_policy_names_territories_by_name(guishu: Shell, tmp_path: Path) -> No
     )
     guishu("policy", "adopt", str(file), "--comment", "first", *BOSS)
     shown = guishu("policy").out
-    assert "territory 华东" in shown
-    assert "where region one of 江苏, 浙江" in shown
+    assert "华东: where region one of 江苏, 浙江" in shown
     rules = guishu.json("policy")["rules"]
     assert rules["holding_limit"] == 7
     assert rules["territory_rules"][0]["territory"] == territory(guishu, "华东")["territory"]
