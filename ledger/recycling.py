@@ -176,10 +176,7 @@ def fall_of(
     if not policy.recycling.rules:
         return None
     owner = organisation.person(tenure.owner)
-    territory = policy.territory_of(customer.territory, customer.attributes)
-    rule = policy.recycling.rule_for(
-        territory, customer.attributes, customer.won_deals, organisation.is_within
-    )
+    rule = _rule_of(customer, organisation)
     if rule is None or owner is None:
         return None
     working = organisation.working_days if policy.recycling.days == "working" else None
@@ -196,6 +193,14 @@ def fall_of(
     subject = f"{name}@{instant(tenure.since)}"
     fall = replace(fall, subject=subject, due=due, goes=max(fall.goes, due))
     return None if owner.has_left(organisation.day(due)) else fall
+
+
+def _rule_of(customer: Admitted, organisation: OrganisationAt) -> RecycleRule | None:
+    policy = organisation.policy.policy
+    territory = policy.territory_of(customer.territory, customer.attributes)
+    return policy.recycling.rule_for(
+        territory, customer.attributes, customer.won_deals, organisation.is_within
+    )
 
 
 _Chain = tuple[str, datetime, int]
@@ -274,6 +279,82 @@ def _next(tenure: Held, warnings: _Warnings, clock: _Clock, chain: _Chain) -> Fa
     return Fall("", due, number, goes, because, days, warnings[number].to)
 
 
+# --- what keeps a customer ----------------------------------------------------------------------
+
+CLOSED = "closed"
+APPROVAL_OPEN = "approval_open"
+CONFLICT_OPEN = "conflict_open"
+ORPHANED = "orphaned"
+OWNER_LEAVING = "owner_leaving"
+IMPORT_OPEN = "import_open"
+EXEMPT = "exempt"
+NO_RULE = "no_rule"
+OWNER_AWAY = "owner_away"
+ON_HOLD = "on_hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What keeps a customer from the pool, though nobody works it.
+
+    ``by`` is one of the codes above. ``subject`` is the approval or conflict that is open, or the
+    import. ``until`` is the moment at which an absence or a hold is over (UTC), ``rule`` the number
+    of the rule that exempts it (from 0).
+    """
+
+    by: str
+    subject: str | None = None
+    until: datetime | None = None
+    rule: int | None = None
+
+
+def kept_by(customer: Admitted, organisation: OrganisationAt, now: datetime) -> tuple[Kept, ...]:
+    """Return all that keeps an owned customer from the pool ``now``, where the policy recycles."""
+    tenure, rules = customer.tenure, organisation.policy.policy.recycling.rules
+    if not isinstance(tenure, Held) or not rules:
+        return ()
+    return tuple(_kept_by(customer, tenure, organisation, now))
+
+
+def _kept_by(
+    customer: Admitted, tenure: Held, organisation: OrganisationAt, now: datetime
+) -> Iterator[Kept]:
+    if customer.closed:
+        yield Kept(CLOSED)
+    if customer.approval is not None:
+        yield Kept(APPROVAL_OPEN, customer.approval.approval)
+    for each in customer.conflicts:
+        if each.kind != GROUP:
+            yield Kept(CONFLICT_OPEN, each.conflict)
+    import_id = tenure.counting.import_id
+    opened = None if import_id is None else organisation.import_(import_id)
+    if opened is not None and not opened.closed:
+        yield Kept(IMPORT_OPEN, import_id)
+    rule = _rule_of(customer, organisation)
+    if rule is None:
+        yield Kept(NO_RULE)
+    elif rule.follow_up_days is None and rule.deal_days is None:
+        yield Kept(EXEMPT, rule=organisation.policy.policy.recycling.rules.index(rule))
+    owner = organisation.person(tenure.owner)
+    if owner is not None:
+        if owner.has_left(organisation.day(now)):
+            yield Kept(ORPHANED)
+        elif owner.left_on is not None and fall_of("", customer, organisation, now) is None:
+            yield Kept(OWNER_LEAVING)
+        yield from _pauses_now(owner, tenure, organisation, now)
+
+
+def _pauses_now(
+    owner: Person, tenure: Held, organisation: OrganisationAt, now: datetime
+) -> Iterator[Kept]:
+    absences = _merged(_absences(owner, organisation))
+    for by, pauses in ((OWNER_AWAY, absences), (ON_HOLD, iter(tenure.counting.pauses))):
+        # What else has paused it was over when it was folded; only a hold lies ahead.
+        until = next((each.end for each in pauses if each.begin <= now < each.end), None)
+        if until is not None:
+            yield Kept(by, until=until)
+
+
 # --- counting days -----------------------------------------------------------------------------
 
 
@@ -321,10 +402,12 @@ class _Clock:
 
 def _pauses(tenure: Held, owner: Person, organisation: OrganisationAt) -> Iterator[Pause]:
     yield from tenure.counting.pauses
+    yield from (each for each in _absences(owner, organisation) if each.end > tenure.since)
+
+
+def _absences(owner: Person, organisation: OrganisationAt) -> Iterator[Pause]:
     for each in owner.absences:
-        begin, end = organisation.start_of(each.from_day), organisation.start_of(each.until_day)
-        if end > tenure.since:
-            yield Pause(begin, end)
+        yield Pause(organisation.start_of(each.from_day), organisation.start_of(each.until_day))
 
 
 def _merged(pauses: Iterable[Pause]) -> Iterator[Pause]:

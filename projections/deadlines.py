@@ -479,6 +479,7 @@ def _count_again(
 # --- queries -----------------------------------------------------------------------------------
 
 PAGE = 500
+LOOKED_AT_MAX = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,6 +519,18 @@ ORDER BY a.n
 _FALLING = f"""
 {_COLUMNS}
 WHERE falls <= %s AND (falls, customer) > (%s, %s) ORDER BY falls, customer LIMIT %s
+"""
+_OWNED_BY = """
+SELECT customer, state::text FROM projections.deadlines
+WHERE owner IS NOT NULL AND (%(owner)s::text IS NULL OR owner = %(owner)s)
+    AND customer > %(after)s
+ORDER BY customer LIMIT %(limit)s
+"""
+_THESE = "SELECT customer, state::text FROM projections.deadlines WHERE customer = ANY(%b)"
+_NEVER_FALLING = """
+SELECT count(*) FROM (
+    SELECT FROM projections.deadlines WHERE owner IS NOT NULL AND falls IS NULL LIMIT %s
+) AS counted
 """
 _REACHED = "SELECT position FROM projections.tracking WHERE name = 'deadlines'"
 BEGINNING = (datetime.min.replace(tzinfo=UTC), "")
@@ -570,10 +583,74 @@ def falling(
     return [DueRow(*row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRow:
+    """A customer that is kept from the pool, whose it is, and by what."""
+
+    customer: str
+    owner: str
+    kept: tuple[recycling.Kept, ...]
+
+
+def kept(
+    connection: Connection[Any],
+    organisation: OrganisationAt,
+    now: datetime,
+    *,
+    owner: str | None = None,
+    after: str = "",
+    limit: int = PAGE,
+    looked_at_max: int = LOOKED_AT_MAX,
+) -> tuple[list[KeptRow], str]:
+    """Return customers that something keeps from the pool ``now``, by id, behind ``after``.
+
+    Beside them stands the id behind which to go on; empty where all was looked at. An absence ends
+    by its date, without an event, so that each row is asked when it is read: so many at most.
+    """
+    found: list[KeptRow] = []
+    for _ in range(0, looked_at_max, PAGE):
+        values = {"owner": owner, "after": after, "limit": PAGE}
+        page = connection.execute(_OWNED_BY, values).fetchall()
+        for row in _kept_rows(page, organisation, now):
+            found.append(row)
+            if len(found) == limit:
+                return found, row.customer
+        if len(page) < PAGE:
+            return found, ""
+        after = page[-1][0]
+    return found, after
+
+
+def kept_of(
+    connection: Connection[Any],
+    customers: Iterable[str],
+    organisation: OrganisationAt,
+    now: datetime,
+) -> dict[str, tuple[recycling.Kept, ...]]:
+    """Return what keeps these customers from the pool ``now``, of those that anything does."""
+    rows = connection.execute(_THESE, (text_array(sorted(set(customers))),)).fetchall()
+    return {row.customer: row.kept for row in _kept_rows(rows, organisation, now)}
+
+
+def _kept_rows(
+    page: Iterable[Sequence[Any]], organisation: OrganisationAt, now: datetime
+) -> Iterator[KeptRow]:
+    for name, customer in _states(page):
+        what = recycling.kept_by(customer, organisation, now)
+        if what and customer.owner is not None:
+            yield KeptRow(name, customer.owner, what)
+
+
 def falling_count(connection: Connection[Any], until: datetime) -> int:
     """Return how many customers go back to the pool up to ``until`` (UTC), as ``falling`` lists."""
     statement = "SELECT count(*) FROM projections.deadlines WHERE falls <= %s"
     row = connection.execute(statement, (until,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def never_falling_count(connection: Connection[Any]) -> int:
+    """Return how many owned customers do not go back to the pool, as things are; up to a bound."""
+    row = connection.execute(_NEVER_FALLING, (LOOKED_AT_MAX,)).fetchone()
     return int(row[0]) if row else 0
 
 

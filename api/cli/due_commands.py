@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
@@ -13,14 +14,16 @@ from api.cli import calendar_commands, conflict_commands, resolve
 from api.cli.approval_words import deadline_words
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
 from api.cli.context import day as parsed_day
+from api.cli.policy_words import which_words
 from api.cli.write_commands import submit
 from consumers.clock import database_now
-from ledger import approving, commands, reasons
+from ledger import approving, commands, reasons, recycling
 from ledger.deadlines import RECYCLE, RECYCLE_WARNING
+from ledger.recycling import Kept
 from projections import deadlines, follow_ups
 from projections.approvals import ApprovalRow, approvals_named
 from projections.conflicts import ConflictRow, conflicts_named
-from projections.deadlines import DueRow
+from projections.deadlines import DueRow, KeptRow
 from projections.ownership import owners_of
 
 
@@ -40,6 +43,7 @@ def due(
             disputes = conflicts_named(connection, [row.subject for row in rows])
             owners = owners_of(connection, [row.customer for row in rows])
             tokens = _last_are_tokens(connection, rows)
+            kept = deadlines.kept_of(connection, owners, names.organisation, now)
             if any(row.falls is not None for row in rows):
                 calendar_commands.tell_what_is_provisional(connection, names.organisation, now)
         if json:
@@ -49,6 +53,7 @@ def due(
                         **_as_json(row, owners.get(row.customer)),
                         "overdue": row.due <= now,
                         "last_follow_up_is_token": row.customer in tokens,
+                        "kept": kept.get(row.customer, ()),
                     }
                     for row in rows
                 ]
@@ -62,9 +67,9 @@ def due(
                 names.customer(row.customer),
                 deadline_words(row.kind),
                 names.person(owners.get(row.customer)),
-                REAL_FOLLOW_UP
-                if row.customer in tokens
-                else _awaited(approvals.get(row.subject) or disputes.get(row.subject), names, now),
+                _awaited(approvals.get(row.subject) or disputes.get(row.subject), names, now)
+                or _pause_words(kept.get(row.customer, ()), names)
+                or (REAL_FOLLOW_UP if row.customer in tokens else ""),
             )
             for row in rows
         ]
@@ -90,6 +95,7 @@ def _last_are_tokens(connection: Connection[Any], rows: list[DueRow]) -> set[str
 # --- recycling ---------------------------------------------------------------------------------
 
 FORECAST_MAX = 100_000
+KEPT_BESIDE = "owned customers do not go, as things are: guishu recycle kept says why"
 
 
 def recycle_app() -> typer.Typer:
@@ -99,6 +105,7 @@ def recycle_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(recycle)
     app.command("hold")(hold)
+    app.command("kept")(kept)
     return app
 
 
@@ -121,11 +128,14 @@ def recycle(
             now = database_now(connection)
             until = now + timedelta(days=forecast)
             rows = [row for row in _falling(connection, until) if owner_id in (None, row.owner)]
+            stay = deadlines.never_falling_count(connection)
             if rows:
                 calendar_commands.tell_what_is_provisional(connection, names.organisation, now)
         if json:
             print_json([_falls_json(row, names) for row in rows])
             return
+        if names.organisation.policy.policy.recycling.rules and stay:
+            notes().print(f"{stay:,} {KEPT_BESIDE}", markup=False, soft_wrap=True)
         title = f"back to the pool within {forecast} days"
         if customers:
             print_table(
@@ -197,6 +207,59 @@ def hold(
         submit(ledger, commands.HoldRecycling, fields, as_, request_id, json=json)
 
 
+def kept(
+    owner: Annotated[str | None, typer.Option(help="Only those of this person.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only this one.")] = None,
+    after: Annotated[str, typer.Option(help="The last id of the page before.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    ids: Ids = False,
+    json: Json = False,
+) -> None:
+    """List what is kept from the pool, and by what: an absence, a hold, what is open, a rule."""
+    with opened() as ledger:
+        names = resolve.Names(ledger)
+        owner_id = resolve.person(ledger, owner) if owner else None
+        customer_id = resolve.customer(ledger, customer) if customer else None
+        organisation = names.organisation
+        with ledger.pool.connection() as connection:
+            now = database_now(connection)
+            if customer_id is None:
+                rows, behind = deadlines.kept(
+                    connection, organisation, now, owner=owner_id, after=after, limit=limit
+                )
+            else:
+                found = deadlines.kept_of(connection, [customer_id], organisation, now)
+                owners = owners_of(connection, list(found))
+                rows = [KeptRow(each, owners[each], what) for each, what in found.items()]
+                behind = ""
+            about = [each.subject for row in rows for each in row.kept if each.subject is not None]
+            approvals = approvals_named(connection, about)
+            purposes = {name: each.purpose for name, each in approvals.items()}
+        if json:
+            print_json(rows)
+            return
+        columns = ("customer", "owner", "kept by", "until")
+        print_table(
+            "kept from the pool",
+            (ID, *columns) if ids else columns,
+            [
+                (
+                    *(row.customer,) * ids,
+                    names.customer(row.customer),
+                    names.person(row.owner),
+                    kept_words(each, names, purposes),
+                    names.moment(each.until),
+                )
+                for row in rows
+                for each in row.kept
+            ],
+        )
+        if not organisation.policy.policy.recycling.rules:
+            notes().print("By the policy in force nothing is recycled.", markup=False)
+        if behind:
+            notes().print(f"there may be more: --after {behind}", markup=False)
+
+
 # --- words -------------------------------------------------------------------------------------
 
 
@@ -208,6 +271,41 @@ def _as_json(row: DueRow, owner: str | None) -> dict[str, object]:
         "subject": row.subject,
         "owner": owner,
     }
+
+
+def _pause_words(kept: Sequence[Kept], names: resolve.Names) -> str:
+    """Return what puts off that a customer goes, which is over by a date."""
+    return ", ".join(
+        f"{kept_words(each, names, {})} until {names.moment(each.until)}"
+        for each in kept
+        if each.until is not None
+    )
+
+
+def kept_words(kept: Kept, names: resolve.Names, purposes: Mapping[str, str]) -> str:
+    """Return what keeps a customer from the pool; ``purposes`` are those of approvals, by id."""
+    match kept.by:
+        case recycling.APPROVAL_OPEN:
+            return f"a {purposes.get(kept.subject or '', 'transfer')} is open"
+        case recycling.EXEMPT:
+            rules = names.organisation.policy.policy.recycling.rules
+            return f"exempt: {which_words(rules[kept.rule or 0], names) or 'every customer'}"
+        case recycling.IMPORT_OPEN:
+            opened = names.organisation.import_(kept.subject or "")
+            return f"the import {opened.name if opened else kept.subject} is open"
+        case _:
+            return _KEPT[kept.by]
+
+
+_KEPT = {
+    recycling.CLOSED: "the customer is closed",
+    recycling.CONFLICT_OPEN: "a conflict is open",
+    recycling.ORPHANED: "the owner has left (guishu orphans)",
+    recycling.OWNER_LEAVING: "the owner leaves before it would go",
+    recycling.NO_RULE: "no rule is for it",
+    recycling.OWNER_AWAY: "the owner is away",
+    recycling.ON_HOLD: "on hold",
+}
 
 
 def _awaited(subject: ApprovalRow | ConflictRow | None, names: resolve.Names, now: datetime) -> str:

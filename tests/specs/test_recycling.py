@@ -11,13 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 from ledger import deadlines, reasons
+from ledger.conflicts import Conflict, Waiting
 from ledger.counting import PAUSES_MAX, Counting, Pause
 from ledger.customer import Held
 from ledger.deadlines import RECYCLE, RECYCLE_WARNING, Deadline
 from ledger.events import decisions as d
 from ledger.events import organisation as facts
 from ledger.events import requests as r
-from ledger.recycling import NO_DEAL, NO_FOLLOW_UP, fall_of, paused_by
+from ledger.recycling import NO_DEAL, NO_FOLLOW_UP, Kept, fall_of, kept_by, paused_by
 from ledger.recycling_rules import RecycleRule, Recycling
 from ledger.store import guards
 from tests.specs.story import START, Story
@@ -635,6 +636,89 @@ def test_what_falls_due_later_keeps_its_time() -> None:
     story = imported(10).later(days=1).given(facts.ImportClosed("imp_1"))
     expect(story, 18, RECYCLE_WARNING)
     raise_next(story).then(warned(0, 21, "per_a"))
+
+
+# --- what keeps a customer ---------------------------------------------------------------------
+
+
+def kept(story: Story) -> tuple[Kept, ...]:
+    customer: Any = story.settled.customers["cus_1"]
+    return kept_by(customer, story.organisation.latest, story.now)
+
+
+def test_what_keeps_a_customer_is_told() -> None:
+    """It was not said anywhere: a customer was just missing among those that would go."""
+    story = owned()
+    assert kept(story) == ()
+    story.when(transfer(), by="per_a")
+    assert kept(story) == (Kept("approval_open", "trf_1"),)
+    story.when(r.TransferWithdrawn("cus_1", "trf_1", "withdrawn"), by="per_a")
+    assert kept(story) == ()
+    story.when(r.CustomerChangeRequested("cus_1", closed=True), by="per_a")
+    assert kept(story) == (Kept("closed"),)
+
+
+def test_a_conflict_keeps_it_until_the_ruling() -> None:
+    story = disputed()
+    assert kept(story) == (Kept("conflict_open", conflicts_of(story)[0]),)
+
+
+def test_a_group_divided_keeps_nothing() -> None:
+    story = owned()
+    customer: Any = story.settled.customers["cus_1"]
+    divided = Conflict("con_1", "group", ("per_a", "per_b"), (), Waiting(START, 1))
+    assert (
+        kept_by(customer._replace(conflicts=(divided,)), story.organisation.latest, story.now) == ()
+    )
+
+
+def test_an_absence_and_a_hold_keep_it_until_their_day() -> None:
+    story = owned()
+    story.given(facts.PersonAway("per_a", date(2026, 3, 10), date(2026, 3, 17)))
+    story.given(facts.PersonAway("per_a", date(2026, 3, 15), date(2026, 3, 20)))
+    hold(story, date(2026, 3, 12))
+    start_of = story.organisation.latest.start_of
+    assert kept(story) == (Kept("on_hold", until=start_of(date(2026, 3, 12))),)
+    story.now = start_of(date(2026, 3, 10))
+    away = Kept("owner_away", until=start_of(date(2026, 3, 20)))
+    assert kept(story) == (away, Kept("on_hold", until=start_of(date(2026, 3, 12))))
+    # Both end by their day, without any event.
+    story.now = start_of(date(2026, 3, 12))
+    assert kept(story) == (away,)
+    story.now = start_of(date(2026, 3, 20))
+    assert kept(story) == ()
+
+
+def test_a_rule_exempts_it_or_none_is_for_it() -> None:
+    story = owned({"won_deals_min": 3}, {"won_deals_min": 1}, {"territories": ["ter_west"]})
+    assert kept(story) == (Kept("no_rule"),)
+    assert kept(deal(story)) == (Kept("exempt", rule=1),)
+
+
+def test_what_belongs_to_a_leaver_is_kept() -> None:
+    story = owned().given(facts.PersonLeft("per_a", date(2026, 3, 31)))
+    # Warned of it, and gone before it would go.
+    assert kept(story) == ()
+    assert kept(raise_next(story)) == (Kept("owner_leaving"),)
+    story.now = day(40)
+    assert kept(story) == (Kept("orphaned"),)
+
+
+def test_an_import_keeps_what_it_brought_until_it_is_closed() -> None:
+    story = imported(200)
+    assert kept(story) == (Kept("import_open", "imp_1"),)
+    assert kept(story.given(facts.ImportClosed("imp_1"))) == ()
+
+
+def test_nothing_is_kept_where_nothing_goes() -> None:
+    story = owned().given(facts.PolicyAdopted(2, {}))
+    assert kept(story) == ()
+    free = owned().when(r.ReleaseRequested("cus_1", "not_reached"), by="per_a")
+    assert kept(free) == ()
+    story = owned()
+    customer: Any = story.settled.customers["cus_1"]
+    unknown = customer._replace(tenure=replace(customer.tenure, owner="per_nobody"))
+    assert kept_by(unknown, story.organisation.latest, story.now) == ()
 
 
 # --- policies as data --------------------------------------------------------------------------

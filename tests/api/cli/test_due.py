@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.bootstrap import open_ledger
-from api.cli.due_commands import REAL_FOLLOW_UP
+from api.cli.due_commands import KEPT_BESIDE, REAL_FOLLOW_UP
 from api.running import running
 from api.settings import load_settings
 from tests.api.cli.test_commands import BOSS, Shell, days_ahead
@@ -97,6 +97,43 @@ def test_what_goes_back_to_the_pool_is_foretold_and_can_be_held(
     assert "held: 恒信电子 until" in held.out
     assert "back to the pool within 32 days: none" in guishu("recycle", "--forecast", "32").out
     assert "is no day" in guishu("recycle", "hold", "恒信电子", "soon", *BOSS, status=1).err
+
+
+def test_what_keeps_a_customer_from_the_pool_is_said(
+    guishu: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It was just missing among those that would go, or went later than anybody could explain."""
+    transfer = _transfer(guishu)
+    assert "nothing is recycled" in guishu("recycle", "kept").err
+    policy = tmp_path_factory.mktemp("policy") / "policy.toml"
+    policy.write_text(
+        "[[recycling.rules]]\nconditions = [{attribute='size', operator='is', value='large'}]\n"
+        "[[recycling.rules]]\nfollow_up_days = 31\n",
+        encoding="utf-8",
+    )
+    guishu("policy", "adopt", str(policy), *BOSS)
+    assert KEPT_BESIDE in guishu("recycle").err
+    assert "a transfer is open" in guishu("recycle", "kept").out
+    ((kept,),) = (row["kept"] for row in guishu.json("recycle", "kept", "--owner", "李娜"))
+    assert (kept["by"], kept["subject"]) == ("approval_open", transfer)
+    assert "none" in guishu("recycle", "kept", "--owner", "王强").out
+    guishu("withdraw", transfer, "--as", "李娜")
+    assert guishu.json("recycle", "kept") == []
+    # What is over by a date goes later, and is told with it.
+    guishu("recycle", "hold", "恒信电子", days_ahead(40), *BOSS)
+    assert "on hold" in guishu("recycle", "kept", "--customer", "恒信电子").out
+    said = guishu("due", "--days", "90").out
+    assert "the owner is warned" in said
+    assert f"on hold until {days_ahead(40)}" in said
+    (row,) = guishu.json("due", "--days", "90")
+    assert [each["by"] for each in row["kept"]] == ["on_hold"]
+    guishu("register", "大成物流", "--territory", "华东", "--attribute", "size=large", *BOSS)
+    guishu("claim", "大成物流", "--as", "李娜")
+    assert "exempt: where size is large" in guishu("recycle", "kept").out
+    first = guishu("recycle", "kept", "--limit", "1")
+    assert "there may be more: --after cus_" in first.err
+    guishu("people", "left", "李娜", days_ahead(0), *BOSS)
+    assert "the owner has left" in guishu("recycle", "kept").out
 
 
 def test_a_token_follow_up_is_flagged_wherever_it_is_shown(
