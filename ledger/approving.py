@@ -182,14 +182,14 @@ def is_present(organisation: OrganisationAt, person: str, day: date) -> bool:
     found = organisation.person(person)
     if found is None or found.has_left(day):
         return False
-    return not any(each.from_day <= day < each.until_day for each in found.absences)
+    return not any(each.has(day) for each in found.absences)
 
 
 def delegates(organisation: OrganisationAt, person: str, day: date) -> Iterator[str]:
     """Yield who acts for somebody on ``day``, the one named last first."""
     found = organisation.person(person)
     for each in reversed(found.delegations if found else ()):
-        if each.from_day <= day < each.until_day:
+        if each.has(day):
             yield each.delegate
 
 

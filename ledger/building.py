@@ -514,7 +514,9 @@ def _about_person(
     | facts_in.MarkLeft
     | facts_in.MarkReturned
     | facts_in.MarkAway
-    | facts_in.NameDelegate,
+    | facts_in.NameDelegate
+    | facts_in.EndAbsence
+    | facts_in.EndDelegation,
     seal: Seal,
 ) -> organisation.OrganisationFact:
     person = command.person
@@ -534,5 +536,9 @@ def _about_person(
             return organisation.DelegateNamed(
                 person, command.delegate, command.from_day, command.until_day
             )
+        case facts_in.EndAbsence():
+            return organisation.AbsenceEnded(person, command.back_on)
+        case facts_in.EndDelegation():
+            return organisation.DelegationEnded(person, command.ended_on)
         case facts_in.MarkAway():
             return organisation.PersonAway(person, command.from_day, command.until_day)

@@ -29,6 +29,10 @@ class Absence:
     from_day: date
     until_day: date
 
+    def has(self, day: date) -> bool:
+        """Say whether the person is away on ``day``."""
+        return self.from_day <= day < self.until_day
+
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
@@ -37,6 +41,13 @@ class Delegation:
     delegate: str
     from_day: date
     until_day: date
+
+    def has(self, day: date) -> bool:
+        """Say whether the delegate acts on ``day``."""
+        return self.from_day <= day < self.until_day
+
+
+P = TypeVar("P", Absence, Delegation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +302,18 @@ def _changed(person: Person, data: facts.OrganisationFact) -> Person:
         case facts.DelegateNamed():
             delegation = Delegation(data.delegate, data.from_day, data.until_day)
             return replace(person, delegations=(*person.delegations, delegation))
+        case facts.AbsenceEnded():
+            return replace(person, absences=_ended(person.absences, data.back_on))
+        case facts.DelegationEnded():
+            return replace(person, delegations=_ended(person.delegations, data.ended_on))
         case _:
             raise AssertionError(f"{type(data).__name__} is no fact of a person")
+
+
+def _ended(periods: tuple[P, ...], day: date) -> tuple[P, ...]:
+    """Return the periods, of which those end on ``day`` that it lies in."""
+    cut = (replace(each, until_day=day) if each.has(day) else each for each in periods)
+    return tuple(each for each in cut if each.from_day < each.until_day)
 
 
 @dataclass(frozen=True, slots=True)

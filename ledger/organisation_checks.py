@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import get_args
 
 from ledger import commands
@@ -138,7 +138,9 @@ class _FactChecks:
         | facts_in.MarkLeft
         | facts_in.MarkReturned
         | facts_in.MarkAway
-        | facts_in.NameDelegate,
+        | facts_in.NameDelegate
+        | facts_in.EndAbsence
+        | facts_in.EndDelegation,
     ) -> None:
         self._must_have_joined(command.person)
         match command:
@@ -154,6 +156,18 @@ class _FactChecks:
                 if not self._has_left(command.person):
                     raise InvalidRequestError("person", "the person has not left")
                 self.left[command.person] = False
+            case facts_in.EndAbsence():
+                if not self._is_away(command.person, command.back_on):
+                    raise InvalidRequestError(
+                        "back_on", f"the person is not away on {command.back_on}"
+                    )
+            case facts_in.EndDelegation():
+                found = self.organisation.person(command.person)
+                delegations = found.delegations if found else ()
+                if not any(each.has(command.ended_on) for each in delegations):
+                    raise InvalidRequestError(
+                        "ended_on", f"nobody acts for the person on {command.ended_on}"
+                    )
             case facts_in.MarkAway():
                 pass
 
@@ -192,6 +206,10 @@ class _FactChecks:
     def _has_left(self, person: str) -> bool:
         found = self.organisation.person(person)
         return self.left.get(person, found is not None and found.left_on is not None)
+
+    def _is_away(self, person: str, day: date) -> bool:
+        found = self.organisation.person(person)
+        return found is not None and any(each.has(day) for each in found.absences)
 
     def _import_is_open(self, import_id: str) -> bool | None:
         found = self.organisation.import_(import_id)

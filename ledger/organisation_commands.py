@@ -101,6 +101,20 @@ class NameDelegate(_Period):
     delegate: Id
 
 
+class EndAbsence(Command):
+    """The person is back from ``back_on`` on, before the day that was said."""
+
+    person: Id
+    back_on: date
+
+
+class EndDelegation(Command):
+    """Nobody acts for the person any more from ``ended_on`` on."""
+
+    person: Id
+    ended_on: date
+
+
 class AdoptPolicy(Command):
     """Put a policy in force."""
 
@@ -200,6 +214,8 @@ FactCommand = (
     | MarkReturned
     | MarkAway
     | NameDelegate
+    | EndAbsence
+    | EndDelegation
     | AdoptPolicy
     | AdoptDecider
     | OpenImport

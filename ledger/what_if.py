@@ -28,7 +28,12 @@ from ledger.deciding import apply_parking, closes, is_hand_over, request_stream
 from ledger.envelope import Event
 from ledger.events.catalogue import Catalogue
 from ledger.events.decisions import ApprovalOpened, Decision, RequestParked
-from ledger.events.organisation import CalendarStated, ImportClosed
+from ledger.events.organisation import (
+    AbsenceEnded,
+    CalendarStated,
+    ImportClosed,
+    PersonReturned,
+)
 from ledger.events.requests import DeadlineReached
 from ledger.folding import Folding, fold_log
 from ledger.organisation import NumberedPolicy, OrganisationAt
@@ -157,6 +162,8 @@ class WhatIf:
         self._folding.take(event, requests)
         if isinstance(data, ImportClosed) or self._counts_by(data):
             self._expect_all(event.position)  # from now on something falls due, or at another time
+        elif isinstance(data, AbsenceEnded | PersonReturned):
+            self._expect_all(event.position, of=data.person)
 
     def _take_decision(self, event: Event, request: Event) -> None:
         if not event.ordinal:
@@ -288,10 +295,12 @@ class WhatIf:
             self._expected[customer] = found.due
             heappush(self._due, (found.due, customer))
 
-    def _expect_all(self, position: int) -> None:
+    def _expect_all(self, position: int, of: str | None = None) -> None:
+        """Look anew at all customers, or at those of one person."""
         organisation = self._under_policy(position + 1)
-        for customer in self._other.customers:
-            self._expect(customer, organisation)
+        for customer, found in self._other.customers.items():
+            if of is None or _owner(found) == of:
+                self._expect(customer, organisation)
 
     def _deadline(self, customer: str, organisation: OrganisationAt) -> Deadline | None:
         found = self._other.customers.get(customer)

@@ -120,6 +120,7 @@ _FACTS = frozenset(
         facts.TerritoryDefined,
         facts.CalendarStated,
         facts.PersonAway,
+        facts.AbsenceEnded,
         facts.PersonLeft,
         facts.PersonReturned,
     )

@@ -151,6 +151,19 @@ INSERT INTO delegations (position, person, delegate, from_day, until_day)
 SELECT * FROM jsonb_to_recordset(%s::jsonb)
     AS r(position bigint, person text, delegate text, from_day date, until_day date)
 """
+# Those in which a day lies, of those that were stated before, end on it.
+_END_ABSENCES = """
+UPDATE absences SET until_day = %(day)s
+WHERE person = %(person)s AND position < %(position)s
+    AND from_day <= %(day)s AND until_day > %(day)s
+"""
+_END_DELEGATIONS = """
+UPDATE delegations SET until_day = %(day)s
+WHERE person = %(person)s AND position < %(position)s
+    AND from_day <= %(day)s AND until_day > %(day)s
+"""
+_DROP_ABSENCES = "DELETE FROM absences WHERE person = %(person)s AND from_day >= until_day"
+_DROP_DELEGATIONS = "DELETE FROM delegations WHERE person = %(person)s AND from_day >= until_day"
 _STORE_TERRITORIES = """
 INSERT INTO territories (territory, defined, name, parent, head, managers, foreign_ids)
 SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(
@@ -195,6 +208,8 @@ _HANDLES = frozenset(
         "PersonReturned.v1",
         "PersonAway.v1",
         "DelegateNamed.v1",
+        "AbsenceEnded.v1",
+        "DelegationEnded.v1",
         "PolicyAdopted.v1",
         "DeciderAdopted.v1",
         "ImportOpened.v1",
@@ -229,6 +244,7 @@ class People:
         ):
             write(connection, statement, rows)
         for event in events:
+            _end_periods(connection, event)
             if isinstance(event.data, facts.OrganisationFounded):
                 connection.execute(_FOUND, (event.data.name, event.data.time_zone))
             elif isinstance(event.data, facts.DeciderAdopted):
@@ -329,6 +345,21 @@ def _delegations(events: Sequence[Event]) -> list[dict[str, Any]]:
         for event in events
         if isinstance(event.data, facts.DelegateNamed)
     ]
+
+
+def _end_periods(connection: Connection[Any], event: Event) -> None:
+    """End what an event ends; it is rare, and knows from its position what was there before it."""
+    data = event.data
+    match data:
+        case facts.AbsenceEnded():
+            end, drop, day = _END_ABSENCES, _DROP_ABSENCES, data.back_on
+        case facts.DelegationEnded():
+            end, drop, day = _END_DELEGATIONS, _DROP_DELEGATIONS, data.ended_on
+        case _:
+            return
+    values = {"person": data.person, "position": event.position, "day": day}
+    connection.execute(end, values)
+    connection.execute(drop, values)
 
 
 def _territories(events: Sequence[Event]) -> list[dict[str, Any]]:

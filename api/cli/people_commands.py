@@ -39,7 +39,9 @@ def people_app() -> typer.Typer:
     app.command("left")(person_left)
     app.command("returned")(person_returned)
     app.command("away")(person_away)
+    app.command("back")(person_back)
     app.command("delegate")(name_delegate)
+    app.command("end-delegate")(end_delegate)
     return app
 
 
@@ -294,6 +296,34 @@ def name_delegate(
             f" from {fields['from_day']} until the day before {fields['until_day']}"
         )
         state(ledger, parse(facts.NameDelegate, fields), as_, words, json=json)
+
+
+def person_back(
+    person: PersonArgument,
+    on: Annotated[str, typer.Argument(help="The first day on which the person is back.")],
+    as_: As = None,
+    json: Json = False,
+) -> None:
+    """Say that somebody is back before the day that was said, or is not away after all."""
+    with opened() as ledger:
+        person_id, back = resolve.person(ledger, person), day(on, "on")
+        command = parse(facts.EndAbsence, {"person": person_id, "back_on": back})
+        words = f"{resolve.Names(ledger).person(person_id)} is back from {back} on"
+        state(ledger, command, as_, words, json=json)
+
+
+def end_delegate(
+    person: PersonArgument,
+    on: Annotated[str, typer.Argument(help="The first day on which nobody acts any more.")],
+    as_: As = None,
+    json: Json = False,
+) -> None:
+    """Say that nobody acts for somebody any more, before the day that was said."""
+    with opened() as ledger:
+        person_id, ended = resolve.person(ledger, person), day(on, "on")
+        command = parse(facts.EndDelegation, {"person": person_id, "ended_on": ended})
+        name = resolve.Names(ledger).person(person_id)
+        state(ledger, command, as_, f"nobody acts for {name} from {ended} on", json=json)
 
 
 def _period(person: str, from_day: str, until_day: str) -> dict[str, Any]:

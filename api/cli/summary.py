@@ -260,6 +260,10 @@ def _fact(event: Event, names: Names) -> str:
         case facts.DelegateNamed():
             acting = names.person(data.delegate)
             return f"{acting} acts for {person} from {data.from_day} until {data.until_day}"
+        case facts.AbsenceEnded():
+            return f"{person} is back from {data.back_on} on"
+        case facts.DelegationEnded():
+            return f"nobody acts for {person} any more from {data.ended_on} on"
         case facts.PolicyAdopted():
             return f"policy {data.number} is in force"
         case facts.DeciderAdopted():

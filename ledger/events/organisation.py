@@ -92,6 +92,25 @@ class DelegateNamed:
 
 
 @dataclass(frozen=True, slots=True)
+class AbsenceEnded:
+    """The person is back from ``back_on`` on: the absence in which that day lies ends with it.
+
+    One that was to begin on that day does not begin; others, before and behind, stay.
+    """
+
+    person: str
+    back_on: Day
+
+
+@dataclass(frozen=True, slots=True)
+class DelegationEnded:
+    """Nobody acts for the person from ``ended_on`` on by a delegation in which that day lies."""
+
+    person: str
+    ended_on: Day
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyAdopted:
     """A policy comes into force; ``number`` rises by one. ``rules`` is ledger/policy.py's JSON."""
 
@@ -187,6 +206,8 @@ OrganisationFact = (
     | PersonReturned
     | PersonAway
     | DelegateNamed
+    | AbsenceEnded
+    | DelegationEnded
     | PolicyAdopted
     | DeciderAdopted
     | ImportOpened

@@ -412,6 +412,14 @@ def test_facts_mirror_their_commands() -> None:
         facts.DelegateNamed("per_1", "per_2", day, later),
         "per_1",
     )
+    assert built_fact(facts_in.EndAbsence, person="per_1", back_on=day) == (
+        facts.AbsenceEnded("per_1", day),
+        "per_1",
+    )
+    assert built_fact(facts_in.EndDelegation, person="per_1", ended_on=day) == (
+        facts.DelegationEnded("per_1", day),
+        "per_1",
+    )
     assert built_fact(facts_in.AdoptPolicy, policy=policy.as_rules(), comment="新财年") == (
         facts.PolicyAdopted(5, policy.as_rules(), "新财年"),
         "5",

@@ -106,6 +106,28 @@ def test_a_person_through_time() -> None:
     assert (back.absences, back.delegations) == (away.absences, delegated.delegations)
 
 
+def test_an_absence_and_a_delegation_end_before_their_day() -> None:
+    """Once stated they ran to their last day, whoever came back before it."""
+    day = [date(2026, 1, number) for number in range(32)[1:]]
+    folded = organisation(
+        facts.PersonJoined("per_1", NAME),
+        facts.PersonAway("per_1", day[0], day[8]),
+        facts.PersonAway("per_1", day[3], day[9]),
+        facts.PersonAway("per_1", day[20], day[25]),
+        facts.DelegateNamed("per_1", "per_2", day[0], day[8]),
+        facts.AbsenceEnded("per_1", day[3]),
+        facts.DelegationEnded("per_1", day[7]),
+    )
+    person = folded.latest.person("per_1")
+    assert person is not None
+    # What was to begin on that day does not; what lies ahead stays.
+    assert person.absences == (Absence(day[0], day[3]), Absence(day[20], day[25]))
+    assert person.delegations == (Delegation("per_2", day[0], day[7]),)
+    before = folded.at(60).person("per_1")
+    assert before is not None
+    assert len(before.absences) == 3
+
+
 def test_a_fact_of_another_kind_is_a_defect() -> None:
     with pytest.raises(KeyError):
         organisation(facts.PersonLeft("per_none", date(2026, 3, 2)))

@@ -89,6 +89,23 @@ def test_a_policy_that_asks_somebody_unknown_is_refused() -> None:
             check(opening(policy=policy))
 
 
+def test_only_an_absence_or_delegation_in_which_the_day_lies_is_ended() -> None:
+    at = organisation(
+        facts.PersonJoined("per_1", NAME, "ter_east"),
+        facts.PersonAway("per_1", TODAY, LATER),
+        facts.DelegateNamed("per_1", "per_2", TODAY, LATER),
+    ).latest
+    for day, within in ((TODAY, True), (LATER, False), (TODAY - timedelta(days=1), False)):
+        for command in (
+            facts_in.EndAbsence(person="per_1", back_on=day),
+            facts_in.EndDelegation(person="per_1", ended_on=day),
+        ):
+            with nullcontext() if within else pytest.raises(InvalidRequestError):
+                check(command, at=at)
+    with pytest.raises(UnknownIdError):
+        check(facts_in.EndAbsence(person="per_none", back_on=TODAY), at=at)
+
+
 def test_a_year_may_be_stated_at_any_time_and_again() -> None:
     holiday, worked = date(2026, 10, 1), date(2026, 10, 10)
     year = facts_in.StateCalendar(year=2026, holidays=(holiday,), workdays=(worked,))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
+import pytest
+
 from ledger.events import organisation as facts
 from ledger.events.catalogue import catalogue
 from ledger.events.values import ForeignId
@@ -105,6 +107,25 @@ def test_who_left_has_left_from_that_day_on_and_is_there_again_after_returning(
     back = known(models, "per_1")
     assert not people.has_left(back, date(2026, 6, 1))
     assert back.joined_on == date(2026, 9, 1)
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_absences_and_delegations_end_before_their_day(models: Models, batch: int) -> None:
+    history = History()
+    join(history, "per_1", "张伟")
+    day = [date(2026, 3, number) for number in range(32)[1:]]
+    history.fact(facts.PersonAway("per_1", day[0], day[8]))
+    history.fact(facts.DelegateNamed("per_1", "per_2", day[2], day[8]))
+    history.fact(facts.AbsenceEnded("per_1", day[4]))
+    history.fact(facts.DelegationEnded("per_1", day[2]))
+    # Stated behind it: nothing has ended that.
+    history.fact(facts.PersonAway("per_1", day[3], day[6]))
+    people_only(models).project(history, batch=batch)
+    found, folded = known(models, "per_1"), history.organisation.latest.person("per_1")
+    assert found.absences == (Absence(day[0], day[4]), Absence(day[3], day[6]))
+    assert found.delegations == ()
+    assert folded is not None
+    assert (folded.absences, folded.delegations) == (found.absences, found.delegations)
 
 
 def test_people_are_listed_in_the_order_of_joining_a_page_at_a_time(models: Models) -> None:

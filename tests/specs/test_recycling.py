@@ -387,6 +387,14 @@ def test_nothing_counts_while_the_owner_is_away() -> None:
     expect(story, 28 + 10, RECYCLE_WARNING)
 
 
+def test_it_counts_again_from_the_day_on_which_the_owner_is_back_early() -> None:
+    """An absence ran to its last day whatever happened, and its customers stayed as long."""
+    story = owned()
+    story.given(facts.PersonAway("per_a", date(2026, 3, 10), date(2026, 3, 17)))
+    story.given(facts.AbsenceEnded("per_a", date(2026, 3, 12)))
+    expect(story, 28 + 2, RECYCLE_WARNING)
+
+
 def test_who_is_away_when_it_falls_due_is_warned_on_the_return() -> None:
     story = owned()
     story.given(facts.PersonAway("per_a", date(2026, 4, 5), date(2026, 4, 12)))

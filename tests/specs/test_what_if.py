@@ -372,6 +372,25 @@ def test_what_falls_due_by_working_days_goes_by_the_calendars_stated_meanwhile()
     assert (report.owners, report.raised.total) == ({}, 0)
 
 
+def test_what_falls_due_earlier_since_somebody_is_back_is_expected_anew() -> None:
+    """Whoever came back had nothing fall due until some request touched the customer again."""
+    recycling = {"rules": [{"follow_up_days": 10}], "warnings": []}
+    history = _history()
+    history.claim("cus_1", "per_a")
+    history.claim("cus_2", "per_b")
+    day = history.organisation.latest.day(history.now)
+    history.fact(facts.PersonAway("per_a", day + timedelta(days=1), day + timedelta(days=60)))
+    history.fact(facts.PersonLeft("per_b", day))
+    begin = history.position
+    history.later(days=2)
+    back = day + timedelta(days=2)
+    history.fact(facts.AbsenceEnded("per_a", back))
+    history.fact(facts.PersonReturned("per_b", back))
+    history.later(days=20).register("cus_9")
+    report = _decide_again(history, begin, _same(recycling=recycling))
+    assert report.owners == {"cus_1": ("per_a", None), "cus_2": ("per_b", None)}
+
+
 def test_a_note_that_would_have_been_a_token_resets_nothing() -> None:
     """Notes are remembered by the policy that would be, and not by the one that is."""
     history = _history()

@@ -137,6 +137,26 @@ def test_who_is_away_and_who_acts_meanwhile_is_shown(guishu: Shell) -> None:
     assert "王强 from" in guishu("people", "show", "李娜").out
 
 
+def test_whoever_is_back_early_is_there_and_needs_no_delegate(guishu: Shell) -> None:
+    """Nothing could be said that ended an absence, or a delegation, before its last day."""
+    guishu("people", "add", "王强", "--territory", "华东", *BOSS)
+    guishu("people", "away", "李娜", days_ahead(-3), days_ahead(20), *BOSS)
+    guishu("people", "delegate", "李娜", "王强", days_ahead(-3), days_ahead(20), *BOSS)
+    today = days_ahead(0)
+    assert f"李娜 is back from {today} on" in guishu("people", "back", "李娜", today, *BOSS).out
+    guishu("people", "end-delegate", "李娜", today, *BOSS)
+    listed = guishu("people").out
+    assert "away" not in listed
+    assert "acts" not in listed
+    for command in ("back", "end-delegate"):
+        said = guishu("people", command, "李娜", today, *BOSS, status=1)
+        assert said.err.startswith("invalid_request: ")
+    told = guishu("events", "--limit", "200").out
+    assert f"李娜 is back from {today} on" in told
+    assert f"nobody acts for 李娜 any more from {today} on" in told
+    guishu("verify")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
