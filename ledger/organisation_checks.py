@@ -155,6 +155,9 @@ class _FactChecks:
             case facts_in.MarkReturned():
                 if not self._has_left(command.person):
                     raise InvalidRequestError("person", "the person has not left")
+                # From then on nobody takes them for one who has left, whatever the day.
+                if command.returned_on > self.organisation.day(self.now):
+                    raise InvalidRequestError("returned_on", "lies ahead: say it on that day")
                 self.left[command.person] = False
             case facts_in.EndAbsence():
                 if not self._is_away(command.person, command.back_on):

@@ -89,6 +89,14 @@ def test_a_policy_that_asks_somebody_unknown_is_refused() -> None:
             check(opening(policy=policy))
 
 
+def test_whoever_returns_is_said_to_on_the_day() -> None:
+    """Whoever was said to return on a day to come owned and judged again from then on, at once."""
+    check(returned("per_gone"))
+    ahead = facts_in.MarkReturned(person="per_gone", returned_on=TODAY + timedelta(days=1))
+    with pytest.raises(InvalidRequestError, match="lies ahead"):
+        check(ahead)
+
+
 def test_only_an_absence_or_delegation_in_which_the_day_lies_is_ended() -> None:
     at = organisation(
         facts.PersonJoined("per_1", NAME, "ter_east"),
