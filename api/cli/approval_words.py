@@ -66,7 +66,7 @@ def deadline_words(kind: str) -> str:
         deadlines.APPROVAL_EXPIRY: "expires",
         deadlines.RULING_REMINDER: "ruling reminded",
         deadlines.RULING_PASSING_ON: "ruling passed on",
-        deadlines.RECYCLE_WARNING: "the owner is warned",
+        deadlines.RECYCLE_WARNING: "a warning that it goes",
         deadlines.RECYCLE: "back to the pool",
     }.get(kind, kind)
 

@@ -83,7 +83,7 @@ def test_what_goes_back_to_the_pool_is_foretold_and_can_be_held(
     policy = tmp_path_factory.mktemp("policy") / "policy.toml"
     policy.write_text("[[recycling.rules]]\nfollow_up_days = 31\n", encoding="utf-8")
     guishu("policy", "adopt", str(policy), *BOSS)
-    assert "the owner is warned" in guishu("due", "--days", "30").out
+    assert "a warning that it goes" in guishu("due", "--days", "30").out
     said = guishu("recycle", "--forecast", "32").out
     assert "李娜" in said
     assert "恒信电子" not in said
@@ -123,7 +123,7 @@ def test_what_keeps_a_customer_from_the_pool_is_said(
     guishu("recycle", "hold", "恒信电子", days_ahead(40), *BOSS)
     assert "on hold" in guishu("recycle", "kept", "--customer", "恒信电子").out
     said = guishu("due", "--days", "90").out
-    assert "the owner is warned" in said
+    assert "a warning that it goes" in said
     assert f"on hold until {days_ahead(40)}" in said
     (row,) = guishu.json("due", "--days", "90")
     assert [each["by"] for each in row["kept"]] == ["on_hold"]
