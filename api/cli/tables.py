@@ -44,9 +44,11 @@ def _widest(column: str, rows: Cells, number: int) -> int:
 
 def _least(column: str, rows: Cells, number: int) -> int:
     """Return how wide a column must be for none of its words to be cut."""
-    kept = cell_len if column == ID else _kept
     cells = [column, *(row[number] for row in rows)]
-    return max((kept(word) for cell in cells for word in cell.split()), default=1)
+    words = [word for cell in cells for word in cell.split()]
+    if column == ID:
+        return max(map(cell_len, words))
+    return max(map(_kept, words), default=1)
 
 
 def _kept(word: str) -> int:
