@@ -1,11 +1,14 @@
-"""A demo organisation, made from a seed: people, territories, and three months of history."""
+"""A demo organisation, made from a seed: people, territories, and three months of history.
+
+What happens in it today is in api/demo_today.py.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -35,7 +38,10 @@ RECYCLE_DAYS = 45
 # So many minutes behind the history's end some are warned of, so that it can be seen.
 _WARNED_DAYS = Recycling().warnings[0].days_before
 _WARNED_MINUTES = (3, 6, 10, 15)
-HANDED_OVER_MAX = 3
+# A lead goes back sooner, and without a warning: what is not followed up within a week was no lead
+# of anybody. So many minutes behind the history's end some go, so that this can be seen as well.
+LEAD_DAYS = 7
+_LEAD_MINUTES = (1, 3, 6)
 
 # Territory, its parent, and the provinces that lie in it.
 _TERRITORIES: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
@@ -120,7 +126,7 @@ class Demo:
 def policy() -> Policy:
     """Return the demo's policy: the defaults, with low limits so that they can be met.
 
-    Customers that nobody works are recycled, but for those with a won deal.
+    Customers that nobody works are recycled, but for those with a won deal; leads are so at once.
     """
     rules = tuple(
         TerritoryRule(
@@ -131,7 +137,15 @@ def policy() -> Policy:
         if provinces
     )
     recycling = Recycling(
-        rules=(RecycleRule(won_deals_min=1), RecycleRule(follow_up_days=RECYCLE_DAYS))
+        rules=(
+            RecycleRule(won_deals_min=1),
+            RecycleRule(
+                conditions=(Condition(attribute="stage", operator="is", value="lead"),),
+                follow_up_days=LEAD_DAYS,
+                warnings=(),
+            ),
+            RecycleRule(follow_up_days=RECYCLE_DAYS),
+        )
     )
     return Policy(
         holding_limit=40,
@@ -147,7 +161,7 @@ def make_demo(recording: Recording, now: datetime) -> Demo:
 
     The history is an import, so that it takes effect when it happened, under the demo's policy.
     """
-    chance = _chance()
+    chance = chance_of()
     administrator = demo_id(ids.PERSON, _HEADS["全国"])
     _found(recording, administrator, now)
     history = sorted(_history(chance, now), key=lambda asked: asked[0])
@@ -159,9 +173,9 @@ def make_demo(recording: Recording, now: datetime) -> Demo:
         # What was claimed from outside in the past was refused then, and awaits nobody now.
         policy=policy().model_copy(update={"claims_may_await": False}),
     )
-    recording.record_fact(opening, _origin("import", administrator))
+    recording.record_fact(opening, origin_of("import", administrator))
     asked = [
-        Asked(command, _origin(key, actor, occurred=at, import_id=import_id), seed=seed)
+        Asked(command, origin_of(key, actor, occurred=at, import_id=import_id), seed=seed)
         for at, _, key, actor, command, seed in history
     ]
     for start in range(0, len(asked), 1_000):
@@ -174,126 +188,27 @@ def make_demo(recording: Recording, now: datetime) -> Demo:
 def close_demo(recording: Recording, demo: Demo) -> None:
     """Close the demo's import, once its history has been decided; from then on all is live."""
     closing = facts.CloseImport(import_id=demo_id(ids.IMPORT, "history"))
-    recording.record_fact(closing, _origin("close", demo.administrator))
+    recording.record_fact(closing, origin_of("close", demo.administrator))
 
 
-def ask_for_transfers(recording: Recording, owned: Iterable[tuple[str, str]]) -> None:
-    """Ask for some transfers that still wait for approval; ``owned`` are customers and owners."""
-    for number, (customer, owner) in enumerate(owned):
-        for receiver in _colleagues(owner)[:1]:
-            transfer = commands.RequestTransfer(
-                customer=customer, receiver=receiver, reason_code="workload"
-            )
-            asked = Asked(transfer, _origin(f"waiting/{number}", owner), seed=f"demo/w/{number}")
-            recording.record(asked)
+def about_to_go() -> set[str]:
+    """Return the customers of which something falls due within minutes."""
+    first = CUSTOMERS
+    numbers = range(first, first + len(_WARNED_MINUTES) + len(_LEAD_MINUTES))
+    return {building.Ids(_seed(number)).make(ids.CUSTOMER) for number in numbers}
 
 
-def work_beside_owners(recording: Recording, owned: Iterable[tuple[str, str]]) -> None:
-    """Let colleagues work at customers of others: conflicts, and one who asks to collaborate.
-
-    ``owned`` are customers and owners.
-    """
-    for number, (customer, owner) in enumerate(owned):
-        for person in _colleagues(owner)[:1]:
-            kinds: tuple[CustomerCommand, ...] = (
-                commands.LogFollowUp(customer=customer, person=person, note="老客户介绍的"),
-                commands.RecordDeal(customer=customer, person=person, outcome="won"),
-                commands.RequestCollaboration(
-                    customer=customer, person=person, role="presales", share=Decimal(20)
-                ),
-            )
-            work = kinds[number % len(kinds)]
-            asked = Asked(work, _origin(f"beside/{number}", person), seed=f"demo/b/{number}")
-            recording.record(asked)
+def _seed(number: int) -> str:
+    return f"demo/customer/{number}"
 
 
-def divide_a_group(recording: Recording) -> None:
-    """Let two branches of one group be claimed in two territories, and one be entered twice."""
-    chance = _chance("group")
-    code = {"system": "uscc", "value": _credit_code(chance, "上海")}
-
-    def register(key: str, person: str, **fields: Any) -> str:
-        actor = demo_id(ids.PERSON, person)
-        command = parse(commands.RegisterCustomer, fields)
-        asked = Asked(command, _origin(f"group/{key}", actor), seed=f"demo/g/{key}")
-        return recording.record(asked).customer
-
-    group = register("root", "陈建国", name="鼎恒集团")
-    for key, person, city, region, identifiers in (
-        ("east", "周杰", "上海", "上海", [code]),
-        ("south", "梁晨", "广州", "广东", []),
-    ):
-        register(
-            key,
-            person,
-            name=f"鼎恒集团{city}分公司",
-            parent=group,
-            attributes={"region": region},
-            identifiers=identifiers,
-            claim_for=demo_id(ids.PERSON, person),
-        )
-    register("again", "吴敏", name="鼎恒集团上海公司", identifiers=[code])
-
-
-def repeat_notes(recording: Recording, owned: Iterable[tuple[str, str]]) -> None:
-    """Let owners note the same twice: the second time counts for nothing, and is flagged."""
-    for number, (customer, owner) in enumerate(owned):
-        for time in (1, 2):
-            follow_up = commands.LogFollowUp(customer=customer, person=owner, note="电话未接通")
-            key = f"{number}/{time}"
-            asked = Asked(follow_up, _origin(f"token/{key}", owner), seed=f"demo/t/{key}")
-            recording.record(asked)
-
-
-def hand_over_some(recording: Recording, owned: Iterable[tuple[str, str]]) -> None:
-    """Let a head hand some customers of one person to a colleague, who is to accept them.
-
-    ``owned`` are customers and owners; it is whoever owns the most of them.
-    """
-    theirs: dict[str, list[str]] = {}
-    for customer, owner in owned:
-        if _colleagues(owner):
-            theirs.setdefault(owner, []).append(customer)
-    for giver in sorted(theirs, key=lambda each: (-len(theirs[each]), each))[:1]:
-        order = commands.HandOver(
-            giver=giver,
-            receivers=tuple(_colleagues(giver)[:1]),
-            customers=tuple(theirs[giver][:HANDED_OVER_MAX]),
-            reason_code="workload",
-        )
-        asked = Asked(order, _origin("hand-over", _head_of(giver)), seed="demo/hand-over")
-        recording.record(asked)
-
-
-def claim_from_outside(recording: Recording, customers: Iterable[str]) -> None:
-    """Let somebody claim in another territory, which awaits the heads of both."""
-    claimant = demo_id(ids.PERSON, OUTSIDER)
-    for number, customer in enumerate(customers):
-        claim = commands.FileClaim(customer=customer, claimant=claimant)
-        asked = Asked(claim, _origin(f"outside/{number}", claimant), seed=f"demo/o/{number}")
-        recording.record(asked)
-
-
-def leave(recording: Recording, demo: Demo, day: date, owned: Iterable[str]) -> None:
-    """Let somebody leave on ``day``; ``owned`` are customers that then have a stand-in."""
-    leaver = demo_id(ids.PERSON, LEAVER)
-    left = facts.MarkLeft(person=leaver, left_on=day)
-    recording.record_fact(left, _origin("left", demo.administrator))
-    for number, customer in enumerate(owned):
-        stand_in = commands.NameStandIn(
-            customer=customer, person=_colleagues(leaver)[0], until=day + timedelta(days=30)
-        )
-        origin = _origin(f"stand-in/{number}", _head_of(leaver))
-        recording.record(Asked(stand_in, origin, seed=f"demo/s/{number}"))
-
-
-def _chance(about: str | None = None) -> random.Random:
+def chance_of(about: str | None = None) -> random.Random:
     """Return chance that is the same each time; what is drawn about one thing moves no other."""
     seed = SEED if about is None else f"{SEED}/{about}"
     return random.Random(seed)  # noqa: S311 - a demo is to come out the same, not to be secret
 
 
-def _head_of(person: str) -> str:
+def head_of(person: str) -> str:
     """Return the head of the team that somebody is in."""
     (territory,) = (
         name for name, team in _REPS.items() if person in [demo_id(ids.PERSON, m) for m in team]
@@ -301,15 +216,16 @@ def _head_of(person: str) -> str:
     return demo_id(ids.PERSON, _HEADS[territory])
 
 
-def _colleagues(owner: str) -> list[str]:
+def colleagues(owner: str) -> list[str]:
     """Return the others of an owner's team."""
     teams = ([demo_id(ids.PERSON, name) for name in team] for team in _REPS.values())
     return [each for team in teams if owner in team for each in team if each != owner]
 
 
-def _origin(
+def origin_of(
     key: str, actor: str, *, occurred: datetime | None = None, import_id: str | None = None
 ) -> Origin:
+    """Return the origin of a request of the demo: made again under its key, it stands once."""
     return Origin(CALLER, f"demo/{key}", actor, occurred=occurred, import_id=import_id)
 
 
@@ -332,7 +248,7 @@ def _found(recording: Recording, administrator: str, now: datetime) -> None:
     commands_.append(facts.AdoptDecider(version=LATEST))
     commands_.append(facts.AdoptPolicy(policy=policy(), comment="the demo's limits are low"))
     commands_ += years_for(_TIME_ZONE, now.date())
-    recording.record_facts(commands_, _origin("organisation", administrator))
+    recording.record_facts(commands_, origin_of("organisation", administrator))
 
 
 def _territory(name: str, parent: str | None, head: str | None = None) -> facts.DefineTerritory:
@@ -371,13 +287,22 @@ def _history(chance: random.Random, now: datetime) -> Iterator[_Act]:
         yield life.registered(_company(chance, province, names), province)
         yield from life.worked()
     # By a chance of their own, so that all the others stay as they are without them.
-    apart = _chance("forgotten")
+    apart = chance_of("forgotten")
     for number, minutes in enumerate(_WARNED_MINUTES, start=CUSTOMERS):
         territory, province = apart.choice(places)
         reps = [demo_id(ids.PERSON, name) for name in _REPS[territory]]
         life = _Life(apart, number, demo_id(ids.PERSON, _HEADS[territory]), reps, start, now)
         last = timedelta(days=RECYCLE_DAYS - _WARNED_DAYS) - timedelta(minutes=minutes)
         yield from life.forgotten(_company(apart, province, names), province, now - last)
+    leads = chance_of("leads")
+    for number, minutes in enumerate(_LEAD_MINUTES, start=CUSTOMERS + len(_WARNED_MINUTES)):
+        territory, province = leads.choice(places)
+        # Of whoever leaves they would be orphaned, and stay.
+        reps = [demo_id(ids.PERSON, name) for name in _REPS[territory] if name != LEAVER]
+        life = _Life(leads, number, demo_id(ids.PERSON, _HEADS[territory]), reps, start, now)
+        last = timedelta(days=LEAD_DAYS) - timedelta(minutes=minutes)
+        name = _company(leads, province, names)
+        yield from life.forgotten(name, province, now - last, stage="lead")
 
 
 class _Life:
@@ -394,25 +319,26 @@ class _Life:
     ) -> None:
         self._chance = chance
         # Of its own, so that what else happens does not depend on it.
-        self._handing_over = _chance(str(number))
+        self._handing_over = chance_of(str(number))
         self._number = number
         self._head = head
         self._reps = reps
         self._now = now
         self._steps = 0
-        self._seed = f"demo/customer/{number}"
+        self._seed = _seed(number)
         self._customer = building.Ids(self._seed).make(ids.CUSTOMER)
         self._at = start + timedelta(hours=chance.randint(0, 24 * (DAYS - 2)))
 
-    def registered(self, name: str, province: str) -> _Act:
+    def registered(self, name: str, province: str, **attributes: str) -> _Act:
         chance = self._chance
         fields: dict[str, Any] = {
             "name": name,
-            "identifiers": [{"system": "uscc", "value": _credit_code(chance, province)}],
+            "identifiers": [{"system": "uscc", "value": credit_code(chance, province)}],
             "attributes": {
                 "region": province,
                 "industry": chance.choice(_TRADES),
                 "size": chance.choice(("large", "middle", "small", "small")),
+                **attributes,
             },
             "contacts": [{"name": chance.choice("王李张刘陈杨") + "经理", "phone": _phone(chance)}],
         }
@@ -442,11 +368,13 @@ class _Life:
                 )
                 yield self._act(owner, release)
 
-    def forgotten(self, name: str, province: str, last: datetime) -> Iterator[_Act]:
+    def forgotten(
+        self, name: str, province: str, last: datetime, **attributes: str
+    ) -> Iterator[_Act]:
         """Yield the story of a customer that was claimed, followed up once, and left alone."""
         owner = self._chance.choice(self._reps)
         self._at = last - timedelta(days=3)
-        yield self.registered(name, province)
+        yield self.registered(name, province, **attributes)
         self._at = last - timedelta(days=1)
         yield self._claim(owner)
         self._at = last
@@ -529,7 +457,7 @@ def _company(chance: random.Random, province: str, names: set[str]) -> str:
             return name
 
 
-def _credit_code(chance: random.Random, province: str) -> str:
+def credit_code(chance: random.Random, province: str) -> str:
     """Return a credit code with a right check digit that no registry gave to anybody."""
     body = "91" + _AREA_CODES[province] + "MADEM" + "".join(chance.choices(_CHARACTERS, k=4))
     code: str = body + uscc.calc_check_digit(body)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import psycopg
 import typer
 
+from api import demo_today
 from api import settings as settings_module
 from api.bootstrap import Ledger, open_ledger
 from api.cli import checks, resolve, summary
@@ -34,19 +35,7 @@ from api.cli.context import (
 )
 from api.cli.policy_commands import must_be_a_decider
 from api.database import open_database
-from api.demo import (
-    LEAVER,
-    ask_for_transfers,
-    claim_from_outside,
-    close_demo,
-    demo_id,
-    divide_a_group,
-    hand_over_some,
-    leave,
-    make_demo,
-    repeat_notes,
-    work_beside_owners,
-)
+from api.demo import close_demo, make_demo
 from api.holidays import years_for
 from api.imports.filing import Filed, Filing, Importer
 from api.imports.finding import LedgerDirectory
@@ -57,7 +46,7 @@ from api.imports.report import Outcome, Report, report
 from api.running import reflected, running, settle
 from api.settings import load_settings, masked
 from consumers.rebuilding import rebuild_guards
-from ledger import commands, ids
+from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.deciders import LATEST
 from ledger.envelope import Event, decode
@@ -65,7 +54,6 @@ from ledger.errors import LedgerError
 from ledger.recording import Asked
 from ledger.store import migrations
 from ledger.store.reading import head, read_after, read_requests
-from projections.ownership import list_ownership
 from projections.rebuild import rebuild as rebuild_projections
 
 
@@ -161,19 +149,6 @@ def _found(ledger: Ledger, name: str, administrators: Sequence[str], time_zone: 
 # --- running ------------------------------------------------------------------------------------
 
 
-# So many transfers of the demo still wait for approval.
-WAITING_TRANSFERS = 3
-# At so many others colleagues of the owner work as well.
-WORKED_BESIDE = 3
-# And so many owners note the same twice.
-NOTED_TWICE = 2
-# Among so many others one owner's are to be handed over.
-HANDED_OVER_FROM = 30
-# Somebody from elsewhere claims in this territory; so many of a leaver's customers have a stand-in.
-OUTSIDE_IN = "华南"
-STOOD_IN = 1
-
-
 def run(
     demo: Annotated[bool, typer.Option("--demo", help="Make a demo organisation first.")] = False,
 ) -> None:
@@ -212,24 +187,7 @@ def _make_demo(ledger: Ledger) -> bool:
     made = make_demo(ledger.recording, now)
     settle(ledger)
     close_demo(ledger.recording, made)
-    with ledger.pool.connection() as connection:
-        beside = WAITING_TRANSFERS + WORKED_BESIDE
-        wanted = beside + NOTED_TWICE + HANDED_OVER_FROM
-        listed = list_ownership(connection, free=False, limit=wanted)
-        elsewhere = list_ownership(
-            connection, free=True, territory=demo_id(ids.TERRITORY, OUTSIDE_IN)
-        )
-        orphans = list_ownership(connection, owner=demo_id(ids.PERSON, LEAVER), limit=STOOD_IN)
-    owned = [(each.customer, each.owner or "") for each in listed]
-    ask_for_transfers(ledger.recording, owned[:WAITING_TRANSFERS])
-    work_beside_owners(ledger.recording, owned[WAITING_TRANSFERS:beside])
-    divide_a_group(ledger.recording)
-    repeat_notes(ledger.recording, owned[beside : beside + NOTED_TWICE])
-    hand_over_some(ledger.recording, owned[beside + NOTED_TWICE :])
-    claim_from_outside(ledger.recording, [each.customer for each in elsewhere[-1:]])
-    today = ledger.recording.organisation().day(now)
-    leave(ledger.recording, made, today, [each.customer for each in orphans])
-    settle(ledger)
+    demo_today.play(ledger, made, now)
     return True
 
 

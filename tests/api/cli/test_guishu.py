@@ -153,6 +153,29 @@ def test_run_in_an_empty_folder_says_how_to_begin(terminal: Terminal) -> None:
         assert running.wait(30) == 0, terminal.shown()
 
 
+def test_the_demo_shows_each_of_what_there_is(terminal: Terminal) -> None:
+    """All that a leaver had was orphaned; nothing was ruled on, handed over, or soon recycled."""
+    running = terminal.run("--demo")
+    try:
+        outcomes = [each["outcome"] for each in terminal.json("transfers")]
+        assert {None, "completed", "refused"} <= set(outcomes)
+        assert terminal.json("inbox", "--as", "林晓燕") or terminal.json("inbox", "--as", "黄丽华")
+        ruled = [each["conflict"]["outcome"] for each in terminal.json("conflicts")]
+        assert {None, "keep"} <= set(ruled)
+        assert len(terminal.json("hand-overs")) == 2
+        orphans = terminal.json("orphans")
+        assert orphans
+        assert all(each["orphan"]["stand_in"] for each in orphans)
+        # The clock takes them a few minutes behind the start; who is slow finds them gone already.
+        kinds = {each["kind"] for each in terminal.json("due", "--days", "1")}
+        for kind, event in (("recycle_warning", "RecycleWarned"), ("recycle", "CustomerRecycled")):
+            assert kind in kinds or f"{event}.v1" in {each["name"] for each in terminal.events()}
+        terminal.guishu("verify")
+    finally:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0, terminal.shown()
+
+
 def test_after_a_kill_the_next_start_just_works(terminal: Terminal) -> None:
     killed = terminal.run("--demo")
     killed.kill()
