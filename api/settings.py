@@ -134,6 +134,18 @@ class Settings(BaseSettings):
         description="After how long the server ends a session of the service that holds a "
         "transaction open without using it, in seconds.",
     )
+    http_host: str = Field(
+        default="127.0.0.1",
+        description="The address on which HTTP is served. With demo tokens only this machine's.",
+    )
+    http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        default=8000, description="The port on which HTTP is served; 0: any that is free."
+    )
+    requests_per_second_max: PositiveInt = Field(
+        default=500,
+        description="How many HTTP requests one caller may send a second, on average; beyond that "
+        "they are answered 429.",
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -75,11 +75,15 @@ class Appender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A command and where it comes from. ``seed`` makes the ids of what it makes follow from it."""
+    """A command and where it comes from. ``seed`` makes the ids of what it makes follow from it.
+
+    ``expected`` is the version that its customer's stream must still have; None: any will do.
+    """
 
     command: commands.CustomerCommand
     origin: Origin
     seed: str | None = None
+    expected: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,15 +249,18 @@ class Recording:
     def _append_of(self, asked: Asked, built: building.Built) -> Append:
         stream = stream_of("request", built.data[0])
         events = tuple(
-            self._new_event(stream, asked.origin, index, data)
+            self._new_event(stream, asked.origin, index, data, asked.expected)
             for index, data in enumerate(built.data)
         )
         origin = asked.origin
         return Append(events, RequestKey(origin.caller, origin.request_id, self.digest(asked)))
 
-    def _new_event(self, stream: str, origin: Origin, index: int, data: Data) -> NewEvent:
+    def _new_event(
+        self, stream: str, origin: Origin, index: int, data: Data, expected: int | None
+    ) -> NewEvent:
         body = request_body(self._catalogue, origin, index, data)
-        return NewEvent(stream, self._catalogue.name_of(data), body)
+        version = None if expected is None else expected + 1 + index
+        return NewEvent(stream, self._catalogue.name_of(data), body, version)
 
     def digest(self, asked: Asked) -> bytes:
         """Return the keyed digest of the request as the caller sent it."""

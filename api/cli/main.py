@@ -19,12 +19,14 @@ from api.cli import (
     due_commands,
     four_eyes_commands,
     hand_over_commands,
+    http_commands,
     operations,
     orphan_commands,
     people_commands,
     policy_commands,
     read_commands,
     territory_commands,
+    token_commands,
     what_if_commands,
     write_commands,
 )
@@ -44,6 +46,7 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.command("run")(operations.run)
+    app.command("serve")(http_commands.serve)
     app.command("migrate")(operations.migrate)
     app.command("init")(operations.init)
     app.command("import")(operations.import_)
@@ -79,6 +82,7 @@ def make_app() -> typer.Typer:
     app.command("adopt")(four_eyes_commands.adopt)
     app.command("four-eyes")(four_eyes_commands.four_eyes)
     app.add_typer(calendar_commands.calendar_app(), name="calendar")
+    app.add_typer(token_commands.token_app(), name="token")
     app.command("what-if")(what_if_commands.what_if)
     app.command("events")(operations.events)
     app.command("rebuild")(operations.rebuild)

@@ -33,6 +33,7 @@ from api.cli.context import (
     print_table,
     progress_bar,
 )
+from api.cli.http_commands import serving_beside, show_address
 from api.cli.policy_commands import must_be_a_decider
 from api.database import open_database
 from api.demo import close_demo, make_demo
@@ -163,7 +164,7 @@ def run(
     began = time.monotonic()
     with open_ledger(load_settings()) as ledger:
         fresh = demo and _make_demo(ledger)
-        with running(ledger, clock_too=True) as service:
+        with running(ledger, clock_too=True) as service, serving_beside(ledger) as address:
             _wait_for_reflection(ledger, ended)
             if ended.is_set():
                 return
@@ -171,6 +172,8 @@ def run(
             state = "made" if fresh else "in place"
             notes().print(f"ready in {seconds:.1f} s; the ledger's data are {state}")
             summary.show(ledger, try_these=True)
+            if address is not None:
+                show_address(ledger, address, demo=demo)
             _show_events(ledger, ended, service.stop)
         notes().print("stopped: everything that was recorded is kept")
 

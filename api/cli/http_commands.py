@@ -1,0 +1,89 @@
+"""Serving HTTP from the command line: beside ``guishu run``, and alone with ``guishu serve``."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from api.bootstrap import Ledger
+from api.cli import resolve
+from api.cli.context import console, notes, opened
+from api.http.app import create_app
+from api.http.demo_tokens import DemoTokensError, any_in_force, demo_tokens
+from api.http.services import open_services
+from api.http.serving import AddressError, is_loopback, listen, serving
+from projections.ownership import list_ownership
+
+
+def serve() -> None:
+    """Serve HTTP alone; ``guishu run`` does so too, beside deciding and projecting."""
+    ended = threading.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: ended.set())
+    with opened() as ledger, _serving(ledger, _listen(ledger)) as address:
+        notes().print(f"serving on {address}", markup=False)
+        ended.wait()
+    notes().print("stopped: everything that was recorded is kept")
+
+
+@contextmanager
+def serving_beside(ledger: Ledger) -> Iterator[str | None]:
+    """Serve HTTP beside the block; where the port is taken say so, and do without."""
+    try:
+        listening = _listen(ledger)
+    except AddressError as error:
+        notes().print(f"HTTP is not served here: {error} {error.way_out}", markup=False)
+        yield None
+        return
+    with _serving(ledger, listening) as address:
+        yield address
+
+
+def _listen(ledger: Ledger) -> socket.socket:
+    """Return the socket to serve on; raises DemoTokensError and AddressError."""
+    host = ledger.settings.http_host
+    with ledger.pool.connection() as connection:
+        if not is_loopback(host) and any_in_force(connection):
+            raise DemoTokensError(host)
+    return listen(host, ledger.settings.http_port)
+
+
+@contextmanager
+def _serving(ledger: Ledger, listening: socket.socket) -> Iterator[str]:
+    with (
+        open_services(ledger) as services,
+        serving(create_app(services), listening) as address,
+    ):
+        yield address
+
+
+def show_address(ledger: Ledger, address: str, *, demo: bool) -> None:
+    """Print where HTTP is served; of the demo its people's tokens, and what to try."""
+    out = console()
+    out.print(f"HTTP is served on {address} (OpenAPI: {address}/v1/openapi.json)", markup=False)
+    if not demo or not is_loopback(ledger.settings.http_host):
+        return
+    organisation = ledger.recording.organisation()
+    names = resolve.Names(ledger)
+    with ledger.pool.connection() as connection:
+        tokens = demo_tokens(connection, ledger.settings.data_directory, organisation)
+        free = list_ownership(connection, free=True, limit=1)
+    for person, token in tokens.items():
+        known = organisation.person(person)
+        roles = ", ".join(sorted(known.roles)) if known else ""
+        # On one line, so that it can be copied.
+        out.print(f"  {names.person(person)} ({roles}): {token}", markup=False, soft_wrap=True)
+    *_, rep = tokens.values()
+    customer = free[0].customer if free else "cus_…"
+    head = f"curl -sS -H 'Authorization: Bearer {rep}'"
+    out.print("over HTTP, as the last of them:", markup=False)
+    for each in (
+        f"{head} '{address}/v1/customers?limit=3'",
+        f"{head} {address}/v1/customers/{customer}/ownership",
+        f"{head} -H 'Content-Type: application/json' -H 'Prefer: wait=5'"
+        f' -d \'{{"customer": "{customer}"}}\' {address}/v1/claims',
+    ):
+        out.print(f"  {each}", markup=False, soft_wrap=True)

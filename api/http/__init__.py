@@ -1,0 +1,1 @@
+"""The HTTP interface: every request and every view of the ledger, for programs."""

@@ -1,0 +1,53 @@
+"""The application: routers, errors and what goes around them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from api.http import problems
+from api.http.routes import claims, customers, requests
+from api.http.services import Services
+from api.http.shapes import Problem
+
+BODY_BYTES_MAX = 1_048_576
+_DESCRIPTION = """
+Who owns which customer, who asked for it, and what was decided, and why.
+
+A write is recorded first, and decided by the ledger: what is refused is a recorded outcome, and no
+error. Errors are problems (RFC 9457) with stable types. Reads say in `Ledger-Position` which
+position of the log they reflect, and take `min_position` to read one's own writes.
+"""
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": words, "content": {problems.MEDIA_TYPE: {}}}
+    for status, words in {
+        401: "No credentials, or some that do not hold.",
+        403: "A permission is missing, which is named.",
+        422: "What was sent is wrong; the errors point at it.",
+        429: "The caller asks too often.",
+        503: "Not now: a queue is full, or the database is away.",
+    }.items()
+}
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the application around parts that somebody else opens and closes."""
+    app = FastAPI(
+        title="guishu",
+        version=version("guishu"),
+        summary="An event-sourced ledger of customer ownership",
+        description=_DESCRIPTION,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        max_body_size=BODY_BYTES_MAX,
+        responses=_PROBLEMS,
+    )
+    app.state.services = services
+    problems.register(app)
+    for module in (claims, customers, requests):
+        app.include_router(module.router)
+    return app

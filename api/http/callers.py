@@ -1,0 +1,240 @@
+"""Who calls: from the Authorization header to a caller with rights.
+
+A token or JWT names a principal: a person of the organisation, or an integration. An integration
+that acts for a person names it in the header ``On-Behalf-Of``: then the rights are those that both
+have, limits and exclusions are the person's, and the log records both. What a person may do follows
+from the roles of the organisation's facts, and from no more of them than the token has.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Protocol
+
+from psycopg import Connection
+
+from api.http import tokens
+from api.http.directory import Directory
+from api.http.permissions import Permission, Reach, both, rights_of
+from api.http.problems import ForbiddenError, MalformedHeaderError, UnauthorizedError
+from ledger.organisation import OrganisationAt
+
+# A revoked token ends after so many seconds at most.
+CACHED_SECONDS = 5.0
+CACHED_MAX = 10_000
+_NOTED_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a token or a JWT says: of whom it is, and how far it goes at most.
+
+    ``kind`` is ``person`` or ``integration``; ``roles`` None: all that the person has.
+    """
+
+    kind: str
+    principal: str
+    roles: frozenset[str] | None
+    territories: tuple[str, ...] | None
+    grants: tuple[str, ...]
+    expires: datetime | None
+    token: str | None = None
+
+
+class Verifier(Protocol):
+    """Tells whose a bearer token of a certain kind is."""
+
+    def verify(self, whole: str) -> Credentials | None:
+        """Return what the token says, None where it is none of this kind; UnauthorizedError."""
+        ...
+
+    def is_at_hand(self, whole: str) -> bool:
+        """Say whether it can be told at once, without asking anybody."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, for whom, and what that allows.
+
+    ``name`` is the principal as the log records it (``person:…`` or ``integration:…``), under which
+    request ids are unique. ``person`` is whose act it is; an integration of its own has none.
+    """
+
+    name: str
+    person: str | None
+    on_behalf: bool
+    rights: Mapping[Permission, Reach]
+    territories: tuple[str, ...] | None
+    organisation: OrganisationAt
+    day: date
+
+    def may(self, permission: Permission) -> bool:
+        """Say whether the caller has a permission at all."""
+        return self.rights.get(permission, Reach.NOWHERE) > Reach.NOWHERE
+
+    def require(self, permission: Permission) -> None:
+        """Raise ForbiddenError where the permission is lacking."""
+        if not self.may(permission):
+            raise ForbiddenError(permission)
+
+    @property
+    def actor(self) -> str:
+        """Whose act a write is; raises ForbiddenError for an integration that names nobody."""
+        if self.person is None:
+            raise ForbiddenError(
+                "On-Behalf-Of",
+                "An integration writes for a person, whom the header On-Behalf-Of names.",
+            )
+        return self.person
+
+    def within(self, territory: str | None) -> bool:
+        """Say whether something lies in the territories to which the token is bound."""
+        if self.territories is None:
+            return True
+        return any(self.organisation.is_within(territory, each) for each in self.territories)
+
+
+class TokenVerifier:
+    """Verifies guishu's own tokens; remembers what it found for some seconds."""
+
+    def __init__(
+        self,
+        connect: Callable[[], AbstractContextManager[Connection[Any]]],
+        *,
+        cached_seconds: float = CACHED_SECONDS,
+    ) -> None:
+        self._connect = connect
+        self._cached_seconds = cached_seconds
+        self._lock = threading.Lock()
+        self._found: OrderedDict[str, tuple[float, tokens.Token]] = OrderedDict()
+        self._noted: OrderedDict[str, float] = OrderedDict()
+
+    def verify(self, whole: str) -> Credentials | None:
+        """Return what a token says; raises UnauthorizedError where it is over or unknown."""
+        if not whole.startswith(tokens.PREFIX):
+            return None
+        found = self._find(whole)
+        now = datetime.now(UTC)
+        if found is None or found.revoked is not None or found.expires <= now:
+            raise UnauthorizedError("The token is unknown, revoked, or has expired.")
+        return Credentials(
+            found.kind,
+            found.principal,
+            frozenset(found.roles),
+            found.territories,
+            found.grants,
+            found.expires,
+            found.token,
+        )
+
+    def is_at_hand(self, whole: str) -> bool:
+        """Say whether the database need not be asked."""
+        with self._lock:
+            cached = self._found.get(whole)
+        return cached is not None and time.monotonic() - cached[0] < self._cached_seconds
+
+    def _find(self, whole: str) -> tokens.Token | None:
+        now = time.monotonic()
+        with self._lock:
+            cached = self._found.get(whole)
+        if cached is not None and now - cached[0] < self._cached_seconds:
+            return cached[1]
+        with self._connect() as connection:
+            found = tokens.find_token(connection, whole)
+            if found is None:
+                # Not remembered: whoever guesses must not drive out those who know.
+                return None
+            if now - self._noted.get(found.token, -_NOTED_SECONDS) >= _NOTED_SECONDS:
+                tokens.note_use(connection, [found.token])
+                self._remember(self._noted, found.token, now)
+        self._remember(self._found, whole, (now, found))
+        return found
+
+    def _remember(self, cache: OrderedDict[str, Any], key: str, value: Any) -> None:
+        with self._lock:
+            cache[key] = value
+            cache.move_to_end(key)
+            if len(cache) > CACHED_MAX:
+                cache.popitem(last=False)
+
+
+class Gate:
+    """Lets callers in: finds out who calls, and with which rights."""
+
+    def __init__(self, directory: Directory, verifiers: tuple[Verifier, ...]) -> None:
+        self._directory = directory
+        self._verifiers = verifiers
+
+    def admit(self, authorization: str | None, on_behalf_of: str | None) -> Caller:
+        """Return the caller; raises UnauthorizedError, ForbiddenError, MalformedHeaderError."""
+        credentials = self._credentials(authorization)
+        organisation = self._directory.organisation()
+        day = organisation.day(datetime.now(UTC))
+        if credentials.kind == "person":
+            if on_behalf_of is not None and on_behalf_of != credentials.principal:
+                raise ForbiddenError("On-Behalf-Of", "A person acts for nobody else.")
+            roles = _roles(credentials.principal, organisation, day)
+            if credentials.roles is not None:
+                roles &= credentials.roles
+            return Caller(
+                f"person:{credentials.principal}",
+                credentials.principal,
+                False,
+                rights_of(roles),
+                credentials.territories,
+                organisation,
+                day,
+            )
+        rights = rights_of(credentials.roles or (), credentials.grants)
+        if on_behalf_of is not None:
+            rights = both(rights, rights_of(_acting_for(on_behalf_of, organisation, day)))
+        return Caller(
+            f"integration:{credentials.principal}",
+            on_behalf_of,
+            on_behalf_of is not None,
+            rights,
+            credentials.territories,
+            organisation,
+            day,
+        )
+
+    def is_at_hand(self, authorization: str | None) -> bool:
+        """Say whether a caller can be admitted without asking the database."""
+        _, _, whole = (authorization or "").partition(" ")
+        return self._directory.is_fresh and any(
+            each.is_at_hand(whole.strip()) for each in self._verifiers
+        )
+
+    def _credentials(self, authorization: str | None) -> Credentials:
+        scheme, _, whole = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not whole.strip():
+            raise UnauthorizedError("A bearer token is needed.", given=False)
+        for verifier in self._verifiers:
+            found = verifier.verify(whole.strip())
+            if found is not None:
+                return found
+        raise UnauthorizedError("The token is of no kind that this ledger knows.")
+
+
+def _roles(person: str, organisation: OrganisationAt, day: date) -> frozenset[str]:
+    found = organisation.person(person)
+    if found is None or found.has_left(day):
+        raise UnauthorizedError("The person whom the token names is not there, or has left.")
+    manages = {"manager"} if organisation.is_manager(person) else set()
+    return found.roles | manages
+
+
+def _acting_for(person: str, organisation: OrganisationAt, day: date) -> frozenset[str]:
+    if organisation.person(person) is None:
+        raise MalformedHeaderError("On-Behalf-Of", "names nobody of the organisation.")
+    try:
+        return _roles(person, organisation, day)
+    except UnauthorizedError:
+        raise ForbiddenError("On-Behalf-Of", "The person named has left.") from None

@@ -1,0 +1,270 @@
+"""Errors as problems (RFC 9457): ``application/problem+json`` with a stable type for each.
+
+A type is ``urn:guishu:problem:`` and the error's code. Beside the fields of the RFC stand ``code``,
+``way_out`` (what to do next, for people), and where several things are wrong ``errors``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import psycopg
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from psycopg_pool import PoolTimeout, TooManyRequests
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ledger.errors import LedgerError
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:guishu:problem:"
+_RETRY_SECONDS = 1
+_log = logging.getLogger(__name__)
+
+_INVALID, _CONFLICT, _FORBIDDEN, _UNAVAILABLE = 422, 409, 403, 503
+STATUS: Mapping[str, int] = {
+    # What was sent is wrong.
+    "invalid_request": _INVALID,
+    "unknown_id": _INVALID,
+    "check_digit": _INVALID,
+    "text_refused": _INVALID,
+    "not_canonical": _INVALID,
+    "request_reused": _INVALID,
+    "decider_missing": _INVALID,
+    "entry_too_large": 413,
+    "mapping": _INVALID,
+    # What was sent does not fit what there is.
+    "version_conflict": _CONFLICT,
+    "four_eyes": _CONFLICT,
+    "proposal_outdated": _CONFLICT,
+    "founded_before": _CONFLICT,
+    "under_way": _CONFLICT,
+    "would_wait": _CONFLICT,
+    # Who asks may not.
+    "not_permitted": _FORBIDDEN,
+    # Later it may well work.
+    "busy": _UNAVAILABLE,
+    "store_unavailable": _UNAVAILABLE,
+    "store_full": _UNAVAILABLE,
+    "outcome_unknown": _UNAVAILABLE,
+    "not_reflected": _UNAVAILABLE,
+    "not_followed": _UNAVAILABLE,
+}
+"""The HTTP status of the ledger's errors by code; what is not named is a defect, and a 500."""
+
+
+class HttpError(LedgerError):
+    """An error of the HTTP interface itself, with its status and headers."""
+
+    status = 400
+
+    def __init__(
+        self, sentence: str, *, way_out: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(sentence, way_out=way_out)
+        self.headers = dict(headers or {})
+
+
+class NotFoundError(HttpError):
+    """What the path names does not exist."""
+
+    code, status = "not_found", 404
+
+    def __init__(self, what: str, named: object) -> None:
+        super().__init__(f"There is no {what} {named}.", way_out=f"Look the {what} up.")
+
+
+class UnauthorizedError(HttpError):
+    """The caller gave no credentials, or some that do not hold."""
+
+    code, status = "unauthorized", 401
+
+    def __init__(self, sentence: str, *, given: bool = True) -> None:
+        error = ', error="invalid_token"' if given else ""
+        super().__init__(
+            sentence,
+            way_out="Send Authorization: Bearer and a token that is in force.",
+            headers={"WWW-Authenticate": f'Bearer realm="guishu"{error}'},
+        )
+
+
+class ForbiddenError(HttpError):
+    """The caller lacks a permission, which is named."""
+
+    code, status = "forbidden", 403
+
+    def __init__(self, permission: str, sentence: str | None = None) -> None:
+        super().__init__(
+            sentence or f"The permission {permission} is needed.",
+            way_out="Ask an administrator for a token or role that has it.",
+        )
+        self.permission = permission
+
+
+class PreconditionFailedError(HttpError):
+    """What If-Match names is not how it stands any more; nothing was recorded."""
+
+    code, status = "precondition_failed", 412
+
+
+class MalformedHeaderError(HttpError):
+    """A header cannot be understood."""
+
+    code, status = "malformed_header", 400
+
+    def __init__(self, header: str, sentence: str) -> None:
+        super().__init__(f"{header}: {sentence}", way_out="Correct the header, or leave it out.")
+
+
+class TooManyRequestsError(HttpError):
+    """The caller asks more often than callers may."""
+
+    code, status = "too_many_requests", 429
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        seconds = max(1, round(retry_after_seconds + 0.5))
+        super().__init__(
+            "This caller asks more often than callers may.",
+            way_out=f"Go on in {seconds} seconds.",
+            headers={"Retry-After": str(seconds)},
+        )
+
+
+def problem(
+    status: int,
+    code: str,
+    sentence: str,
+    *,
+    way_out: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Response:
+    """Return a problem as a response."""
+    content = orjson.dumps(as_problem(status, code, sentence, way_out=way_out, **more))
+    return Response(content, status, dict(headers or {}), MEDIA_TYPE)
+
+
+def as_problem(
+    status: int, code: str, sentence: str, *, way_out: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """Return a problem as JSON has it; also a line of a batch may be one."""
+    said: dict[str, Any] = {
+        "type": TYPE_PREFIX + code,
+        "title": code.replace("_", " "),
+        "status": status,
+        "detail": sentence,
+        "code": code,
+    }
+    if way_out is not None:
+        said["way_out"] = way_out
+    return said | more
+
+
+def of_error(error: LedgerError) -> dict[str, Any]:
+    """Return the problem that an error of the ledger is."""
+    more: dict[str, Any] = {}
+    field = getattr(error, "field", None)
+    if field:
+        more["errors"] = [{"pointer": _pointer(field.split(".")), "detail": str(error)}]
+    permission = getattr(error, "permission", None)
+    if permission:
+        more["permission"] = permission
+    return as_problem(status_of(error), error.code, str(error), way_out=error.way_out, **more)
+
+
+def status_of(error: LedgerError) -> int:
+    """Return the HTTP status of an error."""
+    if isinstance(error, HttpError):
+        return error.status
+    return STATUS.get(error.code, 500)
+
+
+def register(app: FastAPI) -> None:
+    """Have every error of the application answered by a problem."""
+    app.add_exception_handler(LedgerError, _ledger_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(psycopg.OperationalError, _database_lost)
+    app.add_exception_handler(PoolTimeout, _busy)
+    app.add_exception_handler(TooManyRequests, _busy)
+    app.add_exception_handler(Exception, _defect)
+
+
+async def _ledger_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, LedgerError):
+        raise error
+    said = of_error(error)
+    headers = dict(getattr(error, "headers", {}))
+    if said["status"] == _UNAVAILABLE:
+        seconds = getattr(error, "retry_after_seconds", _RETRY_SECONDS)
+        headers["Retry-After"] = str(max(1, round(seconds)))
+    if said["status"] >= 500 and error.code not in STATUS and not isinstance(error, HttpError):
+        _log.error("%s %s: %s", request.method, request.url.path, error.code, exc_info=error)
+    return Response(orjson.dumps(said), said["status"], headers, MEDIA_TYPE)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    errors = [
+        {"pointer": _pointer(each["loc"]), "detail": each["msg"].removeprefix("Value error, ")}
+        for each in error.errors()
+    ]
+    return problem(
+        _INVALID,
+        "invalid_request",
+        f"{errors[0]['pointer']}: {errors[0]['detail']}" if errors else "The request is malformed.",
+        way_out="Correct what the errors point at, and send it again.",
+        errors=errors,
+    )
+
+
+def _pointer(parts: Sequence[Any]) -> str:
+    """Return where in the request something is wrong: ``body/…``, ``query/…``, ``header/…``."""
+    # Names that the caller made up may hold what cannot be printed.
+    texts = (str(part)[:60].encode("ascii", "backslashreplace").decode() for part in parts)
+    return "/".join(text.replace("~", "~0").replace("/", "~1") for text in texts)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(
+        error.status_code, f"http_{error.status_code}"
+    )
+    return problem(error.status_code, code, str(error.detail), headers=error.headers)
+
+
+async def _database_lost(request: Request, error: Exception) -> Response:
+    _log.warning("%s %s: %s", request.method, request.url.path, str(error).splitlines()[0])
+    return problem(
+        _UNAVAILABLE,
+        "store_unavailable",
+        "The database does not answer.",
+        way_out="Try again in a moment.",
+        headers={"Retry-After": str(_RETRY_SECONDS)},
+    )
+
+
+async def _busy(request: Request, error: Exception) -> Response:
+    return problem(
+        _UNAVAILABLE,
+        "busy",
+        "More is asked at once than the ledger may queue.",
+        way_out="Try again in a moment.",
+        headers={"Retry-After": str(_RETRY_SECONDS)},
+    )
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    # Starlette raises it again behind this answer, so that it is logged.
+    return problem(
+        500,
+        "defect",
+        "This is a defect of guishu; nothing more was recorded than the log shows.",
+        way_out="Tell whoever runs this ledger; its log has the details.",
+    )

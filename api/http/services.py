@@ -1,0 +1,110 @@
+"""What the routes work with: the parts of the HTTP interface, wired around an open ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request, Response
+from psycopg import Connection
+
+from api.bootstrap import Ledger
+from api.http.callers import Gate, TokenVerifier, Verifier
+from api.http.decisions import Decisions
+from api.http.directory import Directory
+from api.http.intake import Intake
+from ledger.recording import Recording
+from projections.runner import NotReflectedError, positions
+
+# How long a read waits for a position that it is to reflect.
+REFLECT_SECONDS_MAX = 5.0
+_PAUSE_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of the HTTP interface of one process."""
+
+    ledger: Ledger
+    directory: Directory
+    gate: Gate
+    intake: Intake = field(repr=False)
+    decisions: Decisions = field(repr=False)
+
+    @contextmanager
+    def reading(self, reads: Reads) -> Iterator[Connection[Any]]:
+        """Give a connection whose read models reflect what the caller asks for, and say what.
+
+        ``Ledger-Position`` is a position that all of them reflect. Raises NotReflectedError.
+        """
+        with self.ledger.pool.connection() as connection:
+            reached = _reflected(connection, reads.min_position)
+            reads.response.headers["Ledger-Position"] = str(reached)
+            yield connection
+
+
+def _reflected(connection: Connection[Any], wanted: int) -> int:
+    deadline = time.monotonic() + REFLECT_SECONDS_MAX
+    while True:
+        reached = min(positions(connection).values(), default=0)
+        if reached >= wanted:
+            return reached
+        if time.monotonic() > deadline:
+            raise NotReflectedError(
+                f"The read models reflect position {reached}, and not {wanted} yet.",
+                way_out="Ask again a little later.",
+            )
+        time.sleep(_PAUSE_SECONDS)
+
+
+@contextmanager
+def open_services(ledger: Ledger, verifiers: tuple[Verifier, ...] = ()) -> Iterator[Services]:
+    """Wire the parts around an open ledger, and end them with the block."""
+    connect = ledger.pool.connection
+    directory = Directory(connect, ledger.catalogue)
+    gate = Gate(directory, (TokenVerifier(connect), *verifiers))
+    # A recording is used by one thread at a time, and the intake's is one more.
+    recording = Recording(ledger.committer, connect, ledger.vault, ledger.catalogue)
+    with ExitStack() as stack:
+        intake = stack.enter_context(Intake(recording))
+        decisions = stack.enter_context(
+            Decisions(ledger.database.service_url, connect, ledger.catalogue, ledger.notifier)
+        )
+        yield Services(ledger, directory, gate, intake, decisions)
+
+
+def services_of(request: Request) -> Services:
+    """Return the parts that the application was made with."""
+    services: Services = request.app.state.services
+    return services
+
+
+class Reads:
+    """What a read is asked to reflect (``min_position``), and the answer's headers."""
+
+    def __init__(
+        self,
+        response: Response,
+        min_position: Annotated[
+            int,
+            Query(
+                ge=0,
+                description="Answer by no earlier position of the log than this one, such as that"
+                " of an own write; waits for it for a moment.",
+            ),
+        ] = 0,
+    ) -> None:
+        self.response = response
+        self.min_position = min_position
+
+
+async def _services(request: Request) -> Services:
+    # A coroutine, for FastAPI runs anything else in another thread.
+    return services_of(request)
+
+
+InServices = Annotated[Services, Depends(_services)]
+InReads = Annotated[Reads, Depends()]

@@ -1,0 +1,137 @@
+"""Serving HTTP: one server in a thread of its own, which ends when the block does.
+
+Requests under way are finished when it is told to stop, as far as their time allows; what was taken
+in is recorded in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ledger.errors import LedgerError
+
+# Of a request's head, from its first byte on, or from the connection's.
+HEAD_SECONDS_MAX = 15.0
+KEEP_ALIVE_SECONDS = 30
+FINISH_SECONDS = 10
+CONNECTIONS_MAX = 4_096
+_BACKLOG = 1_024
+
+
+class AddressError(LedgerError):
+    """The server cannot listen where it was told to."""
+
+    code = "address"
+
+
+class _Protocol(HttpToolsProtocol):
+    """Closes connections whose request's head does not come in time; uvicorn waits for ever."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the first request time to come."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came; of a next request the head has its own time."""
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._head_is_over()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more will come."""
+        self._head_is_over()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self.timeout_keep_alive_handler)
+
+    def _head_is_over(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to the process around it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; raises AddressError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise AddressError(
+            f"Nobody can listen on {host}, port {port}: {error.strerror}.",
+            way_out="Set GUISHU_HTTP_HOST and GUISHU_HTTP_PORT to an address that is free.",
+        ) from None
+    return listening
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def serving(app: FastAPI, listening: socket.socket) -> Iterator[str]:
+    """Serve ``app`` on a socket beside the block; gives the address."""
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        loop="asyncio",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=FINISH_SECONDS,
+    )
+    server = _Server(config)
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server.serve([listening])), name="guishu-http"
+    )
+    thread.start()
+    try:
+        yield address_of(listening)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def address_of(listening: socket.socket) -> str:
+    """Return the address of a listening socket."""
+    host, port, *_ = listening.getsockname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

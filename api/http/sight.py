@@ -1,0 +1,88 @@
+"""What a caller may see of a customer: personal fields only within what is the caller's.
+
+Whose a customer is, everybody sees: that is what is looked up before a call. Contacts, notes,
+deal values and an individual's names are seen as far as ``personal:read`` reaches: at customers
+that the caller owns or collaborates at, or that lie in the caller's territories. What is not seen
+is None, or left out. Whoever sees personal fields is noted before they are sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from psycopg import Connection
+
+from api.http.callers import Caller
+from api.http.permissions import Permission, Reach
+from ledger.store.arrays import text_array
+
+# At how many of a page's customers the caller works beside the owner, today.
+_COLLABORATES = """
+SELECT DISTINCT customer FROM projections.collaborations
+WHERE customer = ANY(%b) AND person = %s AND status = 'standing'
+  AND (since IS NULL OR since <= now()) AND (until IS NULL OR until > now())
+"""
+_NOTE = """
+INSERT INTO api.personal_access (caller, person, route, subjects, fields)
+VALUES (%s, %s, %s, %s, %s)
+"""
+
+
+class Placed(Protocol):
+    """A customer, with whose it is and where it lies."""
+
+    @property
+    def customer(self) -> str: ...
+    @property
+    def owner(self) -> str | None: ...
+    @property
+    def territory(self) -> str | None: ...
+
+
+def seen(
+    connection: Connection[Any], caller: Caller, customers: Sequence[Placed]
+) -> frozenset[str]:
+    """Return those of the customers whose personal fields the caller may see."""
+    reach = caller.rights.get(Permission.READ_PERSONAL, Reach.NOWHERE)
+    bound = [each for each in customers if caller.within(each.territory)]
+    if reach is Reach.EVERYWHERE:
+        return frozenset(each.customer for each in bound)
+    if reach is Reach.NOWHERE or caller.person is None:
+        return frozenset()
+    found = {each.customer for each in bound if _is_near(caller, each, reach)}
+    left = [each.customer for each in bound if each.customer not in found]
+    return frozenset(found | _collaborates(connection, caller.person, left))
+
+
+def _is_near(caller: Caller, each: Placed, reach: Reach) -> bool:
+    person, organisation = caller.person, caller.organisation
+    if person is None:
+        return False
+    if each.owner == person:
+        return True
+    if reach < Reach.MANAGED:
+        return False
+    owner = organisation.person(each.owner) if each.owner else None
+    places = (each.territory, owner.territory if owner else None)
+    return any(organisation.manages(person, place) for place in places)
+
+
+def _collaborates(connection: Connection[Any], person: str, customers: Sequence[str]) -> set[str]:
+    if not customers:
+        return set()
+    rows = connection.execute(_COLLABORATES, (text_array(customers), person))
+    return {customer for (customer,) in rows}
+
+
+def note_access(
+    connection: Connection[Any],
+    caller: Caller,
+    route: str,
+    subjects: Iterable[str],
+    fields: Iterable[str],
+) -> None:
+    """Note that the caller sees personal fields of these subjects; nothing where there are none."""
+    named, shown = sorted(set(subjects)), sorted(set(fields))
+    if named and shown:
+        connection.execute(_NOTE, (caller.name, caller.person, route, named, shown))

@@ -1,0 +1,43 @@
+"""What came of a request, told the same way by the command line and over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ledger.envelope import Event
+from ledger.events import decisions
+
+Status = Literal["pending", "parked", "awaiting", "refused", "done"]
+"""``pending``: not decided yet; ``parked``: it could not be decided, and an administrator must
+look; ``awaiting``: approval is awaited; ``refused`` or ``done``: by what was decided."""
+
+
+def is_refusal(data: decisions.Decision) -> bool:
+    """Say whether a decision refuses what was asked."""
+    return isinstance(
+        data,
+        decisions.ClaimRefused
+        | decisions.ReleaseRefused
+        | decisions.AssignmentRefused
+        | decisions.RegistrationRefused
+        | decisions.ChangeRefused
+        | decisions.CorrectionRefused
+        | decisions.TransferRefused
+        | decisions.AnswerNotCounted
+        | decisions.CollaborationRefused
+        | decisions.RulingRefused
+        | decisions.RecycleHoldRefused
+        | decisions.StandInRefused
+        | decisions.HandOverRefused,
+    )
+
+
+def status_of(decided: Sequence[Event]) -> Status:
+    """Return the status of a request by all the decisions on it; none: it is pending."""
+    if not decided:
+        return "pending"
+    if any(is_refusal(event.data) for event in decided):
+        return "refused"
+    first = decided[0].data
+    return "awaiting" if isinstance(first, decisions.ApprovalOpened) else "done"

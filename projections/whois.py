@@ -1,0 +1,45 @@
+"""Whose a customer is, with what is asked before a call: one look at several read models.
+
+``last_follow_up`` is when the customer was last followed up by anybody (follow-ups that were voided
+do not count), ``open_claims`` how many claims of it are not decided yet or await approval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+
+from ledger.store.arrays import text_array
+
+_WHOSE = """
+SELECT o.customer, o.owner, o.since, o.owner_territory, o.customer_territory, o.protected_until,
+       (SELECT f.at FROM projections.follow_ups f
+        WHERE f.customer = o.customer AND f.voided IS NULL
+        ORDER BY f.at DESC, f.position DESC LIMIT 1),
+       (SELECT count(*) FROM projections.pending_claims p WHERE p.customer = o.customer)
+FROM projections.ownership o WHERE o.customer = ANY(%b)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose a customer is now (``owner`` None: it is free). Times are UTC."""
+
+    customer: str
+    owner: str | None
+    since: datetime
+    owner_territory: str | None
+    territory: str | None
+    protected_until: datetime | None
+    last_follow_up: datetime | None
+    open_claims: int
+
+
+def whose(connection: Connection[Any], customers: Sequence[str]) -> dict[str, Whose]:
+    """Return whose customers are, by id; those that were never admitted are missing."""
+    rows = connection.execute(_WHOSE, (text_array(customers),), prepare=True, binary=True)
+    return {row[0]: Whose(*row) for row in rows}
