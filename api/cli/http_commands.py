@@ -57,7 +57,11 @@ def _serving(ledger: Ledger, listening: socket.socket) -> Iterator[str]:
         open_services(ledger) as services,
         serving(create_app(services), listening) as address,
     ):
-        yield address
+        try:
+            yield address
+        finally:
+            # Else the server would wait for those who follow the log.
+            services.tail.end_all()
 
 
 def show_address(ledger: Ledger, address: str, *, demo: bool) -> None:

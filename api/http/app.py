@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api.http import problems
-from api.http.routes import claims, customers, requests
+from api.http.routes import claims, customers, events, requests
 from api.http.services import Services
 from api.http.shapes import Problem
 
@@ -48,6 +48,6 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.register(app)
-    for module in (claims, customers, requests):
+    for module in (claims, customers, events, requests):
         app.include_router(module.router)
     return app

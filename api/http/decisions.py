@@ -16,7 +16,7 @@ from psycopg_pool import PoolTimeout
 
 from ledger.envelope import Event, StoredEvent, decode
 from ledger.events.catalogue import Catalogue
-from ledger.store.hints import LINGER_SECONDS, Notifier, Waiter
+from ledger.store.hints import LINGER_SECONDS, Notifier, Stop, Waiter
 from ledger.store.reading import read_decisions
 
 # A hint may be lost.
@@ -49,7 +49,7 @@ class Decisions:
         self._connect = connect
         self._catalogue = catalogue
         self._near = near
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._asked = threading.Event()
         self._lock = threading.Lock()
         self._waiting: dict[int, list[_Waiting]] = {}

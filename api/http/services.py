@@ -16,6 +16,7 @@ from api.http.callers import Gate, TokenVerifier, Verifier
 from api.http.decisions import Decisions
 from api.http.directory import Directory
 from api.http.intake import Intake
+from api.http.tail import Tail
 from ledger.recording import Recording
 from projections.runner import NotReflectedError, positions
 
@@ -33,6 +34,7 @@ class Services:
     gate: Gate
     intake: Intake = field(repr=False)
     decisions: Decisions = field(repr=False)
+    tail: Tail = field(repr=False)
 
     @contextmanager
     def reading(self, reads: Reads) -> Iterator[Connection[Any]]:
@@ -73,7 +75,8 @@ def open_services(ledger: Ledger, verifiers: tuple[Verifier, ...] = ()) -> Itera
         decisions = stack.enter_context(
             Decisions(ledger.database.service_url, connect, ledger.catalogue, ledger.notifier)
         )
-        yield Services(ledger, directory, gate, intake, decisions)
+        tail = stack.enter_context(Tail(ledger.database.service_url, connect, ledger.notifier))
+        yield Services(ledger, directory, gate, intake, decisions, tail)
 
 
 def services_of(request: Request) -> Services:
