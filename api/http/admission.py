@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.http.callers import Caller
 from api.http.permissions import Permission
+from api.http.problems import UnauthorizedError
 from api.http.services import InServices
 
 _bearer = HTTPBearer(
@@ -35,6 +36,7 @@ class Requires:
 
     async def __call__(
         self,
+        request: Request,
         services: InServices,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
         on_behalf_of: OnBehalfOf = None,
@@ -42,12 +44,31 @@ class Requires:
         """Return the caller; raises UnauthorizedError and ForbiddenError."""
         authorization = f"{bearer.scheme} {bearer.credentials}" if bearer else None
         gate = services.gate
-        if gate.is_at_hand(authorization):
-            caller = gate.admit(authorization, on_behalf_of)
-        else:
-            caller = await run_in_threadpool(gate.admit, authorization, on_behalf_of)
+        try:
+            if gate.is_at_hand(authorization):
+                caller = gate.admit(authorization, on_behalf_of)
+            else:
+                caller = await run_in_threadpool(gate.admit, authorization, on_behalf_of)
+        except UnauthorizedError:
+            # Whoever guesses is slowed down, too.
+            services.throttle.admit(f"address:{request.client.host if request.client else ''}")
+            raise
+        request.state.caller = caller.name
+        services.throttle.admit(caller.name)
         caller.require(self.permission)
         return caller
+
+
+class Anybody:
+    """A dependency of the few routes that ask for no token; a test knows them by it."""
+
+    async def __call__(self) -> None:
+        """Let in whoever comes."""
+
+
+def anybody() -> Any:
+    """Return the dependency of a route that needs no token."""
+    return Depends(Anybody())
 
 
 def requires(permission: Permission) -> Any:

@@ -8,7 +8,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from api.http import problems
-from api.http.routes import claims, customers, events, requests
+from api.http.around import BodiesInTime, Measured, ProblemsOfLimits
+from api.http.metrics import registry_of
+from api.http.routes import claims, customers, events, health, requests
 from api.http.services import Services
 from api.http.shapes import Problem
 
@@ -43,11 +45,22 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=BODY_BYTES_MAX,
         responses=_PROBLEMS,
     )
     app.state.services = services
+    app.state.registry = registry_of(
+        services.ledger.pool.connection,
+        {
+            "intake": lambda: services.intake.waiting,
+            "decisions_awaited": lambda: services.decisions.awaited,
+            "log_subscribers": lambda: services.tail.subscribers,
+        },
+    )
+    app.add_middleware(BodiesInTime)
+    app.add_middleware(ProblemsOfLimits)
+    app.add_middleware(Measured, registry=app.state.registry)
     problems.register(app)
-    for module in (claims, customers, events, requests):
-        app.include_router(module.router)
+    for module in (claims, customers, events, health, requests):
+        # Of the application itself it would answer without a problem.
+        app.include_router(module.router, max_body_size=BODY_BYTES_MAX)
     return app

@@ -57,6 +57,14 @@ STATUS: Mapping[str, int] = {
 """The HTTP status of the ledger's errors by code; what is not named is a defect, and a 500."""
 
 
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_too_slow",
+    413: "body_too_large",
+}
+
+
 class HttpError(LedgerError):
     """An error of the HTTP interface itself, with its status and headers."""
 
@@ -189,6 +197,8 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(psycopg.OperationalError, _database_lost)
+    app.add_exception_handler(psycopg.errors.UndefinedTable, _not_of_this_version)
+    app.add_exception_handler(psycopg.errors.UndefinedColumn, _not_of_this_version)
     app.add_exception_handler(PoolTimeout, _busy)
     app.add_exception_handler(TooManyRequests, _busy)
     app.add_exception_handler(Exception, _defect)
@@ -233,9 +243,7 @@ def _pointer(parts: Sequence[Any]) -> str:
 async def _http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(
-        error.status_code, f"http_{error.status_code}"
-    )
+    code = _CODES.get(error.status_code, f"http_{error.status_code}")
     return problem(error.status_code, code, str(error.detail), headers=error.headers)
 
 
@@ -246,6 +254,16 @@ async def _database_lost(request: Request, error: Exception) -> Response:
         "store_unavailable",
         "The database does not answer.",
         way_out="Try again in a moment.",
+        headers={"Retry-After": str(_RETRY_SECONDS)},
+    )
+
+
+async def _not_of_this_version(request: Request, error: Exception) -> Response:
+    return problem(
+        _UNAVAILABLE,
+        "read_models_outdated",
+        "A read model is not there, or not of this version of guishu.",
+        way_out="See that the ledger runs; where that does not help, run guishu rebuild.",
         headers={"Retry-After": str(_RETRY_SECONDS)},
     )
 

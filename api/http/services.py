@@ -17,6 +17,7 @@ from api.http.decisions import Decisions
 from api.http.directory import Directory
 from api.http.intake import Intake
 from api.http.tail import Tail
+from api.http.throttle import Throttle
 from ledger.recording import Recording
 from projections.runner import NotReflectedError, positions
 
@@ -35,6 +36,7 @@ class Services:
     intake: Intake = field(repr=False)
     decisions: Decisions = field(repr=False)
     tail: Tail = field(repr=False)
+    throttle: Throttle = field(repr=False)
 
     @contextmanager
     def reading(self, reads: Reads) -> Iterator[Connection[Any]]:
@@ -76,7 +78,8 @@ def open_services(ledger: Ledger, verifiers: tuple[Verifier, ...] = ()) -> Itera
             Decisions(ledger.database.service_url, connect, ledger.catalogue, ledger.notifier)
         )
         tail = stack.enter_context(Tail(ledger.database.service_url, connect, ledger.notifier))
-        yield Services(ledger, directory, gate, intake, decisions, tail)
+        throttle = Throttle(ledger.settings.requests_per_second_max)
+        yield Services(ledger, directory, gate, intake, decisions, tail, throttle)
 
 
 def services_of(request: Request) -> Services:

@@ -10,7 +10,7 @@ import pytest
 
 from api.bootstrap import open_ledger
 from api.http.services import open_services
-from api.running import running
+from api.running import running, settle
 from api.settings import Settings
 from tests.api.http.office import Office, make_office
 from tests.support.database import DatabaseUrls
@@ -34,4 +34,6 @@ def office(database: DatabaseUrls, tmp_path: Path) -> Iterator[Office]:
         open_services(ledger) as services,
     ):
         expires = datetime.now(UTC) + timedelta(hours=1)
-        yield make_office(services, expires)
+        office = make_office(services, expires)
+        settle(ledger, timeout_seconds=60)
+        yield office

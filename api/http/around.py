@@ -1,0 +1,137 @@
+"""What goes around every request: bodies come in time, and what was answered is measured and told.
+
+Plain ASGI, for a middleware of Starlette's would put each answer through a queue of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Histogram
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.http.problems import MEDIA_TYPE, problem
+
+BODY_SECONDS_MAX = 30.0
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+_access = logging.getLogger("guishu.access")
+
+
+class BodyTooSlowError(HTTPException):
+    """A body did not come in time; nothing was recorded. FastAPI lets no other errors through."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "The body did not come in time.", {"Connection": "close"})
+
+
+class BodiesInTime:
+    """Ends a request whose body takes too long, however often a little of it comes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; BodyTooSlowError is raised where the body is read."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + BODY_SECONDS_MAX
+        is_whole = False
+
+        async def receive_in_time() -> Message:
+            nonlocal is_whole
+            if is_whole:
+                # What comes behind the body is that the client goes.
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), deadline - loop.time())
+            except TimeoutError:
+                raise BodyTooSlowError from None
+            is_whole = not message.get("more_body", False)
+            return message
+
+        await self._app(scope, receive_in_time, send)
+
+
+class ProblemsOfLimits:
+    """Says of a body that is too large what is wrong as a problem; Starlette does so in plain."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        replaced = False
+
+        async def send_problem(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and _is_plain_limit(message):
+                replaced = True
+                await _TOO_LARGE(scope, receive, send)
+            elif not replaced:
+                await send(message)
+
+        await self._app(scope, receive, send_problem)
+
+
+_TOO_LARGE = problem(
+    413,
+    "body_too_large",
+    "The body is larger than this route takes.",
+    way_out="Send less at once.",
+    headers={"Connection": "close"},
+)
+
+
+def _is_plain_limit(message: Message) -> bool:
+    kinds = [value for name, value in message.get("headers", ()) if name == b"content-type"]
+    return message["status"] == 413 and kinds != [MEDIA_TYPE.encode()]
+
+
+class Measured:
+    """Measures and tells of every answer: route, method, status, time, and who asked."""
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+        self._app = app
+        self._seconds = Histogram(
+            "guishu_http_request_seconds",
+            "How long answers took, from the request's head to the answer's end.",
+            ("method", "route", "status"),
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, began = 500, time.perf_counter()
+
+        async def send_and_see(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_see)
+        finally:
+            self._tell(scope, status, time.perf_counter() - began)
+
+    def _tell(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
+        # Paths hold ids, and would be labels without end.
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._seconds.labels(scope["method"], route, str(status)).observe(seconds)
+        caller = scope.get("state", {}).get("caller", "-")
+        _access.info("%s %s %d %.1f ms %s", scope["method"], route, status, seconds * 1e3, caller)

@@ -1,0 +1,127 @@
+"""What Prometheus is told, collected when it asks: the log, the consumers, the queues.
+
+Decisions are counted by reading what the log has got since the last time, a bounded part of it; a
+counter begins at nought with its process, as counters of Prometheus do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from psycopg import Connection
+
+from consumers import progress
+from consumers.enforcer import CONSUMER
+from ledger.store.reading import head
+from projections.runner import positions
+
+EVENTS_MAX = 100_000
+
+_COUNT = """
+SELECT name, causation IS NOT NULL, convert_from(body, 'UTF8')::jsonb #>> '{data,reason}', count(*)
+FROM ledger.events WHERE position > %s AND position <= %s GROUP BY 1, 2, 3
+"""
+# When the first event behind a position was recorded: since then somebody waits for it.
+_OLDEST = """
+SELECT recorded, clock_timestamp() FROM ledger.events WHERE position > %s
+ORDER BY position LIMIT 1
+"""
+
+Connect = Callable[[], AbstractContextManager[Connection[Any]]]
+
+
+class LedgerCollector(Collector):
+    """Collects from the database; ``queues`` gives what waits in this process, by name."""
+
+    def __init__(self, connect: Connect, queues: Mapping[str, Callable[[], int]]) -> None:
+        self._connect = connect
+        self._queues = dict(queues)
+        self._lock = threading.Lock()
+        self._counted_to: int | None = None
+        self._appended = 0
+        self._decided: Counter[tuple[str, str]] = Counter()
+
+    def describe(self) -> Iterator[Metric]:
+        """Name no metric in front: the database is asked when Prometheus asks."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what there is."""
+        with self._lock, self._connect() as connection:
+            self._count(connection)
+            top = head(connection)
+            reached = {CONSUMER: progress.reached(connection, CONSUMER), **positions(connection)}
+            lags = {name: _seconds_behind(connection, at) for name, at in reached.items()}
+        yield CounterMetricFamily(
+            "guishu_appended_events", "Events appended to the log.", value=self._appended
+        )
+        decided = CounterMetricFamily(
+            "guishu_decisions", "Decisions, by what and why.", labels=("name", "reason")
+        )
+        for (name, reason), count in sorted(self._decided.items()):
+            decided.add_metric((name, reason), count)
+        yield decided
+        yield GaugeMetricFamily("guishu_log_position", "The end of the log.", value=top)
+        behind = GaugeMetricFamily(
+            "guishu_consumer_lag_positions", "How far a consumer is behind.", labels=("consumer",)
+        )
+        seconds = GaugeMetricFamily(
+            "guishu_consumer_lag_seconds",
+            "For how long the oldest event that a consumer has not handled has waited.",
+            labels=("consumer",),
+        )
+        for name, at in sorted(reached.items()):
+            behind.add_metric((name,), max(0, top - at))
+            seconds.add_metric((name,), lags[name])
+        yield behind
+        yield seconds
+        yield self._queue_depths()
+
+    def _queue_depths(self) -> Metric:
+        depths = GaugeMetricFamily(
+            "guishu_queue_depth", "How much waits in this process.", labels=("queue",)
+        )
+        for name, depth in sorted(self._queues.items()):
+            depths.add_metric((name,), depth())
+        return depths
+
+    def _count(self, connection: Connection[Any]) -> None:
+        """Count what the log has got since the last time."""
+        top = head(connection)
+        if self._counted_to is None:
+            self._counted_to = top
+        upto = min(top, self._counted_to + EVENTS_MAX)
+        for name, is_decision, reason, count in connection.execute(
+            _COUNT, (self._counted_to, upto)
+        ):
+            self._appended += count
+            if is_decision:
+                self._decided[name, reason or ""] += count
+        self._counted_to = upto
+
+
+def _seconds_behind(connection: Connection[Any], reached: int) -> float:
+    row = connection.execute(_OLDEST, (reached,)).fetchone()
+    if row is None:
+        return 0.0
+    recorded, now = row
+    return max(0.0, _between(recorded, now))
+
+
+def _between(earlier: datetime, later: datetime) -> float:
+    return (later - earlier).total_seconds()
+
+
+def registry_of(connect: Connect, queues: Mapping[str, Callable[[], int]]) -> CollectorRegistry:
+    """Return a registry with what the ledger tells; none is shared between applications."""
+    registry = CollectorRegistry()
+    registry.register(LedgerCollector(connect, queues))
+    return registry
