@@ -28,6 +28,7 @@ def is_refusal(data: decisions.Decision) -> bool:
         | decisions.CollaborationRefused
         | decisions.RulingRefused
         | decisions.RecycleHoldRefused
+        | decisions.GroupReviewRefused
         | decisions.StandInRefused
         | decisions.HandOverRefused,
     )

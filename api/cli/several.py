@@ -14,7 +14,8 @@ from api.bootstrap import Ledger
 from api.cli import resolve
 from api.cli.context import notes, origin, print_json, print_table
 from api.cli.following import follow
-from api.cli.write_commands import is_refusal, told, words
+from api.cli.write_commands import told, words
+from api.outcomes import is_refusal
 from ledger.commands import CustomerCommand, InvalidRequestError
 from ledger.envelope import Event, decode
 from ledger.errors import LedgerError

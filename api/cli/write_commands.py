@@ -29,6 +29,7 @@ from api.cli.context import (
 from api.cli.following import follow
 from api.cli.hand_over_words import hand_over_words
 from api.cli.orphan_words import orphan_words
+from api.outcomes import is_refusal
 from consumers.checking import would_decide
 from ledger import commands, reasons
 from ledger.commands import CustomerCommand, InvalidRequestError, parse
@@ -163,27 +164,6 @@ def check(ledger: Ledger, command: CustomerCommand, actor: str, *, json: bool) -
             notes().print("Recorded requests still wait for their decision: it may change this.")
     if any(is_refusal(data) for data in draft.all):
         raise typer.Exit(3)
-
-
-def is_refusal(data: decisions.Decision) -> bool:
-    """Say whether a decision refuses what was asked."""
-    return isinstance(
-        data,
-        decisions.ClaimRefused
-        | decisions.ReleaseRefused
-        | decisions.AssignmentRefused
-        | decisions.RegistrationRefused
-        | decisions.ChangeRefused
-        | decisions.CorrectionRefused
-        | decisions.TransferRefused
-        | decisions.AnswerNotCounted
-        | decisions.CollaborationRefused
-        | decisions.RulingRefused
-        | decisions.RecycleHoldRefused
-        | decisions.GroupReviewRefused
-        | decisions.StandInRefused
-        | decisions.HandOverRefused,
-    )
 
 
 def words(data: decisions.Decision, names: resolve.Names) -> str:
