@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -45,22 +45,28 @@ class Services:
         ``Ledger-Position`` is a position that all of them reflect. Raises NotReflectedError.
         """
         with self.ledger.pool.connection() as connection:
-            reached = _reflected(connection, reads.min_position)
+            names = [each.name for each in self.ledger.projections]
+            reached = _reflected(connection, names, reads.min_position)
             reads.response.headers["Ledger-Position"] = str(reached)
             yield connection
 
 
-def _reflected(connection: Connection[Any], wanted: int) -> int:
+def _reflected(connection: Connection[Any], names: Sequence[str], wanted: int) -> int:
+    """Wait until the read models are made and reflect a position; return one that all reflect."""
     deadline = time.monotonic() + REFLECT_SECONDS_MAX
     while True:
-        reached = min(positions(connection).values(), default=0)
-        if reached >= wanted:
+        found = positions(connection)
+        are_made = all(name in found for name in names)
+        reached = min(found.values(), default=0)
+        if are_made and reached >= wanted:
             return reached
         if time.monotonic() > deadline:
-            raise NotReflectedError(
-                f"The read models reflect position {reached}, and not {wanted} yet.",
-                way_out="Ask again a little later.",
+            said = (
+                f"reflect position {reached}, and not {wanted} yet"
+                if are_made
+                else "are being made"
             )
+            raise NotReflectedError(f"The read models {said}.", way_out="Ask again a little later.")
         time.sleep(_PAUSE_SECONDS)
 
 
