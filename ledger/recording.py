@@ -354,23 +354,24 @@ class Recording:
         """Raise what stands in the way of recording at all."""
         command, origin = asked.command, asked.origin
         _check_origin(origin, self._now())
-        commands.occurred_within(getattr(command, "at", None), self._now(), field="at")
+        for at in _said(command, "at"):
+            commands.occurred_within(at, self._now(), field="at")
         if isinstance(command, commands.ReachDeadline) != (origin.caller == CLOCK):
             raise NotPermittedError(
                 "The clock records deadlines, and nothing else; nobody else does.",
                 way_out="Wait until the clock has raised the deadline.",
             )
         people = [origin.on_behalf_of, *([] if origin.caller == CLOCK else [origin.actor])]
-        for name in ("claimant", "assignee", "receiver", "person", "claim_for", "giver"):
-            people.append(getattr(command, name, None))
-        people += getattr(command, "receivers", ())
+        people += _said(command, "claimant", "assignee", "receiver", "person", "claim_for", "giver")
+        for several in _said(command, "receivers"):
+            people += several
         for person in people:
             if person is not None and organisation.person(person) is None:
                 raise UnknownIdError("person", person)
-        for territory in (
-            getattr(command, "territory", None),
-            *getattr(command, "territories", ()),
-        ):
+        territories = list(_said(command, "territory"))
+        for several in _said(command, "territories"):
+            territories += several
+        for territory in territories:
             if territory is not None and organisation.territory(territory) is None:
                 raise UnknownIdError("territory", territory)
         for customer in _customers_named(command):
@@ -505,11 +506,20 @@ class Recording:
 
 
 def _customers_named(command: commands.CustomerCommand) -> Iterator[str]:
-    for name in ("customer", "parent"):
-        customer = getattr(command, name, None)
+    for customer in _said(command, "customer", "parent"):
         if customer is not None:
             yield customer
-    yield from getattr(command, "customers", ())
+    for several in _said(command, "customers"):
+        yield from several
+
+
+def _said(command: commands.CustomerCommand, *names: str) -> Iterator[Any]:
+    """Yield what a command says in those of the fields that it has.
+
+    To ask a model for what it lacks takes twenty times as long as to look first.
+    """
+    fields = type(command).model_fields
+    return (getattr(command, name) for name in names if name in fields)
 
 
 def _waits_as_a_person(command: commands.CustomerCommand, organisation: OrganisationAt) -> bool:
