@@ -287,6 +287,8 @@ class Recording:
     ) -> list[Recorded | LedgerError]:
         results: list[Recorded | LedgerError] = []
         left = iter(answers)
+        seeded = all(each.seed is not None for each in asked)
+        firsts = {} if seeded else self._first_answers(answers)
         for each, what in zip(asked, built, strict=True):
             answer = what if isinstance(what, LedgerError) else next(left)
             if isinstance(answer, LedgerError) or isinstance(what, LedgerError):
@@ -294,7 +296,7 @@ class Recording:
                 continue
             customer, made = what.customer, what.made
             if answer.repeated and each.seed is None:
-                customer, made = self._first_answer(answer)
+                customer, made = firsts[answer.first_position]
             results.append(
                 Recorded(
                     each.origin.request_id,
@@ -306,26 +308,20 @@ class Recording:
             )
         return results
 
-    def _first_answer(self, answer: Appended) -> tuple[str, str | None]:
-        """Return the ids that the request made when it was recorded for the first time."""
+    def _first_answers(
+        self, answers: Sequence[Appended | LedgerError]
+    ) -> dict[int, tuple[str, str | None]]:
+        """Return by position the ids that repeated requests made when they were recorded first."""
+        repeated = [
+            each.first_position
+            for each in answers
+            if not isinstance(each, LedgerError) and each.repeated
+        ]
+        if not repeated:
+            return {}
         with self._connect() as connection:
-            stored = read_at(connection, [answer.first_position])
-        data = decode(self._catalogue, stored[0]).data
-        match data:
-            case requests.FollowUpLogged():
-                return data.customer, data.follow_up
-            case requests.DealRecorded():
-                return data.customer, data.deal
-            case requests.TransferRequested():
-                return data.customer, data.transfer
-            case requests.CollaborationRequested():
-                return data.customer, data.collaboration
-            case requests.HandOverRequested():
-                return data.giver, data.hand_over
-            case requests.StandInRequested():
-                return data.customer, data.stand_in
-            case _:
-                return data.customer, None
+            stored = read_at(connection, repeated)
+        return {each.position: _made(decode(self._catalogue, each).data) for each in stored}
 
     def _kinds(self, asked: Iterable[Asked]) -> dict[str, str]:
         """Return ``organisation`` or ``individual`` of every customer named that was registered."""
@@ -503,6 +499,25 @@ class Recording:
             number += isinstance(command, facts_in.AdoptPolicy)
             built.append((data, about))
         return built
+
+
+def _made(data: Any) -> tuple[str, str | None]:
+    """Return the customer of a request (of a hand-over the giver), and the id that it made."""
+    match data:
+        case requests.FollowUpLogged():
+            return data.customer, data.follow_up
+        case requests.DealRecorded():
+            return data.customer, data.deal
+        case requests.TransferRequested():
+            return data.customer, data.transfer
+        case requests.CollaborationRequested():
+            return data.customer, data.collaboration
+        case requests.HandOverRequested():
+            return data.giver, data.hand_over
+        case requests.StandInRequested():
+            return data.customer, data.stand_in
+        case _:
+            return data.customer, None
 
 
 def _customers_named(command: commands.CustomerCommand) -> Iterator[str]:
