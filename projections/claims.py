@@ -6,7 +6,7 @@ all its indexes is written once, when it is decided, and need not be changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
@@ -360,16 +360,14 @@ def of_customer(
 
     Those that named the customer and were decided on another are among them.
     """
-    return _listed(
-        connection, ("customer = %(key)s", "filed_for = %(key)s"), customer, before, limit
-    )
+    return find(connection, limit, customer=customer, before=before)
 
 
 def of_claimant(
     connection: Connection[Any], claimant: str, limit: int = PAGE, *, before: int = POSITION_MAX
 ) -> list[Claim]:
     """Return somebody's claims from the newest back, before position ``before``."""
-    return _listed(connection, ("claimant = %(key)s",), claimant, before, limit)
+    return find(connection, limit, claimant=claimant, before=before)
 
 
 def of_status(
@@ -381,39 +379,64 @@ def of_status(
     before: int = POSITION_MAX,
 ) -> list[Claim]:
     """Return the claims of a status (refused for ``reason``, where it is given), newest first."""
+    return find(connection, limit, status=status, reason=reason, before=before)
+
+
+def find(
+    connection: Connection[Any],
+    limit: int = PAGE,
+    *,
+    customer: str | None = None,
+    claimant: str | None = None,
+    status: Status | None = None,
+    reason: str | None = None,
+    before: int = POSITION_MAX,
+) -> list[Claim]:
+    """Return the claims that are as all of these say, newest first, before position ``before``."""
+    both = ["claimant = %(claimant)s"] if claimant is not None else []
+    undecided, decided = list(both), list(both)
+    if reason is not None:
+        decided.append("reason = %(reason)s")
+    elif status in _STATUS:
+        decided.append(_STATUS[status])
     if status in _UNDECIDED:
-        select, condition = _SELECT_PENDING, _UNDECIDED[status]
-    else:
-        select, condition = _SELECT_DECIDED, "reason = %(key)s" if reason else _STATUS[status]
-    statement = (
-        f"{select} WHERE {condition} AND position < %(before)s ORDER BY position DESC"
-        " LIMIT %(limit)s"
-    )
-    rows = connection.execute(
-        statement.encode(), {"key": reason, "before": before, "limit": limit}, binary=True
-    )
-    return [Claim(*row) for row in rows]
+        undecided.append(_UNDECIDED[status])
+    parts: list[tuple[str, list[str]]] = []
+    if status not in _STATUS and reason is None:
+        named = ["customer = %(customer)s"] if customer is not None else []
+        parts.append((_SELECT_PENDING, named + undecided))
+    if status not in _UNDECIDED:
+        # Each by an index of its own.
+        names = ("customer", "filed_for") if customer is not None else ()
+        found = [[f"{name} = %(customer)s", *decided] for name in names] or [decided]
+        parts += [(_SELECT_DECIDED, each) for each in found]
+    given = {"customer": customer, "claimant": claimant, "reason": reason}
+    return _listed(connection, parts, given, before, limit)
 
 
 def claim_at(connection: Connection[Any], position: int) -> Claim | None:
     """Return the claim whose request stands at a position, None where there is none."""
-    found = _listed(connection, ("position = %(key)s",), position, POSITION_MAX, 1)
+    there = ["position = %(position)s"]
+    parts = [(_SELECT_PENDING, there), (_SELECT_DECIDED, there)]
+    found = _listed(connection, parts, {"position": position}, POSITION_MAX, 1)
     return found[0] if found else None
 
 
 def _listed(
-    connection: Connection[Any], conditions: Sequence[str], key: str | int, before: int, limit: int
+    connection: Connection[Any],
+    parts: Sequence[tuple[str, Sequence[str]]],
+    given: Mapping[str, Any],
+    before: int,
+    limit: int,
 ) -> list[Claim]:
-    """Merge what each condition finds, each by an index of its own."""
-    parts = [f"{_SELECT_PENDING} WHERE {conditions[0]}"]
-    parts += [f"{_SELECT_DECIDED} WHERE {condition}" for condition in conditions]
-    page = " AND position < %(before)s ORDER BY position DESC LIMIT %(limit)s"
-    statement = (
-        " UNION ALL ".join(f"({part}{page})" for part in parts)
-        + " ORDER BY position DESC LIMIT %(limit)s"
-    )
+    """Merge what each part finds, the newest first."""
+    page = "position < %(before)s ORDER BY position DESC LIMIT %(limit)s"
+    selects = [f"({select} WHERE {' AND '.join((*those, page))})" for select, those in parts]
+    statement = " UNION ALL ".join(selects)
+    if len(parts) > 1:
+        statement += " ORDER BY position DESC LIMIT %(limit)s"
     rows = connection.execute(
-        statement.encode(), {"key": key, "before": before, "limit": limit}, binary=True
+        statement.encode(), {**given, "before": before, "limit": limit}, binary=True
     )
     return [Claim(*row) for row in rows]
 

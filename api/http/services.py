@@ -18,6 +18,7 @@ from api.http.directory import Directory
 from api.http.intake import Intake
 from api.http.tail import Tail
 from api.http.throttle import Throttle
+from api.http.rehearsing import Rehearsing
 from ledger.recording import Recording
 from projections.runner import NotReflectedError, positions
 
@@ -37,6 +38,7 @@ class Services:
     decisions: Decisions = field(repr=False)
     tail: Tail = field(repr=False)
     throttle: Throttle = field(repr=False)
+    rehearsing: Rehearsing = field(repr=False)
 
     @contextmanager
     def reading(self, reads: Reads) -> Iterator[Connection[Any]]:
@@ -77,7 +79,8 @@ def open_services(ledger: Ledger, verifiers: tuple[Verifier, ...] = ()) -> Itera
     directory = Directory(connect, ledger.catalogue)
     gate = Gate(directory, (TokenVerifier(connect), *verifiers))
     # A recording is used by one thread at a time, and the intake's is one more.
-    recording = Recording(ledger.committer, connect, ledger.vault, ledger.catalogue)
+    parts = (ledger.committer, connect, ledger.vault, ledger.catalogue)
+    recording, rehearsing = Recording(*parts), Rehearsing(*parts)
     with ExitStack() as stack:
         intake = stack.enter_context(Intake(recording))
         decisions = stack.enter_context(
@@ -85,7 +88,9 @@ def open_services(ledger: Ledger, verifiers: tuple[Verifier, ...] = ()) -> Itera
         )
         tail = stack.enter_context(Tail(ledger.database.service_url, connect, ledger.notifier))
         throttle = Throttle(ledger.settings.requests_per_second_max)
-        yield Services(ledger, directory, gate, intake, decisions, tail, throttle)
+        yield Services(
+            ledger, directory, gate, intake, decisions, tail, throttle, rehearsing
+        )
 
 
 def services_of(request: Request) -> Services:

@@ -1,27 +1,28 @@
-"""Claims: filing one, and what came of it."""
+"""Claims: filing one, asking what would come of one, and what came of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
+from psycopg import Connection
 from pydantic import AwareDatetime
 
 from api.http.admission import requires
 from api.http.callers import Caller
+from api.http.claiming import Claim, said_by, shown, told
+from api.http.cursors import Cursor, Limit, make_cursor, page_of, read_cursor
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
-from api.http.shapes import Shape
+from api.http.shapes import Page, Shape
 from api.http.writing import Writes, submit
-from ledger import commands, reasons
-from ledger.approving import CLAIM
+from consumers.checking import would_decide
+from ledger import commands
 from ledger.commands import Id, Note
-from ledger.envelope import Event
-from ledger.events import decisions
-from ledger.recording import Recorded
+from ledger.envelope import Origin
+from ledger.recording import Asked, new_request_id
 from projections import claims
 
 router = APIRouter(prefix="/v1/claims", tags=["claims"])
@@ -36,32 +37,28 @@ class ClaimIn(commands.Command):
     occurred: AwareDatetime | None = None
 
 
-class Claim(Shape):
-    """A claim, and what was decided on it.
+class ClaimCheck(Shape):
+    """What would be decided on a claim now, with the log as it is up to ``position``.
 
-    ``claim`` is the position of its request. ``status`` is ``pending`` (not decided yet),
-    ``awaiting`` (approval), ``granted``, ``refused`` (for ``reason``), ``withdrawn`` or
-    ``expired``. ``owner`` is whose the customer was at the decision, or is by it; ``retry_at``
-    when the reason no longer holds. ``filed_for`` is the duplicate that it named instead of
-    ``customer``.
+    Nothing was recorded, and nothing is promised. ``is_behind`` says that recorded requests still
+    wait for their decision, which may change this. The other fields are those of a claim.
     """
 
-    claim: int
     customer: str
     claimant: str
-    status: claims.Status
-    filed: datetime | None = None
+    status: Literal["granted", "refused", "awaiting"]
     reason: str | None = None
     sentence: str | None = None
     owner: str | None = None
     protected_until: datetime | None = None
     retry_at: datetime | None = None
-    approval: str | None = None
-    effective: datetime | None = None
-    decided: datetime | None = None
-    decided_position: int | None = None
     filed_for: str | None = None
-    repeated: bool = False
+    effective: datetime
+    position: int
+    is_behind: bool
+
+
+# --- writing -----------------------------------------------------------------------------------
 
 
 @router.post("", status_code=202, responses={201: {"model": Claim}})
@@ -86,53 +83,91 @@ async def file_claim(
         services, caller, writes, commands.FileClaim, fields, occurred=claim.occurred
     )
     response.headers["Location"] = f"/v1/claims/{recorded.positions[-1]}"
-    return decided_claim(fields["claimant"], recorded, decided)
+    return Claim(**told(fields["claimant"], recorded, decided))
 
 
-def decided_claim(claimant: str, recorded: Recorded, decided: Sequence[Event]) -> Claim:
-    """Return a claim by what was recorded and decided."""
-    told: dict[str, Any] = {
-        "claim": recorded.positions[-1],
-        "customer": recorded.customer,
-        "claimant": claimant,
-        "status": "pending",
-        "repeated": recorded.repeated,
-    }
-    for event in decided:
-        if (said := _said(event.data)) is not None:
-            told |= said | {
-                "effective": event.effective,
-                "decided": event.recorded,
-                "decided_position": event.position,
-            }
-            if event.data.customer != recorded.customer:
-                told |= {"customer": event.data.customer, "filed_for": recorded.customer}
-            break
-    return Claim(**told)
+@router.post("/check")
+def check_claim(
+    claim: ClaimIn,
+    response: Response,
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.CLAIM)],
+) -> ClaimCheck:
+    """Say what would be decided on a claim now; nothing is recorded, and nothing promised.
+
+    Where the customer waits for a request that could not be decided, the answer is a problem (409).
+    """
+    command = commands.FileClaim(
+        customer=claim.customer, claimant=claim.claimant or caller.actor, note=claim.note
+    )
+    origin = Origin(
+        caller=caller.name,
+        request_id=new_request_id(),
+        actor=caller.actor,
+        on_behalf_of=caller.actor if caller.on_behalf else None,
+        occurred=claim.occurred,
+    )
+    ledger = services.ledger
+    with ledger.pool.connection() as connection:
+        checked = would_decide(
+            connection, ledger.catalogue, services.rehearsing, Asked(command, origin)
+        )
+    response.headers["Ledger-Position"] = str(checked.head)
+    draft = checked.draft
+    customer = draft.data.customer
+    said = next(said for data in draft.all if (said := said_by(data)) is not None)
+    return ClaimCheck(
+        customer=customer,
+        claimant=command.claimant,
+        filed_for=None if customer == command.customer else command.customer,
+        effective=draft.effective,
+        position=checked.head,
+        is_behind=checked.is_behind,
+        **{name: value for name, value in said.items() if name != "approval"},
+    )
 
 
-def _said(data: Any) -> dict[str, Any] | None:
-    """Return what a decision says of the claim, None where it is about something else."""
-    match data:
-        case decisions.OwnershipGranted():
-            return {
-                "status": "granted",
-                "owner": data.owner,
-                "protected_until": data.protected_until,
-                "approval": data.approval,
-            }
-        case decisions.ClaimRefused():
-            return {
-                "status": "refused",
-                "reason": data.reason,
-                "sentence": reasons.SENTENCES.get(data.reason),
-                "owner": data.owner,
-                "retry_at": data.retry_at,
-            }
-        case decisions.ApprovalOpened(purpose=purpose) if purpose == CLAIM:
-            return {"status": "awaiting", "approval": data.approval, "owner": data.owner}
-        case _:
-            return None
+# --- reading -----------------------------------------------------------------------------------
+
+
+@router.get("")
+def list_claims(
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.READ_OWNERSHIP)],
+    reads: InReads,
+    customer: Annotated[
+        Id | None, Query(description="Those of a customer, and those filed for it as a duplicate.")
+    ] = None,
+    claimant: Annotated[Id | None, Query(description="Those of a person.")] = None,
+    status: claims.Status | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[Claim]:
+    """List claims from the newest back: those that are as all of the filters say."""
+    with services.reading(reads) as connection:
+        return page_of_claims(connection, customer, claimant, status, limit, cursor)
+
+
+def page_of_claims(
+    connection: Connection[Any],
+    customer: str | None,
+    claimant: str | None,
+    status: claims.Status | None,
+    limit: int,
+    cursor: str | None,
+) -> Page[Claim]:
+    """Return a page of claims."""
+    after = read_cursor(cursor, "claims", int)
+    found = claims.find(
+        connection,
+        limit + 1,
+        customer=customer,
+        claimant=claimant,
+        status=status,
+        before=after[0] if after else claims.POSITION_MAX,
+    )
+    page, following = page_of(found, limit, lambda each: make_cursor("claims", each.position))
+    return Page(items=[shown(each) for each in page], next=following)
 
 
 @router.get("/{claim}")
@@ -147,6 +182,4 @@ def get_claim(
         found = claims.claim_at(connection, claim)
     if found is None:
         raise NotFoundError("claim", claim)
-    sentence = reasons.SENTENCES.get(found.reason) if found.reason else None
-    shown = {name: getattr(found, name) for name in Claim.model_fields if hasattr(found, name)}
-    return Claim(claim=found.position, sentence=sentence, **shown)
+    return shown(found)

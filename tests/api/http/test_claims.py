@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.api.http.office import Office
+from tests.api.http.office import CRM, Office
 
 
 def test_a_claim_is_decided_while_its_caller_waits(office: Office) -> None:
@@ -73,3 +73,65 @@ def test_what_is_wrong_is_pointed_at(office: Office) -> None:
     unknown = office.post("per_a", "/v1/claims", {"customer": "cus_none"})
     assert unknown.status_code == 422
     assert unknown.json()["code"] == "unknown_id"
+
+
+def test_claims_are_listed_by_customer_claimant_and_status_page_by_page(office: Office) -> None:
+    customers = [office.customer(f"客户{number}") for number in range(3)]
+    filed = [
+        office.post(who, "/v1/claims", {"customer": customer})
+        for customer in customers
+        for who in ("per_a", "per_b")
+    ]
+    claims = [each.json()["claim"] for each in filed]
+    reflects = f"min_position={filed[-1].headers['Ledger-Position']}"
+
+    def listed(query: str) -> list[int]:
+        found = office.get("per_w", f"/v1/claims?{query}&{reflects}")
+        assert found.status_code == 200, found.text
+        return [each["claim"] for each in found.json()["items"]]
+
+    assert listed("") == claims[::-1]
+    assert listed(f"customer={customers[1]}") == [claims[3], claims[2]]
+    assert listed("claimant=per_b") == [claims[5], claims[3], claims[1]]
+    assert listed("status=granted") == [claims[4], claims[2], claims[0]]
+    assert listed(f"customer={customers[1]}&claimant=per_b&status=refused") == [claims[3]]
+    assert listed(f"customer={customers[1]}&claimant=per_b&status=granted") == []
+    assert listed("claimant=per_nobody") == []
+    first = office.get("per_w", f"/v1/claims?limit=4&{reflects}").json()
+    second = office.get("per_w", f"/v1/claims?limit=4&cursor={first['next']}").json()
+    assert [each["claim"] for each in (*first["items"], *second["items"])] == claims[::-1]
+    assert second["next"] is None
+
+
+def test_a_list_refuses_what_it_does_not_understand(office: Office) -> None:
+    for query in ("status=odd", "cursor=abc", "limit=0", "customer=%00", "customer="):
+        assert office.get("per_a", f"/v1/claims?{query}").status_code == 422, query
+
+
+def test_a_check_says_what_would_be_decided_and_records_nothing(office: Office) -> None:
+    customer = office.customer("华星")
+    free = office.post("per_a", "/v1/claims/check", {"customer": customer})
+    assert free.status_code == 200
+    assert (free.json()["status"], free.json()["owner"]) == ("granted", "per_a")
+    granted = office.post("per_a", "/v1/claims", {"customer": customer})
+    taken = office.post("per_b", "/v1/claims/check", {"customer": customer, "note": "为什么"})
+    said = taken.json()
+    assert (said["status"], said["reason"], said["owner"]) == (
+        "refused",
+        "owned_by_another",
+        "per_a",
+    )
+    assert said["sentence"] == "The customer belongs to somebody else."
+    assert str(said["position"]) == granted.headers["Ledger-Position"]
+    assert said["is_behind"] is False
+    for_another = {"customer": customer, "claimant": "per_a"}
+    assert office.post("per_b", "/v1/claims/check", for_another).json()["reason"] == "already_yours"
+
+
+def test_a_check_refuses_what_a_claim_refuses(office: Office) -> None:
+    unknown = office.post("per_a", "/v1/claims/check", {"customer": "cus_none"})
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_id")
+    refused = office.post("per_auditor", "/v1/claims/check", {"customer": "cus_1"})
+    assert refused.json()["permission"] == "claims:write"
+    nobody = office.post(CRM, "/v1/claims/check", {"customer": office.customer("华星")})
+    assert (nobody.status_code, nobody.json()["permission"]) == (403, "On-Behalf-Of")
