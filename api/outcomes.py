@@ -35,9 +35,14 @@ def is_refusal(data: decisions.Decision) -> bool:
 
 
 def status_of(decided: Sequence[Event]) -> Status:
-    """Return the status of a request by all the decisions on it; none: it is pending."""
+    """Return the status of a request by all the decisions on it; none: it is pending.
+
+    In their place may stand the RequestParked for which it waits, its own or an earlier one's.
+    """
     if not decided:
         return "pending"
+    if any(isinstance(event.data, decisions.RequestParked) for event in decided):
+        return "parked"
     if any(is_refusal(event.data) for event in decided):
         return "refused"
     first = decided[0].data

@@ -13,6 +13,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from ledger.envelope import StoredEvent
 from ledger.store.arrays import int8_array, text_array
 
 ERROR_CHARACTERS_MAX = 500
@@ -29,6 +30,25 @@ _CUSTOMER_OF = "SELECT customer FROM ledger.parked_requests WHERE position = %s"
 _READY = """
 SELECT customer FROM ledger.parked_requests GROUP BY customer
 HAVING count(error) = 0 ORDER BY min(position)
+"""
+# Where a request is parked again behind another customer's, its event stays where it was.
+_PARKED = """
+WITH stuck AS MATERIALIZED (
+    SELECT p.position, p.customer, f.position AS first FROM ledger.parked_requests p
+    CROSS JOIN LATERAL (SELECT q.position FROM ledger.parked_requests q
+                        WHERE q.customer = p.customer AND q.error IS NOT NULL
+                        ORDER BY q.position LIMIT 1) f
+    WHERE p.position = ANY(%b)
+)
+SELECT s.position, e.position, e.recorded, e.stream, e.version, e.name, e.body
+FROM stuck s JOIN ledger.events r ON r.position = s.first
+CROSS JOIN LATERAL (
+    SELECT * FROM ledger.events o
+    WHERE o.stream IN ('ownership-' || s.customer,
+                       'ownership-' || substring(r.stream FROM '^[a-z]+-(.*)$'))
+      AND o.name LIKE 'RequestParked.v%%'
+      AND (convert_from(o.body, 'UTF8')::jsonb #>> '{data,request}')::bigint = s.first
+    ORDER BY o.version DESC LIMIT 1) e
 """
 _FREE = "DELETE FROM ledger.parked_requests WHERE position = ANY(%b)"
 _PARK = """
@@ -64,6 +84,16 @@ def customer_of(connection: Connection[Any], position: int) -> str | None:
     """Return the customer that waits for the request at a position, None where none does."""
     row = connection.execute(_CUSTOMER_OF, (position,)).fetchone()
     return str(row[0]) if row else None
+
+
+def parked_among(connection: Connection[Any], positions: Sequence[int]) -> dict[int, StoredEvent]:
+    """Return those of the requests that wait for an administrator, by position.
+
+    With each the RequestParked for which it waits: its own, or that of an earlier request of the
+    same customer. What is about to be decided is not among them.
+    """
+    rows = connection.execute(_PARKED, (int8_array(positions),), prepare=True, binary=True)
+    return {position: StoredEvent._make((*event, None, None)) for position, *event in rows}
 
 
 def ready_customers(connection: Connection[Any]) -> list[str]:

@@ -277,7 +277,7 @@ def _arrays(rows: Sequence[tuple[Any, ...]], packers: Sequence[_Packer]) -> tupl
 
 # --- queries -----------------------------------------------------------------------------------
 
-Status = Literal["pending", "awaiting", "granted", "refused", "withdrawn", "expired"]
+Status = Literal["pending", "parked", "awaiting", "granted", "refused", "withdrawn", "expired"]
 PAGE = 100
 
 
@@ -291,7 +291,8 @@ class Claim:
     it by this grant; ``retry_at`` when the reason no longer holds. ``effective`` is when the
     decision holds, ``decided`` when it was recorded. The claimant's territory is known of grants.
     ``approval`` is what it awaits, or has awaited; a claim that then was neither granted nor
-    refused is ``withdrawn`` or ``expired``.
+    refused is ``withdrawn`` or ``expired``. One that could not be decided, or waits for such a
+    request of its customer, is ``parked`` and not ``pending``.
     """
 
     position: int
@@ -320,14 +321,22 @@ class DayCount:
     claims: int
 
 
-_SELECT_PENDING = """
+# What is parked is known beside the log, and by the enforcer alone. A customer none of whose rows
+# has an error waits no longer: they are about to be decided.
+_IS_PARKED = """
+EXISTS (SELECT FROM ledger.parked_requests r
+        JOIN ledger.parked_requests f ON f.customer = r.customer AND f.error IS NOT NULL
+        WHERE r.position = pending_claims.position)
+"""
+_SELECT_PENDING = f"""
 SELECT position, customer, claimant, filed,
-       CASE WHEN approval IS NULL THEN 'pending' ELSE 'awaiting' END AS status, NULL AS reason,
+       CASE WHEN approval IS NOT NULL THEN 'awaiting' WHEN {_IS_PARKED} THEN 'parked'
+            ELSE 'pending' END AS status, NULL AS reason,
        NULL AS owner, NULL AS claimant_territory, NULL::timestamptz AS retry_at,
        NULL::timestamptz AS effective, NULL::timestamptz AS decided,
        NULL::bigint AS decided_position, named AS filed_for, approval
 FROM projections.pending_claims
-"""
+"""  # noqa: S608  # constants
 _SELECT_DECIDED = """
 SELECT position, customer, claimant, filed,
        CASE WHEN reason IS NULL THEN 'granted' WHEN reason IN ('withdrawn', 'expired') THEN reason
@@ -343,7 +352,11 @@ FROM projections.decided_claims
 WHERE effective >= %(since)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 # Of which statuses a query reads which table, and with which condition.
-_UNDECIDED = {"pending": "approval IS NULL", "awaiting": "approval IS NOT NULL"}
+_UNDECIDED = {
+    "pending": f"approval IS NULL AND NOT {_IS_PARKED}",
+    "parked": f"approval IS NULL AND {_IS_PARKED}",
+    "awaiting": "approval IS NOT NULL",
+}
 _STATUS = {
     "granted": "reason IS NULL",
     "refused": "reason NOT IN ('withdrawn', 'expired')",

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from api.http.shapes import Shape
+from api.outcomes import status_of
 from ledger import reasons
 from ledger.approving import CLAIM
 from ledger.envelope import Event
@@ -19,8 +20,9 @@ class Claim(Shape):
     """A claim, and what was decided on it.
 
     ``claim`` is the position of its request. ``status`` is ``pending`` (not decided yet),
-    ``awaiting`` (approval), ``granted``, ``refused`` (for ``reason``), ``withdrawn`` or
-    ``expired``. ``owner`` is whose the customer was at the decision, or is by it;
+    ``parked`` (it could not be decided, or waits for an earlier request that could not: an
+    administrator must look), ``awaiting`` (approval), ``granted``, ``refused`` (for ``reason``),
+    ``withdrawn`` or ``expired``. ``owner`` is whose the customer was at the decision, or is by it;
     ``retry_at`` when the reason no longer holds. ``filed_for`` is the duplicate that it named
     instead of ``customer``.
     """
@@ -49,7 +51,7 @@ def told(claimant: str, recorded: Recorded, decided: Sequence[Event]) -> dict[st
         "claim": recorded.positions[-1],
         "customer": recorded.customer,
         "claimant": claimant,
-        "status": "pending",
+        "status": "parked" if status_of(decided) == "parked" else "pending",
         "repeated": recorded.repeated,
     }
     for event in decided:

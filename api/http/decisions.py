@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, Self
 
 import psycopg
 from psycopg import Connection
 from psycopg_pool import PoolTimeout
 
-from ledger.envelope import Event, StoredEvent, decode
+from consumers import parking
+from ledger.envelope import Event, decode
 from ledger.events.catalogue import Catalogue
 from ledger.store.hints import LINGER_SECONDS, Notifier, Stop, Waiter
 from ledger.store.reading import read_decisions
 
-# A hint may be lost.
+Found = dict[int, list[Event]]
+"""What came of requests, by their position: decisions by ordinal, or a RequestParked in place."""
+
+# A hint may be lost; of what is parked there is none.
 _LOOK_SECONDS = 0.2
 _IDLE_SECONDS = 5.0
 
@@ -27,9 +31,9 @@ _IDLE_SECONDS = 5.0
 @dataclass(slots=True, eq=False)
 class _Waiting:
     loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[list[Event]]
+    answer: asyncio.Future[Found]
     left: set[int]
-    found: list[Event] = field(default_factory=list)
+    found: Found = field(default_factory=dict)
 
 
 class Decisions:
@@ -53,6 +57,7 @@ class Decisions:
         self._asked = threading.Event()
         self._lock = threading.Lock()
         self._waiting: dict[int, list[_Waiting]] = {}
+        self._parked_next = 0.0
         self._thread = threading.Thread(target=self._work, name="guishu-decisions", daemon=True)
 
     def __enter__(self) -> Self:
@@ -70,17 +75,27 @@ class Decisions:
         return len(self._waiting)
 
     def now(self, positions: Sequence[int]) -> list[Event]:
-        """Return what is decided by now on requests, by position of the request and ordinal."""
+        """Return what came of requests by now, by position of the request and ordinal.
+
+        Of one that is parked, or waits for one of its customer that is, the RequestParked.
+        """
         with self._connect() as connection:
-            stored = read_decisions(connection, positions)
-        return [decode(self._catalogue, each) for each in stored]
+            found = self._decided(connection, positions)
+            found |= self._parked(connection, [each for each in positions if each not in found])
+        return [event for position in sorted(found) for event in found[position]]
 
     async def of(self, positions: Sequence[int], seconds: float) -> list[Event]:
         """Return what is decided on requests, and wait up to ``seconds`` for all of them.
 
         By position of the request and ordinal; what is not decided by then is missing. A request
-        has all of its decisions at once, but for a hand-over, which has them part by part.
+        has all of its decisions at once, but for a hand-over, which has them part by part. One that
+        is parked is not waited for: its RequestParked stands in place of decisions.
         """
+        found = await self.of_each(positions, seconds)
+        return [event for position in sorted(found) for event in found[position]]
+
+    async def of_each(self, positions: Sequence[int], seconds: float) -> Found:
+        """Return the same by position of the request."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop, loop.create_future(), set(positions))
         with self._lock:
@@ -88,12 +103,11 @@ class Decisions:
                 self._waiting.setdefault(position, []).append(waiting)
         self._asked.set()
         try:
-            found = await asyncio.wait_for(asyncio.shield(waiting.answer), seconds)
+            return await asyncio.wait_for(asyncio.shield(waiting.answer), seconds)
         except TimeoutError:
-            found = list(waiting.found)
+            return dict(waiting.found)
         finally:
             self._forget(waiting)
-        return sorted(found, key=lambda event: (event.causation or 0, event.ordinal or 0))
 
     def _forget(self, waiting: _Waiting) -> None:
         with self._lock:
@@ -124,22 +138,38 @@ class Decisions:
         """Hand out what is there; says whether there was anything."""
         try:
             with self._connect() as connection:
-                stored = read_decisions(connection, positions)
+                found = self._decided(connection, positions)
+                # Seldom anything is parked: not at every look.
+                if time.monotonic() >= self._parked_next:
+                    left = [each for each in positions if each not in found]
+                    found |= self._parked(connection, left)
+                    self._parked_next = time.monotonic() + _LOOK_SECONDS
         except (psycopg.OperationalError, PoolTimeout):
             # The database restarts: whoever waits goes on waiting.
             return False
         told: dict[int, _Waiting] = {}
-        for cause, decisions in groupby(stored, key=_cause):
-            events = [decode(self._catalogue, each) for each in decisions]
+        for cause, events in found.items():
             with self._lock:
                 for waiting in self._waiting.pop(cause, ()):
-                    waiting.found += events
+                    waiting.found[cause] = events
                     waiting.left.discard(cause)
                     told[id(waiting)] = waiting
         for waiting in told.values():
             if not waiting.left:
                 self._tell(waiting)
-        return bool(stored)
+        return bool(found)
+
+    def _decided(self, connection: Connection[Any], positions: Sequence[int]) -> Found:
+        found: Found = {}
+        for each in read_decisions(connection, positions):
+            found.setdefault(each.causation or 0, []).append(decode(self._catalogue, each))
+        return found
+
+    def _parked(self, connection: Connection[Any], positions: Sequence[int]) -> Found:
+        if not positions:
+            return {}
+        stored = parking.parked_among(connection, positions)
+        return {position: [decode(self._catalogue, each)] for position, each in stored.items()}
 
     def _tell(self, waiting: _Waiting) -> None:
         def tell() -> None:
@@ -151,7 +181,3 @@ class Decisions:
         except RuntimeError:
             # The loop has been closed: nobody waits any more.
             return
-
-
-def _cause(event: StoredEvent) -> int:
-    return event.causation or 0

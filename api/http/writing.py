@@ -21,6 +21,7 @@ from api.http.callers import Caller
 from api.http.problems import MalformedHeaderError, PreconditionFailedError
 from api.http.services import Services
 from api.http.shapes import Outcome, outcome
+from api.outcomes import status_of
 from ledger import organisation_commands as facts_in
 from ledger.commands import Command, parse
 from ledger.envelope import Event, Origin, Source
@@ -115,7 +116,8 @@ async def submit(
 ) -> tuple[Recorded, list[Event]]:
     """Record what ``fields`` ask for, None left out; return it, and what was decided in time.
 
-    201 where it is decided, else 202; ``Preference-Applied`` says that it was waited for.
+    201 where it is decided, else 202; ``Preference-Applied`` says that it was waited for. In place
+    of decisions stands the RequestParked where somebody must look first, for which nobody waits.
     ``expected`` are versions of the customer's stream of which one must be the last. Raises what
     the recording raises, ForbiddenError, and PreconditionFailedError.
     """
@@ -159,7 +161,7 @@ def answered(response: Response, recorded: Recorded, decided: Sequence[Event]) -
     last = max([*recorded.positions, *(each.position for each in decided)])
     response.headers["Ledger-Position"] = str(last)
     response.headers.setdefault("Location", f"/v1/requests/{recorded.positions[-1]}")
-    response.status_code = 201 if decided else 202
+    response.status_code = 202 if status_of(decided) in ("pending", "parked") else 201
     if recorded.repeated:
         response.headers["Idempotency-Replayed"] = "true"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import orjson
 from fastapi import APIRouter, Path
 
 from api.http.admission import requires
@@ -12,7 +13,7 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InServices
 from api.http.shapes import Outcome, outcome
-from ledger.envelope import decode
+from ledger.deciding import named_by
 from ledger.recording import Recorded
 from ledger.store.reading import read_at
 
@@ -26,12 +27,16 @@ def get_request(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_OWNERSHIP)],
 ) -> Outcome:
-    """Return what came of a request: by the log itself, so that it is never behind."""
+    """Return what came of a request: by the log itself, so that it is never behind.
+
+    Where it is ``parked``, the ``RequestParked`` for which it waits stands among the decisions.
+    """
     with services.ledger.pool.connection() as connection:
         stored = read_at(connection, [request])
     catalogue = services.ledger.catalogue
     if not stored or stored[0].name not in catalogue.request_names:
         raise NotFoundError("request", request)
-    asked = decode(catalogue, stored[0])
-    recorded = Recorded(asked.envelope["request_id"], (request,), asked.data.customer)
+    # Not by its data: what is parked may be what nobody can read.
+    request_id = orjson.loads(stored[0].body)["request_id"]
+    recorded = Recorded(request_id, (request,), named_by(stored[0].stream))
     return outcome(catalogue, recorded, services.decisions.now([request]))
