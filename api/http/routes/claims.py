@@ -1,18 +1,20 @@
-"""Claims: filing one, asking what would come of one, and what came of them."""
+"""Claims: filing one or many, asking what would come of one, and what came of them."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from psycopg import Connection
 from pydantic import AwareDatetime
 
 from api.http.admission import requires
 from api.http.callers import Caller
+from api.http.claim_batch import ClaimBatch, ClaimLine, ProblemLine
 from api.http.claiming import Claim, said_by, shown, told
 from api.http.cursors import Cursor, Limit, make_cursor, page_of, read_cursor
+from api.http.ndjson import MEDIA_TYPE, NdjsonResponse, lines_of
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
@@ -26,6 +28,7 @@ from ledger.recording import Asked, new_request_id
 from projections import claims
 
 router = APIRouter(prefix="/v1/claims", tags=["claims"])
+BATCH_BYTES_MAX = 16 * 1_048_576
 
 
 class ClaimIn(commands.Command):
@@ -84,6 +87,54 @@ async def file_claim(
     )
     response.headers["Location"] = f"/v1/claims/{recorded.positions[-1]}"
     return Claim(**told(fields["claimant"], recorded, decided))
+
+
+_BATCH_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "string",
+                    "description": "A line each: a claim as of `POST /v1/claims`, and a `key`.",
+                },
+                "example": '{"customer": "cus_1", "key": "row-1"}\n'
+                '{"customer": "cus_2", "claimant": "per_2", "key": "row-2"}\n',
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/batch",
+    response_class=NdjsonResponse,
+    max_body_size=BATCH_BYTES_MAX,
+    openapi_extra=_BATCH_BODY,
+    responses={200: {"model": ClaimLine | ProblemLine, "description": "A line for each line."}},
+)
+async def file_claims(
+    request: Request,
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.CLAIM)],
+    writes: Annotated[Writes, Depends()],
+) -> NdjsonResponse:
+    """File up to 10,000 claims, a line each (`application/x-ndjson`), answered in their order.
+
+    A line is what `POST /v1/claims` takes, and may have a `key`. Its request id is the
+    `Idempotency-Key` of the batch, a slash, and its key, or else its number: so a batch that was
+    cut off can be sent again, and what was recorded gets its first answer. An answer has `line`
+    (its number, from 1 on), `key`, and either the claim or a `problem`; a bad line does not stop
+    the others. With `Prefer: wait=N` the decisions are waited for up to N seconds altogether.
+
+    Lines are recorded in slices as they come; a client that goes away leaves what was recorded.
+    """
+    batch = ClaimBatch(services, caller, writes)
+    await batch.take(lines_of(request))
+    headers = {"Ledger-Position": str(batch.last)}
+    if writes.wait_seconds:
+        headers["Preference-Applied"] = f"wait={writes.wait_seconds}"
+    return NdjsonResponse(batch.answers(), headers=headers)
 
 
 @router.post("/check")
