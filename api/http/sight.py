@@ -9,6 +9,7 @@ is None, or left out. Whoever sees personal fields is noted before they are sent
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from psycopg import Connection
@@ -16,6 +17,7 @@ from psycopg import Connection
 from api.http.callers import Caller
 from api.http.permissions import Permission, Reach
 from ledger.store.arrays import text_array
+from projections.whois import whose
 
 # At how many of a page's customers the caller works beside the owner, today.
 _COLLABORATES = """
@@ -53,6 +55,44 @@ def seen(
     found = {each.customer for each in bound if _is_near(caller, each, reach)}
     left = [each.customer for each in bound if each.customer not in found]
     return frozenset(found | _collaborates(connection, caller.person, left))
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a caller may see of acts at some customers: of ``whole`` of them all, else own acts.
+
+    ``bound`` are those where own acts are seen: within the territories of the token.
+    """
+
+    whole: frozenset[str]
+    bound: frozenset[str]
+    person: str | None
+
+    def shows(self, customer: str, *people: str | None) -> bool:
+        """Say whether personal fields of an act of ``people`` at a customer are shown."""
+        if customer in self.whole:
+            return True
+        return customer in self.bound and self.person is not None and self.person in people
+
+
+@dataclass(frozen=True, slots=True)
+class _Nowhere:
+    """A customer that was never admitted: nobody's, and in no territory."""
+
+    customer: str
+    owner: str | None = None
+    territory: str | None = None
+
+
+def sight_of(connection: Connection[Any], caller: Caller, customers: Iterable[str]) -> Sight:
+    """Return what the caller may see of acts at these customers."""
+    named = sorted(set(customers))
+    owned = whose(connection, named)
+    placed: list[Placed] = [owned.get(each) or _Nowhere(each) for each in named]
+    bound: frozenset[str] = frozenset()
+    if caller.may(Permission.READ_PERSONAL):
+        bound = frozenset(each.customer for each in placed if caller.within(each.territory))
+    return Sight(seen(connection, caller, placed), bound, caller.person)
 
 
 def _is_near(caller: Caller, each: Placed, reach: Reach) -> bool:
