@@ -24,6 +24,7 @@ from projections.columns import instants, repeated, texts
 from projections.groups import ABOVE
 
 PAGE = 200
+POSITION_MAX = 2**63 - 1
 
 _TABLE = Table(
     "timeline",
@@ -531,7 +532,7 @@ def history(
 
 
 def latest(
-    connection: Connection[Any], customer: str, *, before: int = 2**63 - 1, limit: int = PAGE
+    connection: Connection[Any], customer: str, *, before: int = POSITION_MAX, limit: int = PAGE
 ) -> list[TimelineEntry]:
     """Return a customer's history from the newest back, before position ``before``."""
     return _entries(connection, _BACKWARDS, (customer, before, limit))

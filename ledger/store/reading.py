@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection
@@ -25,6 +26,7 @@ _AT = """
 SELECT position, recorded, stream, version, name, body, causation, ordinal
 FROM ledger.events WHERE position = ANY(%b) ORDER BY position
 """
+_RECORDED_AT = "SELECT position, recorded FROM ledger.events WHERE position = ANY(%b)"
 _DECISIONS = """
 SELECT position, recorded, stream, version, name, body, causation, ordinal
 FROM ledger.events WHERE causation = ANY(%b) ORDER BY causation, ordinal
@@ -64,6 +66,12 @@ def read_at(connection: Connection[Any], positions: Sequence[int]) -> list[Store
     """Return the events at these positions, in their order; the connection knows BinaryArray."""
     rows = connection.execute(_AT, (int8_array(positions),), prepare=True, binary=True)
     return [StoredEvent._make(row) for row in rows]
+
+
+def recorded_at(connection: Connection[Any], positions: Sequence[int]) -> dict[int, datetime]:
+    """Return when the events at these positions were recorded (UTC), by position."""
+    rows = connection.execute(_RECORDED_AT, (int8_array(positions),), prepare=True, binary=True)
+    return dict(rows.fetchall())
 
 
 def read_decisions(connection: Connection[Any], causes: Sequence[int]) -> list[StoredEvent]:
