@@ -138,7 +138,10 @@ class _Versions(Generic[T]):
 
 
 class Organisation:
-    """Folds the stream ``organisation``; keeps every version of every fact."""
+    """Folds the stream ``organisation``; keeps every version of every fact.
+
+    One thread folds it at a time; others may read what it gives meanwhile.
+    """
 
     def __init__(self) -> None:
         self.position = 0
@@ -373,7 +376,7 @@ class OrganisationAt:
 
     def proposals(self) -> Iterator[Proposal]:
         """Yield the proposals, in the order in which they were made."""
-        for versions in self._organisation._proposals.values():
+        for versions in tuple(self._organisation._proposals.values()):
             proposal = versions.before(self.position)
             if proposal is not None:
                 yield proposal
@@ -385,7 +388,7 @@ class OrganisationAt:
 
     def people(self) -> Iterator[Person]:
         """Yield everybody who ever joined, in the order of joining."""
-        for versions in self._organisation._people.values():
+        for versions in tuple(self._organisation._people.values()):
             person = versions.before(self.position)
             if person is not None:
                 yield person
@@ -404,7 +407,7 @@ class OrganisationAt:
 
     def territories(self) -> Iterator[Territory]:
         """Yield the territories, in the order of their first definition."""
-        for versions in self._organisation._territories.values():
+        for versions in tuple(self._organisation._territories.values()):
             territory = versions.before(self.position)
             if territory is not None:
                 yield territory
@@ -416,7 +419,7 @@ class OrganisationAt:
 
     def imports(self) -> Iterator[Import]:
         """Yield the imports, in the order of their opening."""
-        for versions in self._organisation._imports.values():
+        for versions in tuple(self._organisation._imports.values()):
             opened = versions.before(self.position)
             if opened is not None:
                 yield opened
@@ -431,7 +434,8 @@ class OrganisationAt:
         found = organisation._lineages.get(territory)
         if found is None:
             found = tuple(self._upwards(territory))
-            if found:
+            # Not where another thread has folded a fact meanwhile: it may be of other territories.
+            if found and self.position > organisation.position:
                 organisation._lineages[territory] = found
         return found
 

@@ -60,6 +60,29 @@ def test_a_fact_counts_for_the_positions_above_its_own() -> None:
     assert folded.latest == folded.at(41)
 
 
+def test_it_is_read_while_another_thread_folds_it() -> None:
+    """A fact of somebody new ended whoever was just going through the people or territories."""
+    folded = organisation(
+        facts.TerritoryDefined("ter_1", "华东"),
+        facts.TerritoryDefined("ter_2", "上海", "ter_1"),
+        facts.PersonJoined("per_1", NAME, "ter_1"),
+        facts.PersonJoined("per_2", NAME, "ter_1"),
+    )
+    read = folded.latest
+    people, territories = read.people(), read.territories()
+    seen = [next(people).person, next(territories).territory]
+    for position, data in (
+        (50, facts.PersonJoined("per_3", NAME)),
+        (60, facts.TerritoryDefined("ter_2", "上海")),
+        (70, facts.TerritoryDefined("ter_3", "华西")),
+    ):
+        folded.apply(Event(position, RECORDED, "organisation", position, "fact", {}, data))
+    seen += [*(each.person for each in people), *(each.territory for each in territories)]
+    assert seen == ["per_1", "ter_1", "per_2", "ter_2"]
+    assert [each.territory for each in read.lineage("ter_2")] == ["ter_2", "ter_1"]
+    assert [each.territory for each in folded.latest.lineage("ter_2")] == ["ter_2"]
+
+
 def test_a_person_through_time() -> None:
     folded = organisation(
         facts.PersonJoined(
