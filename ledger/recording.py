@@ -8,7 +8,7 @@ at an expected version, and final at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -103,10 +103,16 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class RecordedFact:
-    """Where a fact stands in the log, and the id that it made or is about."""
+    """Where a fact stands in the log, and the id that it made or is about.
+
+    ``version`` is its place in the organisation's stream; ``repeated`` says that it was recorded
+    before and this is the first answer.
+    """
 
     position: int
     about: str | None
+    version: int
+    repeated: bool = field(default=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -399,13 +405,16 @@ class Recording:
         facts: Sequence[facts_in.FactCommand],
         origin: Origin,
         seeds: Sequence[str] | None = None,
+        *,
+        expected: Collection[int] | None = None,
     ) -> list[RecordedFact]:
         """Record facts of the organisation together, or none of them.
 
-        The adoption of a proposal is recorded together with what it puts in force. Raises
-        NotPermittedError, UnknownIdError, InvalidRequestError, DeciderMissingError, FourEyesError,
-        ProposalOutdatedError, and what the committer raises. The same request id again gives the
-        first answer.
+        The adoption of a proposal is recorded together with what it puts in force. ``expected`` are
+        versions of the organisation's stream of which one must be the last, whoever else records;
+        None: any will do. Raises NotPermittedError, UnknownIdError, InvalidRequestError,
+        DeciderMissingError, FourEyesError, ProposalOutdatedError, VersionConflictError, and what
+        the committer raises. The same request id again gives the first answer.
         """
         _check_origin(origin, self._now())
         made = [building.Ids(seed) for seed in seeds] if seeds else [building.Ids() for _ in facts]
@@ -413,10 +422,12 @@ class Recording:
         first = self._recorded_before(key)
         if first is not None:
             # Before it is judged: what was recorded then may well contradict what holds now.
-            return self._fact_answer(first, [])
+            return self._fact_answer(first)
         for _ in range(_FACT_TRIES_MAX):
             organisation = self.organisation()
             version = self._organisation.version
+            if expected is not None and version not in expected:
+                raise VersionConflictError(ORGANISATION)
             built = self._build_facts(facts, origin, made, organisation)
             events = tuple(
                 NewEvent(
@@ -432,7 +443,12 @@ class Recording:
                 continue  # somebody else changed the organisation: look again, and judge again
             if isinstance(answer, LedgerError):
                 raise answer
-            return self._fact_answer(answer, [about for _, about in built])
+            if answer.repeated:  # by another process, since it was looked for
+                return self._fact_answer(answer)
+            return [
+                RecordedFact(position, about, event.version or 0)
+                for position, (_, about), event in zip(answer.positions, built, events, strict=True)
+            ]
         raise VersionConflictError(ORGANISATION)
 
     def _digest_of_facts(self, facts: Sequence[facts_in.FactCommand], origin: Origin) -> bytes:
@@ -456,15 +472,15 @@ class Recording:
             raise RequestReusedError(key.request_id)
         return Appended(first_position, count, repeated=True)
 
-    def _fact_answer(self, answer: Appended, about: Sequence[str | None]) -> list[RecordedFact]:
-        if answer.repeated:
-            with self._connect() as connection:
-                stored = read_at(connection, list(answer.positions))
-            decoded = [decode(self._catalogue, each).data for each in stored]
-            about = [_subject(data) for data in decoded]
+    def _fact_answer(self, answer: Appended) -> list[RecordedFact]:
+        """Return where facts stand that were recorded before."""
+        with self._connect() as connection:
+            stored = read_at(connection, list(answer.positions))
         return [
-            RecordedFact(position, each)
-            for position, each in zip(answer.positions, about, strict=True)
+            RecordedFact(
+                each.position, _subject(decode(self._catalogue, each).data), each.version, True
+            )
+            for each in stored
         ]
 
     def _build_facts(

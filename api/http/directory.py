@@ -44,11 +44,24 @@ class Directory:
         """Return the organisation, at most a second old, or read ``now``."""
         with self._lock:
             if now or not self.is_fresh:
-                with self._connect() as connection:
-                    stored = read_stream(connection, ORGANISATION, self._organisation.version)
-                self._organisation.apply_all(decode(self._catalogue, each) for each in stored)
-                self._read_at = time.monotonic()
+                self._read()
             return self._organisation.latest
+
+    def now(self) -> tuple[OrganisationAt, int]:
+        """Return the organisation as the log has it now, and the version of its stream."""
+        with self._lock:
+            self._read()
+            return self._organisation.latest, self._organisation.version
+
+    def outdate(self) -> None:
+        """Have it read again at the next question: something was just recorded here."""
+        self._read_at = None
+
+    def _read(self) -> None:
+        with self._connect() as connection:
+            stored = read_stream(connection, ORGANISATION, self._organisation.version)
+        self._organisation.apply_all(decode(self._catalogue, each) for each in stored)
+        self._read_at = time.monotonic()
 
     @property
     def is_fresh(self) -> bool:

@@ -8,25 +8,33 @@ under way waits for it. ``Prefer: wait=N`` waits up to N seconds for the decisio
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Header, Response
 from psycopg import Connection
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from api.http.callers import Caller
 from api.http.problems import MalformedHeaderError, PreconditionFailedError
-from api.http.services import Services
-from api.http.shapes import Outcome, outcome
+from api.http.services import Reads, Services
+from api.http.shapes import Outcome, Shape, outcome
 from api.outcomes import status_of
 from ledger import organisation_commands as facts_in
 from ledger.commands import Command, parse
 from ledger.envelope import Event, Origin, Source
-from ledger.errors import VersionConflictError
-from ledger.recording import Asked, Recorded, RecordedFact, Recording, new_request_id
+from ledger.errors import RequestReusedError, VersionConflictError
+from ledger.four_eyes import FourEyesError
+from ledger.recording import (
+    ORGANISATION,
+    Asked,
+    Recorded,
+    RecordedFact,
+    Recording,
+    new_request_id,
+)
 
 WAIT_SECONDS_MAX = 30
 _KEY_CHARACTERS_MAX = 200
@@ -34,6 +42,19 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
 
 # Requests of a stream have versions from 1 on.
 _VERSION = "SELECT version FROM ledger.events WHERE stream = %s ORDER BY version DESC LIMIT 1"
+_REFLECTED = """
+SELECT version FROM ledger.events WHERE stream = %s AND position <= %s
+ORDER BY version DESC LIMIT 1
+"""
+
+IfMatch = Annotated[
+    str | None,
+    Header(
+        max_length=200,
+        description="The ETag that the change is based on; where it has moved on, 412.",
+        examples=['"17"'],
+    ),
+]
 
 C = TypeVar("C", bound=Command)
 
@@ -183,27 +204,113 @@ async def asked_for(
     return outcome(services.ledger.catalogue, recorded, decided)
 
 
+class Stated(Shape):
+    """A fact of the organisation that was stated, or, where four eyes are required, proposed.
+
+    ``position`` is where it stands in the log, ``about`` the id of whom or what it made or is
+    about. A ``proposal`` holds only once somebody else has adopted it.
+    """
+
+    position: int
+    about: str | None = Field(None, examples=["per_01997d2e-5ca1-7c3a-9e0b-1f2a3b4c5d6e"])
+    proposal: str | None = None
+    repeated: bool = False
+
+
 async def stated(
     services: Services,
     caller: Caller,
     writes: Writes,
     facts: Sequence[facts_in.FactCommand],
-    check: Callable[[], None] = lambda: None,
+    *,
+    expected: frozenset[int] | None = None,
 ) -> list[RecordedFact]:
     """Record facts of the organisation; they are final at once (201).
 
-    ``check`` runs in front of it, where nobody else records: for If-Match.
+    ``expected`` are versions of its stream of which one must be the last, as If-Match says; where
+    it is none of them, PreconditionFailedError. The answer has the new version as its ETag.
+    """
+    origin = origin_of(caller, writes)
+    recorded = await services.intake.run(
+        lambda recording: _recorded(recording, facts, origin, expected)
+    )
+    services.directory.outdate()
+    _answer_fact(writes, recorded[-1])
+    return recorded
+
+
+async def fact(
+    services: Services,
+    caller: Caller,
+    writes: Writes,
+    command: facts_in.FactCommand,
+    *,
+    expected: frozenset[int] | None = None,
+) -> Stated:
+    """Record a fact (201); where it takes somebody else to put it in force, propose it (202).
+
+    Errors as of ``stated``; FourEyesError for what cannot be proposed.
     """
     origin = origin_of(caller, writes)
 
-    def state(recording: Recording) -> list[RecordedFact]:
-        check()
-        return recording.record_facts(facts, origin)
+    def state(recording: Recording) -> tuple[RecordedFact, bool]:
+        try:
+            return _recorded(recording, [command], origin, expected)[-1], False
+        except (FourEyesError, RequestReusedError):
+            # The second where it was proposed under this key before.
+            if not isinstance(command, facts_in.ProposedCommand):
+                raise
+            proposing = parse(facts_in.ProposeFact, {"fact": command})
+            return _recorded(recording, [proposing], origin, expected)[-1], True
 
-    recorded = await services.intake.run(state)
+    recorded, is_proposed = await services.intake.run(state)
+    services.directory.outdate()
+    _answer_fact(writes, recorded)
+    if is_proposed:
+        writes.response.status_code = 202
+        writes.response.headers["Location"] = f"/v1/proposals/{recorded.about}"
+    return Stated(
+        position=recorded.position,
+        about=None if is_proposed else recorded.about,
+        proposal=recorded.about if is_proposed else None,
+        repeated=recorded.repeated,
+    )
+
+
+def _recorded(
+    recording: Recording,
+    facts: Sequence[facts_in.FactCommand],
+    origin: Origin,
+    expected: frozenset[int] | None,
+) -> list[RecordedFact]:
+    try:
+        return recording.record_facts(facts, origin, expected=expected)
+    except VersionConflictError:
+        if expected is None:
+            raise
+        raise PreconditionFailedError(
+            "The organisation is not any more as If-Match says.",
+            way_out="Read it again, and decide anew.",
+        ) from None
+
+
+def _answer_fact(writes: Writes, recorded: RecordedFact) -> None:
+    headers = writes.response.headers
     writes.response.status_code = 201
-    writes.response.headers["Ledger-Position"] = str(recorded[-1].position)
-    return recorded
+    headers["Ledger-Position"] = str(recorded.position)
+    headers["ETag"] = etag(recorded.version)
+    if recorded.repeated:
+        headers["Idempotency-Replayed"] = "true"
+
+
+def reflected_etag(connection: Connection[Any], reads: Reads) -> str:
+    """Return the ETag of the organisation as the read models have it at least.
+
+    Not as the log has it: a change must be based on nothing that was not shown.
+    """
+    reached = int(reads.response.headers["Ledger-Position"])
+    row = connection.execute(_REFLECTED, (ORGANISATION, reached), prepare=True).fetchone()
+    return etag(int(row[0]) if row else 0)
 
 
 def stream_version(connection: Connection[Any], stream: str) -> int:

@@ -713,6 +713,56 @@ def test_whoever_sets_the_ledger_up_may_until_there_is_an_administrator(
             )
 
 
+def version_of(ledger: TestLedger) -> int:
+    """Return the last version of the organisation's stream."""
+    return ledger.recording.record_fact(facts_in.AddPerson(name="甲"), ledger.origin()).version
+
+
+def test_facts_are_stated_only_on_the_version_that_is_expected(ledger: TestLedger) -> None:
+    fact, origin = facts_in.AddPerson(person="per_3", name="乙"), ledger.origin()
+    last = version_of(ledger)
+    for expected in ([], [last - 1], [last + 1]):
+        with nothing_recorded(ledger), pytest.raises(VersionConflictError):
+            ledger.recording.record_facts([fact], origin, expected=expected)
+    first = ledger.recording.record_facts([fact], origin, expected=[last - 1, last])
+    assert (first[0].version, first[0].repeated) == (last + 1, False)
+    # The same again gets the first answer, although the organisation is not as it was.
+    again = ledger.recording.record_facts([fact], origin, expected=[last])
+    assert again == first
+    assert again[0].repeated
+
+
+class _Faster:
+    """Lets somebody else record in front of the first append."""
+
+    def __init__(self, ledger: TestLedger) -> None:
+        self.ledger = ledger
+        self.asked = 0
+
+    def append_many(self, appends: Sequence[Append]) -> list[Appended | LedgerError]:
+        """Append, behind somebody else's fact."""
+        self.asked += 1
+        if self.asked == 1:
+            version_of(self.ledger)
+        return self.ledger.committer.append_many(appends)
+
+
+def test_another_process_may_be_faster_than_the_look_at_the_version(ledger: TestLedger) -> None:
+    """Looked at in front of the recording, the version moved on before the facts were appended."""
+
+    @contextmanager
+    def connect() -> Iterator[Connection[Any]]:
+        yield ledger.connection
+
+    faster = _Faster(ledger)
+    late = Recording(faster, connect, ledger.vault, ledger.catalogue)
+    fact = facts_in.AddPerson(person="per_3", name="乙")
+    with pytest.raises(VersionConflictError):
+        late.record_facts([fact], ledger.origin(), expected=[version_of(ledger)])
+    assert faster.asked == 1
+    assert late.organisation().person("per_3") is None
+
+
 # --- several at once ----------------------------------------------------------------------------
 
 
