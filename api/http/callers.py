@@ -100,6 +100,17 @@ class Caller:
             return True
         return any(self.organisation.is_within(territory, each) for each in self.territories)
 
+    def must_be_within(self, *territories: str | None) -> None:
+        """Raise ForbiddenError for what lies outside the territories to which the token is bound.
+
+        None lies in no territory: it is for tokens without a bound.
+        """
+        for territory in territories:
+            if not self.within(territory):
+                raise ForbiddenError(
+                    "territory scope", "This lies outside the territories that the token is for."
+                )
+
 
 class TokenVerifier:
     """Verifies guishu's own tokens; remembers what it found for some seconds."""

@@ -95,6 +95,33 @@ def sight_of(connection: Connection[Any], caller: Caller, customers: Iterable[st
     return Sight(seen(connection, caller, placed), bound, caller.person)
 
 
+class Employed(Protocol):
+    """A person, with where they are at home."""
+
+    @property
+    def person(self) -> str: ...
+    @property
+    def territory(self) -> str | None: ...
+
+
+def seen_people(caller: Caller, people: Iterable[Employed]) -> frozenset[str]:
+    """Return those of the people whose phone and e-mail the caller may see: always their own."""
+    reach = caller.rights.get(Permission.READ_PERSONAL, Reach.NOWHERE)
+    return frozenset(
+        each.person for each in people if _is_seen(caller, each.person, each.territory, reach)
+    )
+
+
+def _is_seen(caller: Caller, person: str, territory: str | None, reach: Reach) -> bool:
+    if person == caller.person:
+        return not caller.on_behalf or reach > Reach.NOWHERE
+    if not caller.within(territory):
+        return False
+    if reach is Reach.MANAGED and caller.person is not None:
+        return caller.organisation.manages(caller.person, territory)
+    return reach is Reach.EVERYWHERE
+
+
 def _is_near(caller: Caller, each: Placed, reach: Reach) -> bool:
     person, organisation = caller.person, caller.organisation
     if person is None:
