@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from api.cli import resolve
 from api.cli.context import Json, day, notes, opened, print_json, print_table
-from ledger.commands import InvalidRequestError
-from ledger.organisation import OrganisationAt
+from api.periods import period
 from projections.case_figures import ApprovalTimes, CaseFigures, case_figures
-
-DAYS = 30
-# No day of any time zone lies before the first moment that there is.
-EARLIEST = date(1900, 1, 1)
 
 
 def figures(
@@ -35,7 +29,7 @@ def figures(
     with opened() as ledger:
         names = resolve.Names(ledger)
         organisation = names.organisation
-        begin, end = _period(since, until, organisation)
+        begin, end = period(day(since, "since"), day(until, "until"), organisation)
         with ledger.pool.connection() as connection:
             found = case_figures(
                 connection, organisation.start_of(begin), organisation.start_of(end)
@@ -63,21 +57,6 @@ def figures(
             ],
         )
         notes().print("Of approvals that needed a step. --json has the figures in seconds.")
-
-
-def _period(
-    since: str | None, until: str | None, organisation: OrganisationAt
-) -> tuple[date, date]:
-    """Return the first day, and the first one behind; raises InvalidRequestError."""
-    end = day(until, "until") or organisation.day(datetime.now(UTC)) + timedelta(days=1)
-    if end <= EARLIEST:
-        raise InvalidRequestError("until", f"{end} is not behind {EARLIEST}")
-    begin = day(since, "since") or max(EARLIEST, end - timedelta(days=DAYS))
-    if begin < EARLIEST:
-        raise InvalidRequestError("since", f"{begin} lies before {EARLIEST}")
-    if begin >= end:
-        raise InvalidRequestError("since", f"{begin} is not before {end}")
-    return begin, end
 
 
 def _name(figures: CaseFigures) -> str:
