@@ -100,6 +100,13 @@ class Caller:
             return True
         return any(self.organisation.is_within(territory, each) for each in self.territories)
 
+    def must_be_unbound(self) -> None:
+        """Raise ForbiddenError for a token that is bound to territories: this is about all."""
+        if self.territories is not None:
+            raise ForbiddenError(
+                "territory scope", "This concerns all territories, and the token is for some."
+            )
+
     def must_be_within(self, *territories: str | None) -> None:
         """Raise ForbiddenError for what lies outside the territories to which the token is bound.
 

@@ -33,6 +33,7 @@ class Permission(StrEnum):
     HAND_OVER = "hand_overs:write"
     HOLD = "holds:write"
     WRITE_ORGANISATION = "organisation:write"
+    ADOPT = "proposals:adopt"
     IMPORT = "imports:write"
     WHAT_IF = "what_if:run"
     TOKENS = "tokens:write"
@@ -80,6 +81,8 @@ TABLE: Mapping[str, Mapping[Permission, Reach]] = MappingProxyType(
             P.HAND_OVER: R.EVERYWHERE,
             P.HOLD: R.EVERYWHERE,
             P.EXPORT: R.EVERYWHERE,
+            # Where the proposer is the only administrator.
+            P.ADOPT: R.EVERYWHERE,
         },
         "auditor": {
             **_EVERYBODY,
