@@ -7,9 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -20,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from api.bootstrap import Ledger, open_ledger
 from api.cli import tables
+from api.plain import as_json as as_json  # its name for the commands
 from api.settings import load_settings
 from ledger.commands import InvalidRequestError
 from ledger.envelope import Origin, Source
@@ -166,26 +165,6 @@ def shown(at: datetime | None, zone: ZoneInfo) -> str:
         return ""
     # Not strftime: it leaves the noughts off early years on some systems.
     return at.astimezone(zone).replace(tzinfo=None).isoformat(" ", "minutes")
-
-
-def as_json(value: Any) -> Any:
-    """Return what JSON can hold: instants in UTC, decimals as text, sets as sorted lists."""
-    if is_dataclass(value) and not isinstance(value, type):
-        # Not asdict: of a Counter it makes one of the pairs of what was counted and how often.
-        return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, dict):
-        return {str(key): as_json(inner) for key, inner in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(as_json(inner) for inner in value)
-    if isinstance(value, list | tuple):
-        return [as_json(inner) for inner in value]
-    if isinstance(value, datetime):
-        return value.astimezone(ZoneInfo("UTC")).isoformat().replace("+00:00", "Z")
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    return value
 
 
 def json_text(value: Any) -> str:

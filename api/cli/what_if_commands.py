@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from api import what_ifs
 from api.cli import resolve
 from api.cli.context import (
     Json,
@@ -22,12 +21,9 @@ from api.cli.context import (
 )
 from api.cli.policy_commands import rules_of
 from ledger import organisation_commands as facts
-from ledger import what_if as deciding
 from ledger.commands import InvalidRequestError, parse
 from ledger.what_if import Count, Report
-from projections.intervals import position_at
 
-_MICROSECOND = timedelta(microseconds=1)
 # So many names stand in a line that names the customers behind a number.
 _NAMED = 3
 
@@ -52,31 +48,12 @@ def what_if(
         if begin is None:
             raise InvalidRequestError("since", "is no moment")
         command = parse(facts.AdoptPolicy, {"policy": rules_of(ledger, policy)})
-        with ledger.dedicated("what-if") as connection, progress_bar("deciding again") as advance:
-            after = position_at(connection, begin - _MICROSECOND)
-            report = deciding.what_if(connection, ledger.catalogue, command.policy, after, advance)
+        with progress_bar("deciding again") as advance:
+            report = what_ifs.run(ledger, command.policy, begin, advance)
         if json:
-            print_json(_document(report))
+            print_json(what_ifs.document(report))
             return
         _print(report, names, show)
-
-
-def _document(report: Report) -> dict[str, object]:
-    return {
-        **asdict(report),
-        "changes": [
-            {"decided": decided, "would_be": would_be, **asdict(count)}
-            for (decided, would_be), count in _ordered(report)
-        ],
-        "owners": [
-            {"customer": customer, "owner": owner, "would_be": would_be}
-            for customer, (owner, would_be) in report.owners.items()
-        ],
-    }
-
-
-def _ordered(report: Report) -> list[tuple[tuple[str, str], Count]]:
-    return sorted(report.changes.items(), key=lambda each: -each[1].total)
 
 
 def _print(report: Report, names: resolve.Names, show: int) -> None:
@@ -104,7 +81,7 @@ def _print(report: Report, names: resolve.Names, show: int) -> None:
             ("decided", "would be", "how many", "customers", "such as"),
             [
                 (decided, *_row(would_be, count, names))
-                for (decided, would_be), count in _ordered(report)
+                for (decided, would_be), count in what_ifs.ordered(report)
             ],
         )
     if report.owners:

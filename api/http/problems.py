@@ -46,6 +46,8 @@ STATUS: Mapping[str, int] = {
     "would_wait": _CONFLICT,
     # Who asks may not.
     "not_permitted": _FORBIDDEN,
+    # Who asks has asked for enough.
+    "too_many_jobs": 429,
     # Later it may well work.
     "busy": _UNAVAILABLE,
     "store_unavailable": _UNAVAILABLE,
@@ -209,9 +211,9 @@ async def _ledger_error(request: Request, error: Exception) -> Response:
         raise error
     said = of_error(error)
     headers = dict(getattr(error, "headers", {}))
-    if said["status"] == _UNAVAILABLE:
+    if said["status"] in {429, _UNAVAILABLE}:
         seconds = getattr(error, "retry_after_seconds", _RETRY_SECONDS)
-        headers["Retry-After"] = str(max(1, round(seconds)))
+        headers.setdefault("Retry-After", str(max(1, round(seconds))))
     if said["status"] >= 500 and error.code not in STATUS and not isinstance(error, HttpError):
         _log.error("%s %s: %s", request.method, request.url.path, error.code, exc_info=error)
     return Response(orjson.dumps(said), said["status"], headers, MEDIA_TYPE)

@@ -16,9 +16,10 @@ from api.http.callers import Gate, TokenVerifier, Verifier
 from api.http.decisions import Decisions
 from api.http.directory import Directory
 from api.http.intake import Intake
+from api.http.rehearsing import Rehearsing
 from api.http.tail import Tail
 from api.http.throttle import Throttle
-from api.http.rehearsing import Rehearsing
+from api.jobs.worker import Worker
 from ledger.recording import Recording
 from projections.runner import NotReflectedError, positions
 
@@ -39,6 +40,7 @@ class Services:
     tail: Tail = field(repr=False)
     throttle: Throttle = field(repr=False)
     rehearsing: Rehearsing = field(repr=False)
+    jobs: Worker = field(repr=False)
 
     @contextmanager
     def reading(self, reads: Reads) -> Iterator[Connection[Any]]:
@@ -81,15 +83,18 @@ def open_services(ledger: Ledger, verifiers: tuple[Verifier, ...] = ()) -> Itera
     # A recording is used by one thread at a time, and the intake's is one more.
     parts = (ledger.committer, connect, ledger.vault, ledger.catalogue)
     recording, rehearsing = Recording(*parts), Rehearsing(*parts)
+    near, url = ledger.notifier, ledger.database.service_url
     with ExitStack() as stack:
-        intake = stack.enter_context(Intake(recording))
-        decisions = stack.enter_context(
-            Decisions(ledger.database.service_url, connect, ledger.catalogue, ledger.notifier)
-        )
-        tail = stack.enter_context(Tail(ledger.database.service_url, connect, ledger.notifier))
-        throttle = Throttle(ledger.settings.requests_per_second_max)
         yield Services(
-            ledger, directory, gate, intake, decisions, tail, throttle, rehearsing
+            ledger=ledger,
+            directory=directory,
+            gate=gate,
+            intake=stack.enter_context(Intake(recording)),
+            decisions=stack.enter_context(Decisions(url, connect, ledger.catalogue, near)),
+            tail=stack.enter_context(Tail(url, connect, near)),
+            throttle=Throttle(ledger.settings.requests_per_second_max),
+            rehearsing=rehearsing,
+            jobs=stack.enter_context(Worker(ledger)),
         )
 
 
