@@ -38,10 +38,11 @@ from api.cli.policy_commands import must_be_a_decider
 from api.database import open_database
 from api.demo import close_demo, make_demo
 from api.holidays import years_for
-from api.imports.filing import Filed, Filing, Importer
-from api.imports.finding import LedgerDirectory
-from api.imports.mapping import Mapping, load_mapping
-from api.imports.planning import Plan, Progress, plan
+from api.imports import planning
+from api.imports.driving import askers, checked, directory_of, document, file_plan
+from api.imports.filing import Filed, Importer
+from api.imports.mapping import load_mapping
+from api.imports.planning import Plan, plan
 from api.imports.rejects import copy_rejects, shown_text
 from api.imports.report import Outcome, Report, report
 from api.running import reflected, running, settle
@@ -54,7 +55,7 @@ from ledger.envelope import Event, decode
 from ledger.errors import LedgerError
 from ledger.recording import Asked
 from ledger.store import migrations
-from ledger.store.reading import head, read_after, read_requests
+from ledger.store.reading import head, read_after
 from projections.rebuild import rebuild as rebuild_projections
 
 
@@ -309,7 +310,8 @@ def import_(
     read_mapping = load_mapping(mapping)
     now = datetime.now(UTC)
     with opened() as ledger, tempfile.TemporaryDirectory(prefix="guishu-import-") as workspace:
-        directory = _directory(ledger, read_mapping, now)
+        organisation = ledger.recording.organisation()
+        directory = directory_of(ledger, organisation, read_mapping, now)
         with (
             _reading() as told,
             plan(
@@ -340,23 +342,6 @@ def import_(
         _show_import(ledger, planned, filed, brought, rejects, json=json)
 
 
-def _directory(ledger: Ledger, mapping: Mapping, now: datetime) -> LedgerDirectory | None:
-    """Return what knows whom the ledger holds, None where it is empty."""
-    organisation = ledger.recording.organisation()
-    if organisation.name is None:
-        return None
-    # The names of people and customers stand in the read models only.
-    settle(ledger)
-    return LedgerDirectory(
-        organisation,
-        ledger.pool.connection,
-        mapping,
-        ledger.catalogue,
-        ledger.vault,
-        now,
-    )
-
-
 def _file(ledger: Ledger, planned: Plan, as_: str | None) -> Filed:
     organisation = ledger.recording.organisation()
     if organisation.name is None:
@@ -371,22 +356,8 @@ def _file(ledger: Ledger, planned: Plan, as_: str | None) -> Filed:
     else:
         before = _imported_before(ledger, planned.name) if as_ is None else None
         actor = before or resolve.actor(ledger, as_)
-    with progress_bar("filing") as told:
-        importer = Importer(actor, caller(), "asserted")
-        filing = Filing(
-            ledger.recording,
-            ledger.pool.connection,
-            planned,
-            importer,
-            ledger.vault,
-            progress=told,
-        )
-        filed = filing.run()
-    with progress_bar("deciding and projecting") as told:
-        settle(ledger, told=lambda top, decided, projected: told(min(decided, projected), top))
-    filing.close()
-    settle(ledger)
-    return filed
+    importer = Importer(actor, caller(), "asserted")
+    return file_plan(ledger, ledger.recording, planned, importer, progress_bar)
 
 
 def _imported_before(ledger: Ledger, name: str) -> str | None:
@@ -398,15 +369,9 @@ def _imported_before(ledger: Ledger, name: str) -> str | None:
     mine = [each for each in organisation.imports() if each.name == name]
     if not mine:
         return None
-    # Where somebody else had to open it, whoever proposed it is who imports.
-    asked = [
-        each.position
-        for each in organisation.proposals()
-        if each.state == "adopted" and each.fact.get("import_id") == mine[-1].import_id
-    ]
-    position = asked[-1] if asked else mine[-1].opened_position
     with ledger.pool.connection() as connection:
-        (opened_by,) = read_requests(connection, ledger.catalogue, [position]).values()
+        asked = askers(connection, ledger.catalogue, organisation, mine[-1:])
+    opened_by = asked[mine[-1].import_id]
     return opened_by.actor if opened_by.caller == caller() else None
 
 
@@ -414,7 +379,7 @@ def _imported_before(ledger: Ledger, name: str) -> str | None:
 def _reading() -> Iterator[Any]:
     with progress_bar("reading") as told:
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: planning.Progress) -> None:
             told(progress.rows, progress.rows)
 
         yield tell
@@ -427,14 +392,7 @@ def _show_plan(planned: Plan) -> None:
 
 def _show_check(planned: Plan, rejects: Path, *, json: bool) -> None:
     if json:
-        print_json(
-            {
-                "rows": planned.rows,
-                "rejects": planned.rejects,
-                "actions": planned.counts,
-                "found_in_the_ledger": planned.found,
-            }
-        )
+        print_json(checked(planned))
         return
     print_table(
         "what would be filed",
@@ -478,18 +436,7 @@ def _show_import(
     json: bool,
 ) -> None:
     if json:
-        print_json(
-            {
-                "rows": planned.rows,
-                "rejects": planned.rejects,
-                "recorded": dict(filed.recorded),
-                "recorded_before": dict(filed.known),
-                "found_in_the_ledger": planned.found,
-                "refused_at_the_door": dict(filed.refused),
-                "check_digit_warnings": filed.check_digit_warnings,
-                "report": brought,
-            }
-        )
+        print_json(document(planned, filed, brought))
         return
     print_table(
         "what was filed",

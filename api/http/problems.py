@@ -37,6 +37,7 @@ STATUS: Mapping[str, int] = {
     "decider_missing": _INVALID,
     "entry_too_large": 413,
     "mapping": _INVALID,
+    "mapping_invalid": _INVALID,
     # What was sent does not fit what there is.
     "version_conflict": _CONFLICT,
     "four_eyes": _CONFLICT,
@@ -44,8 +45,10 @@ STATUS: Mapping[str, int] = {
     "founded_before": _CONFLICT,
     "under_way": _CONFLICT,
     "would_wait": _CONFLICT,
+    "not_founded": _CONFLICT,
     # Who asks may not.
     "not_permitted": _FORBIDDEN,
+    "import_of_another": _FORBIDDEN,
     # Who asks has asked for enough.
     "too_many_jobs": 429,
     # Later it may well work.

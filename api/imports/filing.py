@@ -27,7 +27,7 @@ from ledger.commands import CheckDigitError
 from ledger.envelope import Origin, Source
 from ledger.errors import BusyError, LedgerError
 from ledger.four_eyes import ProposedError
-from ledger.organisation import OrganisationAt
+from ledger.organisation import Import, OrganisationAt
 from ledger.policy import Policy
 from ledger.recording import Asked, Recorded, RecordedFact, Recording, new_request_id
 from ledger.sealing import Vault
@@ -66,17 +66,22 @@ class Filed:
 
 @dataclass(frozen=True, slots=True)
 class Importer:
-    """Who imports: the person who acts, the authenticated principal, and how sure that is."""
+    """Who imports: the person who acts, the authenticated principal, and how sure that is.
+
+    ``on_behalf_of`` is the person for whom an integration acts.
+    """
 
     actor: str
     caller: str
     authority: str | None = None
+    on_behalf_of: str | None = None
 
 
 class Filing:
     """Files one plan; ``progress(done, total)`` is called after each batch.
 
-    ``vault`` gives the key of the digests that ids are made of.
+    ``vault`` gives the key of the digests that ids are made of. ``admit`` hears of the imports that
+    there are under the mapping's name, and raises where the importer may not file under it.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Filing:
         policy: Policy | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
         wait: Callable[[float], None] = time.sleep,
+        admit: Callable[[OrganisationAt, Sequence[Import]], None] = lambda organisation, mine: None,
     ) -> None:
         self._recording = recording
         self._connect = connect
@@ -97,6 +103,7 @@ class Filing:
         self._policy = policy
         self._progress = progress
         self._wait = wait
+        self._admit = admit
         self._names = RowNames(plan.name, vault.request_digest)
         self._files = {file.label: file for file in plan.mapping.files}
         self._caller = self._names.caller
@@ -129,12 +136,15 @@ class Filing:
 
     # --- the import itself ---------------------------------------------------------------------
 
-    def _mine(self, organisation: OrganisationAt) -> list[Any]:
+    def _mine(self, organisation: OrganisationAt) -> list[Import]:
         return [each for each in organisation.imports() if each.name == self._plan.name]
 
     def _resume(self) -> None:
         """Go on under the import that was cut off, where there is one."""
-        mine = self._mine(self._recording.organisation())
+        organisation = self._recording.organisation()
+        mine = self._mine(organisation)
+        # By the very state by which it goes on: nobody can open it in between.
+        self._admit(organisation, mine)
         self._filed.import_ids = tuple(each.import_id for each in mine)
         self._opened = next((each.import_id for each in mine if not each.closed), None)
 
@@ -177,6 +187,7 @@ class Filing:
             request_id=request_id,
             actor=self._importer.actor,
             authority=self._importer.authority,
+            on_behalf_of=self._importer.on_behalf_of,
             source=Source(self._plan.name, file or None, row or None),
         )
         for busy in self._tries():

@@ -19,7 +19,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from api.bootstrap import Ledger
-from api.jobs import table, what_if
+from api.jobs import importing, table, what_if
 from api.jobs.holding import Cancelled, Holding, Lost, Stopped
 from api.jobs.table import Job
 from api.plain import as_json
@@ -34,7 +34,7 @@ _TIDY_SECONDS = 3_600.0
 _PASSING = frozenset({"busy", "store_unavailable", "outcome_unknown", "not_followed", "fenced"})
 
 Doing = Callable[[Ledger, Job, Holding], Any]
-DOING: Mapping[str, Doing] = {"what_if": what_if.do}
+DOING: Mapping[str, Doing] = {"import": importing.do, "what_if": what_if.do}
 
 
 class GivenUpError(LedgerError):
