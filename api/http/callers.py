@@ -241,12 +241,19 @@ class Gate:
         raise UnauthorizedError("The token is of no kind that this ledger knows.")
 
 
-def _roles(person: str, organisation: OrganisationAt, day: date) -> frozenset[str]:
+def roles_of(person: str, organisation: OrganisationAt, day: date) -> frozenset[str] | None:
+    """Return the roles of a person who is there on a day, else None."""
     found = organisation.person(person)
     if found is None or found.has_left(day):
+        return None
+    return found.roles | ({"manager"} if organisation.is_manager(person) else set())
+
+
+def _roles(person: str, organisation: OrganisationAt, day: date) -> frozenset[str]:
+    roles = roles_of(person, organisation, day)
+    if roles is None:
         raise UnauthorizedError("The person whom the token names is not there, or has left.")
-    manages = {"manager"} if organisation.is_manager(person) else set()
-    return found.roles | manages
+    return roles
 
 
 def _acting_for(person: str, organisation: OrganisationAt, day: date) -> frozenset[str]:

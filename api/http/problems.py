@@ -38,6 +38,7 @@ STATUS: Mapping[str, int] = {
     "entry_too_large": 413,
     "mapping": _INVALID,
     "mapping_invalid": _INVALID,
+    "token": _INVALID,
     # What was sent does not fit what there is.
     "version_conflict": _CONFLICT,
     "four_eyes": _CONFLICT,

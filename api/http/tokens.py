@@ -20,7 +20,7 @@ import uuid_utils
 from psycopg import Connection
 
 from api.http.permissions import GRANTABLE, TABLE
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, RequestReusedError
 from ledger.store.arrays import text_array
 
 SECRET_BYTES = 32
@@ -28,14 +28,19 @@ PREFIX = "gs_"
 PAGE = 100
 Kind = Literal["person", "integration"]
 
-_MAKE = """
-INSERT INTO api.tokens (token, digest, kind, principal, roles, territories, grants, made_by,
-                        expires)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-"""
 _COLUMNS = """
 token, kind, principal, roles, territories, grants, made, made_by, expires, revoked, last_used
 """
+_MAKE_ONCE = """
+INSERT INTO api.tokens (token, digest, kind, principal, roles, territories, grants, made_by,
+                        expires, request_id, request_digest)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (made_by, request_id) DO NOTHING
+"""
+_OF_KEY = f"""
+SELECT request_digest, {_COLUMNS} FROM api.tokens WHERE made_by = %s AND request_id = %s
+"""  # noqa: S608  # constants
+_OF_ID = f"SELECT {_COLUMNS} FROM api.tokens WHERE token = %s"  # noqa: S608  # constants
 _FIND = f"SELECT digest, {_COLUMNS} FROM api.tokens WHERE token = %s"  # noqa: S608  # constants
 _LIST = f"""
 SELECT {_COLUMNS} FROM api.tokens
@@ -74,6 +79,14 @@ class Token:
     last_used: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The caller's key of a request to make a token, and a keyed digest of what was asked."""
+
+    request_id: str
+    digest: bytes
+
+
 def make_token(
     connection: Connection[Any],
     *,
@@ -86,6 +99,38 @@ def make_token(
     grants: Sequence[str] = (),
 ) -> str:
     """Make a token and return it whole; nobody can ask for it again. Raises TokenError."""
+    _, secret = make_once(
+        connection,
+        kind=kind,
+        principal=principal,
+        roles=roles,
+        made_by=made_by,
+        expires=expires,
+        territories=territories,
+        grants=grants,
+    )
+    if secret is None:
+        raise AssertionError("without a key a token is always made anew")
+    return secret
+
+
+def make_once(
+    connection: Connection[Any],
+    *,
+    kind: Kind,
+    principal: str,
+    roles: Sequence[str],
+    made_by: str,
+    expires: datetime,
+    territories: Sequence[str] | None = None,
+    grants: Sequence[str] = (),
+    key: Key | None = None,
+) -> tuple[Token, str | None]:
+    """Make a token; return it, and the whole of it, which nobody can ask for again.
+
+    With a ``key`` that was used before by who makes it, the first token and None. Raises TokenError
+    and RequestReusedError.
+    """
     unknown = [role for role in roles if role not in TABLE]
     if unknown or not roles:
         raise TokenError(
@@ -101,8 +146,8 @@ def make_token(
     token = uuid_utils.uuid7().hex
     secret = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).rstrip(b"=").decode()
     bound = None if territories is None else list(territories)
-    connection.execute(
-        _MAKE,
+    is_new = connection.execute(
+        _MAKE_ONCE,
         (
             token,
             _digest(secret),
@@ -113,9 +158,31 @@ def make_token(
             list(grants),
             made_by,
             expires,
+            key and key.request_id,
+            key and key.digest,
         ),
-    )
-    return f"{PREFIX}{token}_{secret}"
+    ).rowcount
+    if not is_new and key is not None:
+        return _made_before(connection, made_by, key), None
+    made = token_of(connection, token)
+    if made is None:
+        raise AssertionError("nobody deletes tokens")
+    return made, f"{PREFIX}{token}_{secret}"
+
+
+def _made_before(connection: Connection[Any], made_by: str, key: Key) -> Token:
+    row = connection.execute(_OF_KEY, (made_by, key.request_id)).fetchone()
+    if row is None:
+        raise AssertionError("nobody deletes tokens")
+    if not hmac.compare_digest(bytes(row[0]), key.digest):
+        raise RequestReusedError(key.request_id)
+    return _token(row[1:])
+
+
+def token_of(connection: Connection[Any], token: str) -> Token | None:
+    """Return a token by its id, None where there is none."""
+    row = connection.execute(_OF_ID, (token,)).fetchone()
+    return None if row is None else _token(row)
 
 
 def find_token(connection: Connection[Any], whole: str) -> Token | None:
