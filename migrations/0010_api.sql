@@ -21,7 +21,11 @@ CREATE TABLE api.tokens (
     made_by      text NOT NULL,
     expires      timestamptz NOT NULL,
     revoked      timestamptz,
-    last_used    timestamptz
+    last_used    timestamptz,
+    -- Making a token again under the same key of the caller gives the first one, without its secret.
+    request_id     text COLLATE "C",
+    request_digest bytea,
+    UNIQUE (made_by, request_id)
 );
 CREATE INDEX tokens_principal ON api.tokens (principal);
 GRANT SELECT, INSERT ON api.tokens TO guishu_app;

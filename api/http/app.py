@@ -10,7 +10,25 @@ from fastapi import FastAPI
 from api.http import problems
 from api.http.around import BodiesInTime, Measured, ProblemsOfLimits
 from api.http.metrics import registry_of
-from api.http.routes import claims, customers, events, health, requests
+from api.http.routes import (
+    claims,
+    collaborations,
+    customers,
+    deals,
+    events,
+    follow_ups,
+    health,
+    history,
+    imports,
+    jobs,
+    ownership_acts,
+    people,
+    policies,
+    requests,
+    territories,
+    tokens,
+    what_if,
+)
 from api.http.services import Services
 from api.http.shapes import Problem
 
@@ -60,7 +78,25 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(ProblemsOfLimits)
     app.add_middleware(Measured, registry=app.state.registry)
     problems.register(app)
-    for module in (claims, customers, events, health, requests):
+    for module in (
+        customers,
+        ownership_acts,
+        claims,
+        collaborations,
+        follow_ups,
+        deals,
+        history,
+        people,
+        territories,
+        policies,
+        what_if,
+        imports,
+        jobs,
+        tokens,
+        events,
+        requests,
+        health,
+    ):
         # Of the application itself it would answer without a problem.
         app.include_router(module.router, max_body_size=BODY_BYTES_MAX)
     return app
