@@ -51,7 +51,7 @@ def told(claimant: str, recorded: Recorded, decided: Sequence[Event]) -> dict[st
         "claim": recorded.positions[-1],
         "customer": recorded.customer,
         "claimant": claimant,
-        "status": "parked" if status_of(decided) == "parked" else "pending",
+        "status": "pending",
         "repeated": recorded.repeated,
     }
     for event in decided:
@@ -63,7 +63,9 @@ def told(claimant: str, recorded: Recorded, decided: Sequence[Event]) -> dict[st
             }
             if event.data.customer != recorded.customer:
                 fields |= {"customer": event.data.customer, "filed_for": recorded.customer}
-            break
+            return fields
+    if status_of(decided) == "parked":
+        fields["status"] = "parked"
     return fields
 
 
