@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.http.office import EAST, Office
+from tests.api.http.office import EAST, WEST, Office, make_token
 
 NOTE, AGREED = "谈了价格", "下周签合同"
 
@@ -116,9 +117,22 @@ def test_own_follow_ups_are_seen_at_customers_of_others(office: Office, customer
     assert items[1]["remark"] == "follow_up_by_non_owner"
     own = office.get("per_b", "/v1/follow-ups?person=per_b").json()["items"]
     assert [each["note"] for each in own] == ["我也去过"]
-    # A token that is bound to other territories does not reach so far.
-    bound = office.get("per_b", "/v1/follow-ups?person=per_a").json()["items"]
-    assert [each["note"] for each in bound] == [None]
+    others = office.get("per_b", "/v1/follow-ups?person=per_a").json()["items"]
+    assert [each["note"] for each in others] == [None]
+
+
+def test_a_token_bound_to_other_territories_shows_not_even_own_follow_ups(
+    office: Office, customer: str
+) -> None:
+    logged = log(office, "per_b", customer)
+    expires = datetime.now(UTC) + timedelta(hours=1)
+    for name, territory in (("west", WEST), ("east", EAST)):
+        office.tokens[name] = make_token(
+            office.services, "person", "per_b", ("rep",), expires, territories=[territory]
+        )
+    path = f"/v1/customers/{customer}/follow-ups"
+    assert read(office, "west", path, logged)["items"][0]["note"] is None
+    assert read(office, "east", path, logged)["items"][0]["note"] == NOTE
 
 
 def test_collaborators_see_what_was_said(office: Office, customer: str) -> None:
