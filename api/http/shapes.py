@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,6 +41,23 @@ class Problem(Shape):
     errors: list[dict[str, str]] | None = Field(
         None, description="Where several things are wrong: each with pointer and detail."
     )
+
+
+MISSING: dict[int | str, dict[str, Any]] = {
+    404: {
+        "model": Problem,
+        "description": "There is none of this id.",
+        "content": {"application/problem+json": {}},
+    }
+}
+"""What a route that names something answers where there is none of it."""
+
+
+class Money(Shape):
+    """An amount, which is a decimal string, with its ISO 4217 currency."""
+
+    amount: Decimal = Field(examples=["1054.00"])
+    currency: str = Field(examples=["CNY"])
 
 
 class Page(Shape, Generic[T]):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from psycopg import Connection
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, TypeAdapter
 
 from api.http.admission import requires
 from api.http.callers import Caller
@@ -18,7 +18,7 @@ from api.http.ndjson import MEDIA_TYPE, NdjsonResponse, lines_of
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
-from api.http.shapes import Page, Shape
+from api.http.shapes import MISSING, Page, Problem, Shape
 from api.http.writing import Writes, submit
 from consumers.checking import would_decide
 from ledger import commands
@@ -106,12 +106,32 @@ _BATCH_BODY: dict[str, Any] = {
 }
 
 
+_BATCH_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A line for each line: the claim, or a problem.",
+        "content": {
+            MEDIA_TYPE: {
+                "example": '{"line": 1, "key": "row-1", "claim": 17, "customer": "cus_1",'
+                ' "claimant": "per_1", "status": "granted", "owner": "per_1"}\n'
+                '{"line": 2, "key": "row-2", "problem": {"type": "urn:guishu:problem:unknown_id",'
+                ' "title": "unknown id", "status": 422, "detail": "There is no customer cus_2.",'
+                ' "code": "unknown_id"}}\n',
+                # Of the whole a schema can only say that it is text.
+                "x-lines": TypeAdapter(ClaimLine | ProblemLine).json_schema(),
+            }
+        },
+    },
+    413: {"model": Problem, "description": "The body is longer than 16 MiB."},
+    415: {"model": Problem, "description": f"The body is not {MEDIA_TYPE}."},
+}
+
+
 @router.post(
     "/batch",
     response_class=NdjsonResponse,
     max_body_size=BATCH_BYTES_MAX,
     openapi_extra=_BATCH_BODY,
-    responses={200: {"model": ClaimLine | ProblemLine, "description": "A line for each line."}},
+    responses=_BATCH_ANSWERS,
 )
 async def file_claims(
     request: Request,
@@ -137,7 +157,10 @@ async def file_claims(
     return NdjsonResponse(batch.answers(), headers=headers)
 
 
-@router.post("/check")
+@router.post(
+    "/check",
+    responses={409: {"model": Problem, "description": "The customer waits for what is parked."}},
+)
 def check_claim(
     claim: ClaimIn,
     response: Response,
@@ -221,7 +244,7 @@ def page_of_claims(
     return Page(items=[shown(each) for each in page], next=following)
 
 
-@router.get("/{claim}")
+@router.get("/{claim}", responses=MISSING)
 def get_claim(
     claim: Annotated[int, Path(ge=1, le=2**63 - 1)],
     services: InServices,

@@ -18,7 +18,7 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.routes.customers import CustomerId
 from api.http.services import InReads, InServices
-from api.http.shapes import Outcome, Page, Shape
+from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.writing import Writes, asked_for
 from ledger import commands
 from ledger.commands import Code, Id, Note
@@ -125,7 +125,7 @@ async def end_collaboration(
 # --- reading -----------------------------------------------------------------------------------
 
 
-@router.get(_OF_CUSTOMER)
+@router.get(_OF_CUSTOMER, responses=MISSING)
 def list_of_customer(
     customer: CustomerId,
     services: InServices,
@@ -174,7 +174,7 @@ def list_collaborations(
     return _page(found, limit, now)
 
 
-@router.get("/collaborations/{collaboration}")
+@router.get("/collaborations/{collaboration}", responses=MISSING)
 def get_collaboration(
     collaboration: CollaborationId,
     services: InServices,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
 from api.http.admission import requires
 from api.http.callers import Caller
@@ -23,7 +23,7 @@ from api.http.problems import NotFoundError
 from api.http.routes.customers import CustomerId, Number
 from api.http.routes.follow_ups import VoidIn
 from api.http.services import InReads, InServices
-from api.http.shapes import Outcome, Page, Shape
+from api.http.shapes import MISSING, Money, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
 from api.http.writing import Writes, asked_for
 from ledger import commands, reasons
@@ -57,13 +57,6 @@ class DealCorrection(commands.Command):
     product: Name | None = None
     reason_code: Code = "corrected"
     reason: Note | None = None
-
-
-class Money(Shape):
-    """An amount with its ISO 4217 currency."""
-
-    amount: str = Field(examples=["1054.00"])
-    currency: str = Field(examples=["CNY"])
 
 
 class Deal(Shape):
@@ -149,7 +142,7 @@ async def void_deal(
 # --- reading -----------------------------------------------------------------------------------
 
 
-@router.get(_OF_CUSTOMER)
+@router.get(_OF_CUSTOMER, responses=MISSING)
 def list_of_customer(
     customer: CustomerId,
     request: Request,
@@ -186,7 +179,7 @@ def list_of_person(
         return _page(connection, caller, request, found, limit)
 
 
-@router.get(_ONE)
+@router.get(_ONE, responses=MISSING)
 def get_deal(
     customer: CustomerId,
     deal: DealId,
@@ -221,11 +214,8 @@ def _page(
     return Page(items=items, next=following)
 
 
-def money(value: values.Money | None) -> Money | None:
-    """Return the shape of a sum of money."""
-    if value is None:
-        return None
-    return Money(amount=f"{value.amount:f}", currency=value.currency)
+def _money(value: values.Money | None) -> Money | None:
+    return None if value is None else Money.model_validate(value)
 
 
 def _shown(each: deals.Deal, *, masked: bool) -> Deal:
@@ -238,7 +228,7 @@ def _shown(each: deals.Deal, *, masked: bool) -> Deal:
         at=each.at,
         recorded=each.recorded,
         outcome="won" if each.outcome == "won" else "lost",
-        value=None if masked else money(each.value),
+        value=_money(None if masked else each.value),
         product=each.product,
         foreign_ids=[Number.model_validate(number) for number in each.foreign_ids],
         decided_position=each.decided_position,

@@ -22,7 +22,7 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.routes.customers import CustomerId, Number
 from api.http.services import InReads, InServices
-from api.http.shapes import Outcome, Page, Shape
+from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
 from api.http.writing import Writes, asked_for
 from ledger import commands, reasons
@@ -157,7 +157,7 @@ async def void_follow_up(
 # --- reading -----------------------------------------------------------------------------------
 
 
-@router.get(_OF_CUSTOMER)
+@router.get(_OF_CUSTOMER, responses=MISSING)
 def list_of_customer(
     customer: CustomerId,
     request: Request,
@@ -196,7 +196,7 @@ def list_of_person(
         return _page(connection, caller, request, found, limit)
 
 
-@router.get(_ONE)
+@router.get(_ONE, responses=MISSING)
 def get_follow_up(
     customer: CustomerId,
     follow_up: FollowUpId,

@@ -18,9 +18,8 @@ from api.http.lookup import must_exist
 from api.http.permissions import Permission
 from api.http.routes.claims import page_of_claims
 from api.http.routes.customers import CustomerId
-from api.http.routes.deals import Money, money
 from api.http.services import InReads, InServices
-from api.http.shapes import Page, Shape
+from api.http.shapes import MISSING, Money, Page, Shape
 from api.http.sight import Sight, note_access, sight_of
 from ledger import reasons
 from ledger.store.reading import recorded_at
@@ -79,7 +78,7 @@ class Interval(Shape):
     next_owner: str | None
 
 
-@router.get("/history")
+@router.get("/history", responses=MISSING)
 def history(
     customer: CustomerId,
     request: Request,
@@ -109,7 +108,7 @@ def history(
     return Page(items=items, next=following)
 
 
-@router.get("/intervals")
+@router.get("/intervals", responses=MISSING)
 def ownerships(
     customer: CustomerId,
     services: InServices,
@@ -140,7 +139,7 @@ def ownerships(
     return Page(items=[_interval(each, known, recorded) for each in page], next=following)
 
 
-@router.get("/claims")
+@router.get("/claims", responses=MISSING)
 def claims_of(
     customer: CustomerId,
     services: InServices,
@@ -186,7 +185,7 @@ def _entry(entry: TimelineEntry, *, masked: bool) -> Entry:
         person=entry.person,
         code=entry.code,
         sentence=reasons.SENTENCES.get(entry.code) if entry.code else None,
-        value=None if masked else money(entry.value),
+        value=None if masked or entry.value is None else Money.model_validate(entry.value),
         details=dict(entry.details),
         words={} if masked else dict(entry.words),
         masked=masked,

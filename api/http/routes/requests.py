@@ -12,7 +12,7 @@ from api.http.callers import Caller
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InServices
-from api.http.shapes import Outcome, outcome
+from api.http.shapes import MISSING, Outcome, outcome
 from ledger.deciding import named_by
 from ledger.recording import Recorded
 from ledger.store.reading import read_at
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 Position = Annotated[int, Path(ge=1, le=2**63 - 1, description="The request's position.")]
 
 
-@router.get("/{request}")
+@router.get("/{request}", responses=MISSING)
 def get_request(
     request: Position,
     services: InServices,
