@@ -35,6 +35,8 @@ USCC = "uscc"
 """The system name of the 统一社会信用代码 (GB 32100-2015)."""
 
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+# A day has a first moment in UTC in every zone, and what is counted from it ends in the calendar.
+DAY_MIN, DAY_MAX = date(1900, 1, 1), date(9000, 12, 31)
 # Folding a character may bring many; the keys of unique values must fit into an index.
 NUMBER_CHARACTERS_MAX = 200
 RECEIVERS_MAX = 50
@@ -112,6 +114,7 @@ Note = Annotated[
     AfterValidator(_no_controls_but_lines),
 ]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,59}$")]
+Day = Annotated[date, Field(ge=DAY_MIN, le=DAY_MAX)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
@@ -348,8 +351,8 @@ class RequestCollaboration(Command):
     person: Id
     role: Code = "collaborator"
     share: Annotated[Decimal, Field(gt=0, le=100, max_digits=5, decimal_places=2)] | None = None
-    from_day: date | None = None
-    until_day: date | None = None
+    from_day: Day | None = None
+    until_day: Day | None = None
     site: Id | None = None
     reason_code: Code = "collaboration"
     reason: Note | None = None
@@ -407,7 +410,7 @@ class LogFollowUp(Command):
     channel: Code = "call"
     note: Note | None = None
     agreed: Note | None = None
-    next_on: date | None = None
+    next_on: Day | None = None
     contact: Id | None = None
     site: Id | None = None
     foreign_ids: Numbers = ()
@@ -434,7 +437,7 @@ class CorrectFollowUp(Command):
     channel: Code | None = None
     note: Note | None = None
     agreed: Note | None = None
-    next_on: date | None = None
+    next_on: Day | None = None
     at: AwareDatetime | None = None
 
 
@@ -472,7 +475,7 @@ class HoldRecycling(Command):
     """Have a customer not recycled until the day before ``until``."""
 
     customer: Id
-    until: date
+    until: Day
     reason_code: Code = "held"
     reason: Note | None = None
 
@@ -520,7 +523,7 @@ class NameStandIn(Command):
 
     customer: Id
     person: Id
-    until: date
+    until: Day
     reason_code: Code = "orphaned"
     reason: Note | None = None
 

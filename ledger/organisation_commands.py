@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
-from ledger.commands import Command, Id, Name, Note, Numbers, Word
+from ledger.commands import Command, Day, Id, Name, Note, Numbers, Word
 from ledger.policy import Policy
 from ledger.working_days import is_weekend
 
@@ -50,7 +50,7 @@ class AddPerson(Command):
     name: Name
     territory: Id | None = None
     roles: Annotated[tuple[Role, ...], Field(max_length=5)] = ("rep",)
-    joined_on: date | None = None
+    joined_on: Day | None = None
     foreign_ids: Numbers = ()
     phone: Word | None = None
     email: Word | None = None
@@ -69,20 +69,20 @@ class MarkLeft(Command):
     """``left_on`` is the first day on which the person is no longer there."""
 
     person: Id
-    left_on: date
+    left_on: Day
 
 
 class MarkReturned(Command):
     """Somebody who left is there again."""
 
     person: Id
-    returned_on: date
+    returned_on: Day
 
 
 class _Period(Command):
     person: Id
-    from_day: date
-    until_day: date
+    from_day: Day
+    until_day: Day
 
     @model_validator(mode="after")
     def _has_days(self) -> _Period:

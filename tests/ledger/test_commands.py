@@ -362,6 +362,25 @@ def test_a_malformed_time_is_refused(at: Any) -> None:
     assert refused(commands.CorrectFollowUp, fields).field == "at"
 
 
+@pytest.mark.parametrize("day", ["0001-01-01", "1899-12-31", "9001-01-01", "9999-12-31"])
+def test_a_day_lies_where_it_has_a_first_moment_and_others_can_be_counted_from_it(
+    day: str,
+) -> None:
+    """The first day of the calendar begins before it in UTC, east of Greenwich.
+
+    A hold until then could not be decided, and its customer waited for an administrator.
+    """
+    for kind, fields in (
+        (commands.HoldRecycling, {"customer": "cus_1", "until": day}),
+        (commands.NameStandIn, {"customer": "cus_1", "person": "per_1", "until": day}),
+        (commands.RequestCollaboration, {"customer": "cus_1", "person": "p", "from_day": day}),
+        (commands.LogFollowUp, {"customer": "cus_1", "person": "per_1", "next_on": day}),
+        (facts.MarkLeft, {"person": "per_1", "left_on": day}),
+        (facts.MarkReturned, {"person": "per_1", "returned_on": day}),
+    ):
+        assert "1900-01-01" in str(refused(kind, fields)) or day > "9000"
+
+
 def test_periods_have_days() -> None:
     fields = {"person": "per_1", "from_day": "2026-03-02", "until_day": "2026-03-02"}
     error = refused(facts.MarkAway, fields)
