@@ -195,6 +195,7 @@ def _value(cause: Event) -> dict[str, Any]:
 # --- queries -----------------------------------------------------------------------------------
 
 Outcome = Literal["completed", "refused", "withdrawn", "expired", "void", "not_opened"]
+Status = Literal["open", "ended"] | Outcome
 PAGE = 200
 POSITION_MAX = 2**63 - 1
 
@@ -237,7 +238,12 @@ _CONDITIONS: Mapping[str, str] = {
     "requester": "requester = %(requester)s",
     "receiver": "receiver = %(receiver)s",
     "owner": "owner = %(owner)s",
+    "purpose": "purpose = %(purpose)s",
+    "outcome": "outcome = %(outcome)s",
 }
+_OPEN_ROWS = f"""
+{_SELECT} WHERE outcome IS NULL AND opened_position > %s ORDER BY opened_position LIMIT %s
+"""
 
 
 def approval_of(connection: Connection[Any], approval: str) -> ApprovalRow | None:
@@ -263,8 +269,8 @@ def list_approvals(
 ) -> list[ApprovalRow]:
     """Return approvals from the newest back, opened before position ``before``.
 
-    ``filters`` are customer, requester, receiver and owner; None does not filter. ``is_open``
-    True lists those that await approval, False those that ended.
+    ``filters`` are customer, requester, receiver, owner, purpose and outcome; None does not filter.
+    ``is_open`` True lists those that await approval, False those that ended.
     """
     asked = [_CONDITIONS[name] for name, value in filters.items() if value is not None]
     if is_open is not None:
@@ -273,6 +279,13 @@ def list_approvals(
     statement = f"{_SELECT} WHERE {where} ORDER BY opened_position DESC LIMIT %(limit)s"
     rows = connection.execute(statement.encode(), {**filters, "before": before, "limit": limit})
     return list(map(_row, rows))
+
+
+def open_approvals(
+    connection: Connection[Any], after: int = 0, limit: int = PAGE
+) -> list[ApprovalRow]:
+    """Return what awaits approval, from the oldest on, opened behind position ``after``."""
+    return list(map(_row, connection.execute(_OPEN_ROWS.encode(), (after, limit))))
 
 
 def _row(row: Sequence[Any]) -> ApprovalRow:

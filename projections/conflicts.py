@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -171,7 +171,15 @@ _CONDITIONS: Mapping[str, str] = {
     "customer": f"(customer = %(customer)s OR (kind = 'group' AND customer = ANY({ABOVE})))",
     "party": "parties @> ARRAY[%(party)s::text]",
     "kind": "kind = %(kind)s",
+    "outcome": "outcome = %(outcome)s",
 }
+_IN_TERRITORIES = """
+customer IN (SELECT o.customer FROM projections.ownership o
+             WHERE o.customer_territory = ANY(%(territories)b))
+"""
+_OPEN_ROWS = f"""
+{_SELECT} WHERE outcome IS NULL AND opened_position > %s ORDER BY opened_position LIMIT %s
+"""
 
 
 def conflict_of(connection: Connection[Any], conflict: str) -> ConflictRow | None:
@@ -191,23 +199,39 @@ def list_conflicts(
     connection: Connection[Any],
     *,
     is_open: bool | None = None,
+    territories: Iterable[str] | None = None,
     before: int = POSITION_MAX,
     limit: int = PAGE,
     **filters: str | None,
 ) -> list[ConflictRow]:
     """Return conflicts from the newest back, opened before position ``before``.
 
-    ``filters`` are customer, party and kind; None does not filter. To a customer belong those about
-    the group that it is in, too. ``is_open`` True lists those that await a ruling, False those that
+    ``filters`` are customer, party, kind and outcome; None does not filter, nor do ``territories``,
+    which are the customers'. To a customer belong those about the group that it is in, too.
+    ``is_open`` True lists those that await a ruling, False those that
     ended.
     """
     asked = [_CONDITIONS[name] for name, value in filters.items() if value is not None]
     if is_open is not None:
         asked.append("outcome IS NULL" if is_open else "outcome IS NOT NULL")
+    if territories is not None:
+        asked.append(_IN_TERRITORIES)
     where = " AND ".join((*asked, "opened_position < %(before)s"))
     statement = f"{_SELECT} WHERE {where} ORDER BY opened_position DESC LIMIT %(limit)s"
-    rows = connection.execute(statement.encode(), {**filters, "before": before, "limit": limit})
+    values = {
+        "before": before,
+        "limit": limit,
+        "territories": text_array(sorted(territories or ())),
+    }
+    rows = connection.execute(statement.encode(), {**filters, **values})
     return list(map(_row, rows))
+
+
+def open_conflicts(
+    connection: Connection[Any], after: int = 0, limit: int = PAGE
+) -> list[ConflictRow]:
+    """Return what awaits a ruling, from the oldest on, opened behind position ``after``."""
+    return list(map(_row, connection.execute(_OPEN_ROWS.encode(), (after, limit))))
 
 
 def _row(row: Sequence[Any]) -> ConflictRow:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import zip_longest
 from typing import Any
 
@@ -504,7 +504,10 @@ class DueRow:
 _COLUMNS = "SELECT customer, kind, subject, due, owner, falls, because FROM projections.deadlines"
 _DUE = f"""
 {_COLUMNS}
-WHERE due <= %s AND (due, customer) > (%s, %s) ORDER BY due, customer LIMIT %s
+WHERE due <= %(until)s AND (due, customer) > (%(moment)s, %(customer)s)
+"""
+_DUE_OF = """
+  AND customer IN (SELECT o.customer FROM projections.ownership o WHERE o.owner = %(owner)s)
 """
 # One statement, which sees the rows and how far they reflect the log at one moment.
 _STILL_DUE = """
@@ -519,7 +522,18 @@ ORDER BY a.n
 """
 _FALLING = f"""
 {_COLUMNS}
-WHERE falls <= %s AND (falls, customer) > (%s, %s) ORDER BY falls, customer LIMIT %s
+WHERE falls <= %(until)s AND (falls, customer) > (%(moment)s, %(customer)s)
+"""
+_BY_DAY = """
+SELECT (falls AT TIME ZONE %(zone)s)::date AS day, coalesce(owner, '') AS owner, count(*)
+FROM projections.deadlines
+WHERE falls <= %(until)s AND (%(owner)s::text IS NULL OR owner = %(owner)s)
+GROUP BY 1, 2
+HAVING ((falls AT TIME ZONE %(zone)s)::date, coalesce(owner, '')) > (%(day)s, %(behind)s)
+ORDER BY 1, 2 LIMIT %(limit)s
+"""
+_STATES = """
+SELECT customer, state::text FROM projections.deadlines WHERE customer = ANY(%b)
 """
 _OWNED_BY = """
 SELECT customer, state::text FROM projections.deadlines
@@ -542,12 +556,17 @@ def due(
     connection: Connection[Any],
     until: datetime,
     *,
+    owner: str | None = None,
     after: tuple[datetime, str] = BEGINNING,
     limit: int = PAGE,
 ) -> list[DueRow]:
-    """Return what falls due up to ``until`` (UTC) in order, behind (due, customer)."""
-    rows = connection.execute(_DUE.encode(), (until, *after, limit))
-    return [DueRow(*row) for row in rows]
+    """Return what falls due up to ``until`` (UTC) in order, behind (due, customer).
+
+    ``owner`` takes only what falls due at customers that are somebody's now.
+    """
+    of_owner = _DUE_OF if owner is not None else ""
+    statement = f"{_DUE} {of_owner} ORDER BY due, customer LIMIT %(limit)s"
+    return _dated(connection, statement, until, owner, after, limit)
 
 
 def still_due(
@@ -573,6 +592,7 @@ def falling(
     connection: Connection[Any],
     until: datetime,
     *,
+    owner: str | None = None,
     after: tuple[datetime, str] = BEGINNING,
     limit: int = PAGE,
 ) -> list[DueRow]:
@@ -580,7 +600,24 @@ def falling(
 
     ``after`` pages behind (falls, customer).
     """
-    rows = connection.execute(_FALLING.encode(), (until, *after, limit))
+    of_owner = "AND owner = %(owner)s" if owner is not None else ""
+    statement = f"{_FALLING} {of_owner} ORDER BY falls, customer LIMIT %(limit)s"
+    return _dated(connection, statement, until, owner, after, limit)
+
+
+def _dated(
+    connection: Connection[Any],
+    statement: str,
+    until: datetime,
+    owner: str | None,
+    after: tuple[datetime, str],
+    limit: int,
+) -> list[DueRow]:
+    moment, customer = after
+    values = {"until": until, "owner": owner, "limit": limit}
+    rows = connection.execute(
+        statement.encode(), {**values, "moment": moment, "customer": customer}
+    )
     return [DueRow(*row) for row in rows]
 
 
@@ -640,6 +677,38 @@ def _kept_rows(
         what = recycling.kept_by(customer, organisation, now)
         if what and customer.owner is not None:
             yield KeptRow(name, customer.owner, what)
+
+
+def falling_by_day(
+    connection: Connection[Any],
+    until: datetime,
+    time_zone: str,
+    *,
+    owner: str | None = None,
+    after: tuple[date, str] = (date.min, ""),
+    limit: int = PAGE,
+) -> list[tuple[date, str, int]]:
+    """Return how many customers go back to the pool, by day (of ``time_zone``) and owner.
+
+    ``after`` pages behind (day, owner).
+    """
+    day, behind = after
+    values = {"until": until, "zone": time_zone, "owner": owner, "limit": limit}
+    rows = connection.execute(_BY_DAY, {**values, "day": day, "behind": behind})
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def rulings_awaited(
+    connection: Connection[Any], customers: Iterable[str]
+) -> dict[str, conflicts.Waiting]:
+    """Return how long the rulings at these customers have been awaited, by conflict."""
+    wanted = text_array(sorted(set(customers)))
+    rows = connection.execute(_STATES, (wanted,), binary=True)
+    return {
+        each.conflict: each.waiting
+        for _, customer in _states(rows.fetchall())
+        for each in customer.conflicts
+    }
 
 
 def falling_count(connection: Connection[Any], until: datetime) -> int:

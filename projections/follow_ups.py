@@ -300,6 +300,7 @@ CROSS JOIN LATERAL (
 _DUE = f"""
 {_COLUMNS}
 WHERE f.next_on <= %(until)s AND f.voided IS NULL
+  AND (f.next_on, f.position) > (%(day)s, %(position)s)
   AND (%(person)s::text IS NULL OR f.person = %(person)s)
   AND NOT EXISTS (
       SELECT FROM projections.follow_ups n
@@ -336,13 +337,21 @@ def last_standing(connection: Connection[Any], customers: Sequence[str]) -> dict
 
 
 def due(
-    connection: Connection[Any], until: date, *, person: str | None = None, limit: int = PAGE
+    connection: Connection[Any],
+    until: date,
+    *,
+    person: str | None = None,
+    after: tuple[date, int] = (date.min, 0),
+    limit: int = PAGE,
 ) -> list[FollowUp]:
     """Return the follow-ups whose next date is ``until`` or earlier, the most overdue first.
 
     ``until`` is a day of the organisation. Only the last standing follow-up of a customer counts.
+    ``after`` pages behind (next_on, position).
     """
-    return _found(connection, _DUE, {"until": until, "person": person, "limit": limit})
+    day, position = after
+    values = {"until": until, "person": person, "limit": limit}
+    return _found(connection, _DUE, {**values, "day": day, "position": position})
 
 
 def _found(connection: Connection[Any], statement: str, parameters: Any) -> list[FollowUp]:

@@ -166,6 +166,7 @@ _STANDING = f"""
     AND NOT EXISTS (SELECT FROM projections.people p
                     WHERE p.person = stand_ins.person AND p.left_on <= %(today)s::date)
 """
+_ONE = f"{_SELECT} WHERE stand_in = %s"
 _OF_CUSTOMER = f"{_SELECT} WHERE customer = %s ORDER BY opened_position DESC LIMIT %s"
 
 
@@ -178,6 +179,12 @@ def standing_at(
     """
     given = {"customer": customer, "moment": moment, "today": today}
     rows = connection.execute(_STANDING.encode(), given)
+    return next((StandInRow(*row) for row in rows), None)
+
+
+def stand_in_of(connection: Connection[Any], stand_in: str) -> StandInRow | None:
+    """Return one that was named, None where there is none of that id."""
+    rows = connection.execute(_ONE.encode(), (stand_in,))
     return next((StandInRow(*row) for row in rows), None)
 
 

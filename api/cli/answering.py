@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, get_args
 
+from api.awaiting import approver_words, asked_as, every_approval
 from api.bootstrap import Ledger
 from api.cli import resolve, several
-from api.cli.approval_words import approver_words
 from ledger import approving, commands
 from ledger.approval_rules import Purpose
 from ledger.commands import InvalidRequestError, parse
-from projections.approvals import PAGE, POSITION_MAX, ApprovalRow, list_approvals
+from projections.approvals import ApprovalRow
 
 # So many open approvals are looked through for what awaits somebody, at most.
 OPEN_MAX = 100_000
@@ -44,41 +45,15 @@ def awaiting(
     ledger: Ledger, person: str, names: resolve.Names, which: Which | None = None
 ) -> list[tuple[ApprovalRow, list[str]]]:
     """Return what somebody may answer now, the oldest first, each with as what they are asked."""
-    wanted = which or Which()
-    day = names.organisation.day(datetime.now(UTC))
-    return [
-        (row, asked)
-        for row in _open(ledger)
-        if wanted.holds(row) and (asked := asked_as(row, person, names, day))
-    ]
-
-
-def _open(ledger: Ledger) -> list[ApprovalRow]:
-    """Return what awaits approval, the oldest first."""
-    rows: list[ApprovalRow] = []
-    before = POSITION_MAX
+    wanted, organisation = which or Which(), names.organisation
+    day = organisation.day(datetime.now(UTC))
+    found: list[tuple[ApprovalRow, list[str]]] = []
     with ledger.pool.connection() as connection:
-        while len(rows) < OPEN_MAX:
-            page = list_approvals(connection, is_open=True, before=before)
-            rows += page
-            if len(page) < PAGE:
-                break
-            before = page[-1].opened_position
-    return rows[::-1]
-
-
-def asked_as(row: ApprovalRow, person: str, names: resolve.Names, day: date) -> list[str]:
-    """Return as what somebody may answer now, as the organisation stands on ``day``."""
-    if row.state is None:
-        return []
-    approvers = row.state.step.step.approvers
-    return [
-        approver_words(approvers[number], names)
-        for number, entitled in approving.open_places(
-            row.state, names.organisation, day, names.organisation.decider
-        )
-        if entitled == person
-    ]
+        for row in islice(every_approval(connection), OPEN_MAX):
+            asked = asked_as(row, person, organisation, day) if wanted.holds(row) else ()
+            if asked:
+                found.append((row, [approver_words(each, organisation) for each in asked]))
+    return found
 
 
 def subject_words(row: ApprovalRow, names: resolve.Names) -> str:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from api.awaiting import asked_to_answer, deadline_words, next_of
 from api.bootstrap import Ledger
 from api.cli import answering, conflict_commands, hand_over_commands, orphan_commands, resolve
-from api.cli.approval_words import deadline_words
 from api.cli.context import (
     ID,
     As,
@@ -26,7 +26,7 @@ from api.cli.context import (
     typed,
 )
 from api.cli.write_commands import Check, check, money, parsed, submit
-from ledger import approving, commands, deadlines
+from ledger import commands
 from ledger.commands import InvalidRequestError
 from projections.approvals import POSITION_MAX, ApprovalRow, approval_of, list_approvals
 
@@ -277,7 +277,7 @@ def inbox(as_: As = None, ids: Ids = False, json: Json = False) -> None:
         found, lines = hand_over_commands.apart(ledger, found)
         if json:
             approvals = [
-                {"approval": row, "asked_as": reasons, "next": _next(row, names)}
+                {"approval": row, "asked_as": reasons, "next": next_of(row, names.organisation)}
                 for row, reasons in found
             ]
             hand_overs = [each.as_json(names) for each in lines]
@@ -318,13 +318,9 @@ def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *,
     print_table(title, (ID, *columns) if ids else columns, rows if ids else (r[1:] for r in rows))
 
 
-def _next(row: ApprovalRow, names: resolve.Names) -> deadlines.Deadline | None:
-    return None if row.state is None else deadlines.of_approval(row.state, names.organisation)
-
-
 def _until(row: ApprovalRow, names: resolve.Names) -> str:
     """Return until when nothing happens without an answer, and what happens then."""
-    found = _next(row, names)
+    found = next_of(row, names.organisation)
     return f"{names.moment(found.due)}: {deadline_words(found.kind)}" if found else ""
 
 
@@ -381,9 +377,6 @@ def _outcome(row: ApprovalRow, names: resolve.Names, day: date) -> str:
     if row.outcome is not None:
         reason = f" ({row.outcome_reason})" if row.outcome_reason else ""
         return f"{row.outcome}{reason}"
-    if row.state is None:
-        raise AssertionError("what is open has its steps")
-    organisation = names.organisation
-    asked = approving.asked(row.state, organisation, day, organisation.decider)
+    asked = asked_to_answer(row, names.organisation, day)
     waits = " or ".join(names.person(each) for each in asked) or "nobody"
     return f"step {_step(row)} awaits {waits}"

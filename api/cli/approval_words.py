@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.cli.resolve import Names
-from ledger import deadlines, reasons
+from ledger import reasons
 from ledger.events import decisions
-from ledger.events.values import Approver
 from projections.telling import why_recycled
 
 
@@ -56,29 +55,3 @@ def _opened(data: decisions.ApprovalOpened, names: Names) -> str:
 
 def _asking(asked: Sequence[str], names: Names) -> str:
     return f"; asked: {', '.join(names.person(each) for each in asked)}" if asked else ""
-
-
-def deadline_words(kind: str) -> str:
-    """Return what happens at a deadline of this kind."""
-    return {
-        deadlines.STEP_REMINDER: "reminded",
-        deadlines.PASSING_ON: "passed on",
-        deadlines.APPROVAL_EXPIRY: "expires",
-        deadlines.RULING_REMINDER: "ruling reminded",
-        deadlines.RULING_PASSING_ON: "ruling passed on",
-        deadlines.RECYCLE_WARNING: "a warning that it goes",
-        deadlines.RECYCLE: "back to the pool",
-    }.get(kind, kind)
-
-
-def approver_words(approver: Approver, names: Names) -> str:
-    """Return as what somebody is asked, such as ``head of 华东``."""
-    match approver.kind:
-        case "head" if approver.territory is not None:
-            return f"head of {names.territory(approver.territory)}"
-        case "head":
-            return "administrator"
-        case "role":
-            return f"role {approver.role}"
-        case _:
-            return approver.kind

@@ -25,11 +25,11 @@ from api.cli.context import (
 )
 from api.cli.following import follow
 from api.cli.four_eyes_commands import is_to_be_proposed, propose
+from api.falling_due import unstated_years
 from ledger import organisation_commands as facts
 from ledger.commands import InvalidRequestError, parse
 from ledger.organisation import OrganisationAt
 from ledger.working_days import StatedYear, WorkingDays
-from projections import deadlines
 
 Year = Annotated[int, typer.Argument(min=facts.YEAR_MIN, max=facts.YEAR_MAX)]
 Days = Annotated[list[str], typer.Option(help="A day such as 2026-10-01; may be repeated.")]
@@ -188,21 +188,6 @@ def _in_order(calendar: WorkingDays) -> list[StatedYear]:
 
 
 # --- what is provisional ------------------------------------------------------------------------
-
-
-def unstated_years(
-    connection: Connection[Any], organisation: OrganisationAt, now: datetime
-) -> list[int]:
-    """Return the years, from now on, in which working days are counted by weekends alone.
-
-    They are those up to the last one in which a customer falls back to the pool; none where the
-    policy counts calendar days.
-    """
-    recycling = organisation.policy.policy.recycling
-    if not recycling.rules or recycling.days != "working":
-        return []
-    last = max(deadlines.last_fall(connection) or now, now)
-    return organisation.working_days.unstated(organisation.day(now), organisation.day(last))
 
 
 def provisional(years: Sequence[int]) -> str:

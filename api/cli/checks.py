@@ -12,8 +12,9 @@ from typing import Any
 from psycopg import Connection
 
 from api.bootstrap import Ledger
-from api.cli.calendar_commands import provisional, unstated_years
+from api.cli.calendar_commands import provisional
 from api.cli.resolve import NotFoundError
+from api.falling_due import unstated_years
 from api.running import reflected
 from consumers.clock import database_now
 from consumers.enforcer import CONSUMER

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Annotated, Any
 
 import typer
 
+from api.awaiting import asked_to_rule, every_conflict
 from api.bootstrap import Ledger
 from api.cli import resolve, several
 from api.cli.conflict_words import KINDS, parties_words
@@ -30,7 +31,6 @@ from ledger import conflicts as ruling
 from ledger.commands import InvalidRequestError
 from projections import telling, timeline
 from projections.conflicts import (
-    PAGE,
     POSITION_MAX,
     ConflictRow,
     conflict_of,
@@ -185,7 +185,7 @@ def conflicts(
         if json:
             print_json(
                 [
-                    {"conflict": row, "asked": asked_to_rule(row, names, day)}
+                    {"conflict": row, "asked": asked_to_rule(row, names.organisation, day)}
                     | (_proof(ledger, row) if evidence else {})
                     for row in rows
                 ]
@@ -224,19 +224,13 @@ def print_conflicts(
 
 def _outcome(row: ConflictRow, names: resolve.Names, day: date) -> str:
     if row.outcome is None:
-        asked = " or ".join(names.person(each) for each in asked_to_rule(row, names, day))
+        asked = " or ".join(
+            names.person(each) for each in asked_to_rule(row, names.organisation, day)
+        )
         return f"awaits {asked or 'nobody'}"
     to = f" to {names.person(row.receiver)}" if row.receiver else ""
     by = f" by {names.person(row.ruled_by)}" if row.ruled_by else ""
     return f"{row.outcome}{to}{by} ({row.reason_code})"
-
-
-def asked_to_rule(row: ConflictRow, names: resolve.Names, day: date) -> tuple[str, ...]:
-    """Return who may rule on ``day``; nobody where it is closed."""
-    if row.outcome is not None:
-        return ()
-    organisation = names.organisation
-    return ruling.rulers(row.parties, row.passed_on, organisation, day, organisation.decider)
 
 
 def _proof(ledger: Ledger, row: ConflictRow) -> dict[str, Any]:
@@ -271,14 +265,10 @@ def awaiting_ruling(
     ledger: Ledger, person: str, names: resolve.Names, day: date
 ) -> list[ConflictRow]:
     """Return the open conflicts that somebody may rule on, the oldest first."""
-    found: list[ConflictRow] = []
-    before, seen = POSITION_MAX, 0
+    organisation = names.organisation
     with ledger.pool.connection() as connection:
-        while seen < INBOX_MAX:
-            page = list_conflicts(connection, is_open=True, before=before)
-            found += [row for row in page if person in asked_to_rule(row, names, day)]
-            seen += len(page)
-            if len(page) < PAGE:
-                break
-            before = page[-1].opened_position
-    return found[::-1]
+        return [
+            row
+            for row in islice(every_conflict(connection), INBOX_MAX)
+            if person in asked_to_rule(row, organisation, day)
+        ]

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from datetime import UTC, date, timedelta
+from typing import Annotated
 
 import typer
-from psycopg import Connection
 
-from api.cli import calendar_commands, conflict_commands, resolve
-from api.cli.approval_words import deadline_words
+from api.awaiting import deadline_words
+from api.cli import calendar_commands, resolve
 from api.cli.context import ID, As, Ids, Json, RequestId, notes, opened, print_json, print_table
 from api.cli.context import day as parsed_day
 from api.cli.policy_words import which_words
 from api.cli.write_commands import submit
+from api.falling_due import beside, every_fall
 from consumers.clock import database_now
-from ledger import approving, commands, reasons, recycling
-from ledger.deadlines import RECYCLE, RECYCLE_WARNING
+from ledger import commands, recycling
 from ledger.recycling import Kept
-from projections import deadlines, follow_ups
-from projections.approvals import ApprovalRow, approvals_named
-from projections.conflicts import ConflictRow, conflicts_named
+from projections import deadlines
+from projections.approvals import approvals_named
 from projections.deadlines import DueRow, KeptRow
 from projections.ownership import owners_of
 
@@ -39,20 +37,17 @@ def due(
         with ledger.pool.connection() as connection:
             now = database_now(connection)
             rows = deadlines.due(connection, now + timedelta(days=days), limit=limit)
-            approvals = approvals_named(connection, [row.subject for row in rows])
-            disputes = conflicts_named(connection, [row.subject for row in rows])
-            owners = owners_of(connection, [row.customer for row in rows])
-            tokens = _last_are_tokens(connection, rows)
-            kept = deadlines.kept_of(connection, owners, names.organisation, now)
+            said = beside(connection, rows, names.organisation, now)
+            kept = deadlines.kept_of(connection, said.owners, names.organisation, now)
             if any(row.falls is not None for row in rows):
                 calendar_commands.tell_what_is_provisional(connection, names.organisation, now)
         if json:
             print_json(
                 [
                     {
-                        **_as_json(row, owners.get(row.customer)),
+                        **_as_json(row, said.owners.get(row.customer)),
                         "overdue": row.due <= now,
-                        "last_follow_up_is_token": row.customer in tokens,
+                        "last_follow_up_is_token": row.customer in said.tokens,
                         "kept": kept.get(row.customer, ()),
                     }
                     for row in rows
@@ -66,10 +61,10 @@ def due(
                 names.moment(row.due),
                 names.customer(row.customer),
                 deadline_words(row.kind),
-                names.person(owners.get(row.customer)),
-                _awaited(approvals.get(row.subject) or disputes.get(row.subject), names, now)
+                names.person(said.owners.get(row.customer)),
+                " or ".join(map(names.person, said.awaited.get(row.subject, ())))
                 or _pause_words(kept.get(row.customer, ()), names)
-                or (REAL_FOLLOW_UP if row.customer in tokens else ""),
+                or (REAL_FOLLOW_UP if row.customer in said.tokens else ""),
             )
             for row in rows
         ]
@@ -83,13 +78,6 @@ def due(
 
 
 REAL_FOLLOW_UP = "a follow-up that does not only repeat another"
-
-
-def _last_are_tokens(connection: Connection[Any], rows: list[DueRow]) -> set[str]:
-    """Return the customers on their way to the pool whose last follow-up resets nothing (敷衍)."""
-    falling = [row.customer for row in rows if row.kind in (RECYCLE, RECYCLE_WARNING)]
-    last = follow_ups.last_standing(connection, falling) if falling else {}
-    return {name for name, each in last.items() if each.remark == reasons.TOKEN_FOLLOW_UP}
 
 
 # --- recycling ---------------------------------------------------------------------------------
@@ -127,7 +115,7 @@ def recycle(
         with ledger.pool.connection() as connection:
             now = database_now(connection)
             until = now + timedelta(days=forecast)
-            rows = [row for row in _falling(connection, until) if owner_id in (None, row.owner)]
+            rows = every_fall(connection, until, owner=owner_id, limit=FORECAST_MAX)
             stay = deadlines.never_falling_count(connection)
             if rows:
                 calendar_commands.tell_what_is_provisional(connection, names.organisation, now)
@@ -160,18 +148,6 @@ def recycle(
         )
         if len(rows) == FORECAST_MAX:
             notes().print(f"these are the first {FORECAST_MAX}", markup=False)
-
-
-def _falling(connection: Connection[Any], until: datetime) -> list[DueRow]:
-    rows: list[DueRow] = []
-    after = deadlines.BEGINNING
-    while len(rows) < FORECAST_MAX:
-        page = deadlines.falling(connection, until, after=after)
-        rows += page
-        if len(page) < deadlines.PAGE:
-            break
-        after = (page[-1].falls or after[0], page[-1].customer)
-    return rows
 
 
 def _day(row: DueRow, names: resolve.Names) -> date | None:
@@ -306,15 +282,3 @@ _KEPT = {
     recycling.OWNER_AWAY: "the owner is away",
     recycling.ON_HOLD: "on hold",
 }
-
-
-def _awaited(subject: ApprovalRow | ConflictRow | None, names: resolve.Names, now: datetime) -> str:
-    organisation = names.organisation
-    day = organisation.day(now)
-    if isinstance(subject, ConflictRow):
-        asked = conflict_commands.asked_to_rule(subject, names, day)
-    elif subject is None or subject.state is None:
-        return ""
-    else:
-        asked = approving.asked(subject.state, organisation, day, organisation.decider)
-    return " or ".join(names.person(each) for each in asked)

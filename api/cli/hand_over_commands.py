@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from api.awaiting import asked_as, deadline_words, next_of
 from api.bootstrap import Ledger
 from api.cli import resolve, several
-from api.cli.approval_words import deadline_words
 from api.cli.context import (
     ID,
     As,
@@ -30,7 +30,7 @@ from api.cli.following import follow
 from api.cli.hand_over_words import figures
 from api.cli.write_commands import Check, words
 from consumers.checking import would_decide
-from ledger import approving, commands, deadlines, reasons
+from ledger import commands, deadlines, reasons
 from ledger.commands import parse
 from ledger.errors import LedgerError
 from ledger.events import decisions
@@ -425,13 +425,7 @@ def _awaiting(ledger: Ledger, hand_over: str, person: str) -> Iterator[list[Appr
         yield [
             row
             for row in (rows[each] for each in named if each in rows)
-            if row.state is not None
-            and any(
-                each == person
-                for _, each in approving.open_places(
-                    row.state, organisation, day, organisation.decider
-                )
-            )
+            if asked_as(row, person, organisation, day)
         ]
 
 
@@ -449,8 +443,7 @@ class Awaiting:
 
     def next(self, names: resolve.Names) -> deadlines.Deadline | None:
         """Return what falls due where nobody answers."""
-        state = self.first.state
-        return None if state is None else deadlines.of_approval(state, names.organisation)
+        return next_of(self.first, names.organisation)
 
     def as_json(self, names: resolve.Names) -> dict[str, Any]:
         """Return it as the inbox prints it."""
@@ -472,10 +465,10 @@ def apart(
     """Return what awaits somebody by itself, and what of each hand-over does, as one entry."""
     alone: list[tuple[ApprovalRow, list[str]]] = []
     grouped: dict[str, list[tuple[ApprovalRow, list[str]]]] = {}
-    for row, asked_as in found:
+    for row, named in found:
         hand_over = row.state.hand_over if row.state is not None else None
         group = alone if hand_over is None else grouped.setdefault(hand_over, [])
-        group.append((row, asked_as))
+        group.append((row, named))
     if not grouped:
         return alone, []
     with ledger.pool.connection() as connection:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -23,9 +24,9 @@ from api.cli.context import (
     print_table,
 )
 from api.cli.write_commands import submit
-from ledger import commands, orphans
+from api.orphaned import carers, every_orphan, is_in_care_of
+from ledger import commands
 from ledger.commands import InvalidRequestError, parse
-from projections import orphans as orphan_views
 from projections.orphans import Orphan
 from projections.stand_ins import standing_at
 
@@ -115,43 +116,21 @@ def _listed(
     Of ``carer`` those at which that person acts as the owner.
     """
     organisation, now = names.organisation, datetime.now(UTC)
-    today, zone = organisation.day(now), names.zone.key
-    below = None if territory is None else list(_below(names, territory))
-    found: list[tuple[Orphan, tuple[str, ...]]] = []
     with ledger.pool.connection() as connection:
-        while len(found) < limit:
-            page = orphan_views.list_orphans(
-                connection,
-                now,
-                today,
-                zone,
-                owner=owner,
-                territories=below,
-                after=after,
-            )
-            for row in page:
-                where = row.customer_territory
-                mine = carer is None or orphans.acts_as_owner(
-                    carer, row.owner, where, organisation, today
-                )
-                if mine:
-                    carers = orphans.looked_after_by(row.owner, where, organisation, today)
-                    found.append((row, carers))
-            if len(page) < orphan_views.PAGE:
-                break
-            after = page[-1].customer
-    return found[:limit]
+        every = every_orphan(
+            connection, organisation, now, territory=territory, owner=owner, after=after
+        )
+        mine = (
+            (row, carers(row, organisation, now))
+            for row in every
+            if carer is None or is_in_care_of(carer, row, organisation, now)
+        )
+        return list(islice(mine, limit))
 
 
 def count_in_care(ledger: Ledger, carer: str, names: resolve.Names) -> int:
     """Return at how many orphaned customers somebody acts as the owner; counted up to a bound."""
     return len(_listed(ledger, names, carer=carer, limit=COUNTED_MAX))
-
-
-def _below(names: resolve.Names, territory: str) -> Iterable[str]:
-    for each in names.organisation.territories():
-        if names.organisation.is_within(each.territory, territory):
-            yield each.territory
 
 
 # --- stand-ins ---------------------------------------------------------------------------------
