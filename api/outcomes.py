@@ -39,11 +39,15 @@ def status_of(decided: Sequence[Event]) -> Status:
 
     In their place may stand the RequestParked for which it waits, its own or an earlier one's.
     """
+    return status_by([event.data for event in decided])
+
+
+def status_by(decided: Sequence[decisions.Decision | decisions.RequestParked]) -> Status:
+    """Return the status of a request by what was, or would be, decided on it."""
     if not decided:
         return "pending"
-    if any(isinstance(event.data, decisions.RequestParked) for event in decided):
+    if any(isinstance(each, decisions.RequestParked) for each in decided):
         return "parked"
-    if any(is_refusal(event.data) for event in decided):
+    if any(map(is_refusal, decided)):
         return "refused"
-    first = decided[0].data
-    return "awaiting" if isinstance(first, decisions.ApprovalOpened) else "done"
+    return "awaiting" if isinstance(decided[0], decisions.ApprovalOpened) else "done"

@@ -47,6 +47,7 @@ STATUS: Mapping[str, int] = {
     "under_way": _CONFLICT,
     "would_wait": _CONFLICT,
     "not_founded": _CONFLICT,
+    "hand_over_under_way": _CONFLICT,
     # Who asks may not.
     "not_permitted": _FORBIDDEN,
     "import_of_another": _FORBIDDEN,

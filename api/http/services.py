@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -50,17 +50,21 @@ class Services:
         """
         with self.ledger.pool.connection() as connection:
             names = [each.name for each in self.ledger.projections]
-            reached = _reflected(connection, names, reads.min_position)
+            reached = await_reflected(connection, reads.min_position, names)
             reads.response.headers["Ledger-Position"] = str(reached)
             yield connection
 
 
-def _reflected(connection: Connection[Any], names: Sequence[str], wanted: int) -> int:
-    """Wait until the read models are made and reflect a position; return one that all reflect."""
+def await_reflected(connection: Connection[Any], wanted: int, names: Collection[str] = ()) -> int:
+    """Return a position that all read models reflect, as soon as that is ``wanted`` or behind it.
+
+    Those of ``names`` must have been made. Raises NotReflectedError where it takes too long.
+    """
     deadline = time.monotonic() + REFLECT_SECONDS_MAX
     while True:
         found = positions(connection)
-        are_made = all(name in found for name in names)
+        # Without any there are no tables yet: the projector makes them at its first start.
+        are_made = bool(found) and all(name in found for name in names)
         reached = min(found.values(), default=0)
         if are_made and reached >= wanted:
             return reached

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from api.http import tokens
 from api.http.app import create_app
 from api.http.services import Services
+from api.running import settle
 from ledger import organisation_commands as facts
 from ledger.envelope import Origin
 from ledger.policy import Policy
@@ -128,3 +129,12 @@ def make_token(
             expires=expires,
             **more,
         )
+
+
+def read(office: Office, who: str | None, path: str) -> Any:
+    """Return what somebody reads, once all that is recorded now is decided and shown."""
+    position = settle(office.services.ledger, timeout_seconds=60)
+    separator = "&" if "?" in path else "?"
+    answer = office.get(who, f"{path}{separator}min_position={position}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
