@@ -13,7 +13,7 @@ Status = Literal["pending", "parked", "awaiting", "refused", "done"]
 look; ``awaiting``: approval is awaited; ``refused`` or ``done``: by what was decided."""
 
 
-def is_refusal(data: decisions.Decision) -> bool:
+def is_refusal(data: decisions.Decision | decisions.RequestParked) -> bool:
     """Say whether a decision refuses what was asked."""
     return isinstance(
         data,

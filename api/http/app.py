@@ -11,22 +11,29 @@ from api.http import problems
 from api.http.around import BodiesInTime, Measured, ProblemsOfLimits
 from api.http.metrics import registry_of
 from api.http.routes import (
+    approvals,
     claims,
     collaborations,
+    conflicts,
     customers,
     deals,
+    due,
     events,
     follow_ups,
+    hand_overs,
     health,
     history,
     imports,
+    inbox,
     jobs,
+    orphans,
     ownership_acts,
     people,
     policies,
     requests,
     territories,
     tokens,
+    transfers,
     what_if,
 )
 from api.http.services import Services
@@ -50,6 +57,33 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "Not now: a queue is full, or the database is away.",
     }.items()
 }
+
+_RESOURCES = (
+    customers,
+    ownership_acts,
+    claims,
+    collaborations,
+    follow_ups,
+    deals,
+    history,
+    transfers,
+    approvals,
+    inbox,
+    conflicts,
+    hand_overs,
+    orphans,
+    due,
+    people,
+    territories,
+    policies,
+    what_if,
+    imports,
+    jobs,
+    tokens,
+    events,
+    requests,
+    health,
+)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -78,25 +112,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(ProblemsOfLimits)
     app.add_middleware(Measured, registry=app.state.registry)
     problems.register(app)
-    for module in (
-        customers,
-        ownership_acts,
-        claims,
-        collaborations,
-        follow_ups,
-        deals,
-        history,
-        people,
-        territories,
-        policies,
-        what_if,
-        imports,
-        jobs,
-        tokens,
-        events,
-        requests,
-        health,
-    ):
+    for module in _RESOURCES:
         # Of the application itself it would answer without a problem.
         app.include_router(module.router, max_body_size=BODY_BYTES_MAX)
     return app
