@@ -23,6 +23,7 @@ SELECT o.customer, o.owner, o.since, o.owner_territory, o.customer_territory, o.
        (SELECT count(*) FROM projections.pending_claims p WHERE p.customer = o.customer)
 FROM projections.ownership o WHERE o.customer = ANY(%b)
 """
+_PLACES = "SELECT customer, territory FROM projections.customers WHERE customer = ANY(%b)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +44,9 @@ def whose(connection: Connection[Any], customers: Sequence[str]) -> dict[str, Wh
     """Return whose customers are, by id; those that were never admitted are missing."""
     rows = connection.execute(_WHOSE, (text_array(customers),), prepare=True, binary=True)
     return {row[0]: Whose(*row) for row in rows}
+
+
+def places_of(connection: Connection[Any], customers: Sequence[str]) -> dict[str, str | None]:
+    """Return the territories in which customers lie now; unknown ones are missing."""
+    rows = connection.execute(_PLACES, (text_array(customers),), prepare=True, binary=True)
+    return dict(rows.fetchall())

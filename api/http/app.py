@@ -27,6 +27,7 @@ from api.http.routes import (
     inbox,
     jobs,
     orphans,
+    ownership,
     ownership_acts,
     people,
     policies,
@@ -60,6 +61,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 _RESOURCES = (
     customers,
+    ownership,
     ownership_acts,
     claims,
     collaborations,

@@ -6,7 +6,7 @@ stay sealed, but for callers who may see personal data everywhere and ask for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,6 @@ _IN_TERRITORY = """
              WHERE c.customer = substr(e.stream, strpos(e.stream, '-') + 1)
                AND c.territory = ANY(%(territories)b))
 """
-_TERRITORIES = "SELECT customer, territory FROM projections.customers WHERE customer = ANY(%b)"
 _ORDER = " ORDER BY position LIMIT %(limit)s"
 
 
@@ -66,13 +65,6 @@ def customer_of(event: StoredEvent) -> str | None:
     """Return the customer in whose stream an event stands, None where it is another stream."""
     kind, _, name = event.stream.partition("-")
     return name if kind in ("customer", "ownership") else None
-
-
-def territories_of(connection: Connection[Any], customers: Iterable[str]) -> dict[str, str | None]:
-    """Return where customers lie now."""
-    named = text_array(sorted(set(customers)))
-    rows = connection.execute(_TERRITORIES, (named,), prepare=True, binary=True)
-    return dict(rows.fetchall())
 
 
 def read_page(

@@ -18,10 +18,11 @@ import psycopg
 from psycopg import Connection
 from psycopg_pool import PoolTimeout
 
-from api.http.log_view import Filter, as_json, customer_of, territories_of
+from api.http.log_view import Filter, as_json, customer_of
 from ledger.envelope import StoredEvent
 from ledger.store.hints import Notifier, Stop, Waiter
 from ledger.store.reading import head, read_after
+from projections.whois import places_of
 
 PAGE = 500
 BUFFER_BYTES_MAX = 262_144
@@ -159,7 +160,7 @@ class Tail:
                 places: dict[str, str | None] = {}
                 if any(each.wanted.territories is not None for each in found):
                     named = (customer_of(event) for event in events)
-                    places = territories_of(connection, [each for each in named if each])
+                    places = places_of(connection, [each for each in named if each])
         except (psycopg.OperationalError, PoolTimeout):
             # The database restarts; who follows waits.
             return False

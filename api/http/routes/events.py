@@ -17,6 +17,7 @@ from api.http.admission import OnBehalfOf, requires
 from api.http.callers import Caller
 from api.http.log_view import Filter
 from api.http.permissions import Permission, Reach
+from api.http.places import below
 from api.http.problems import ForbiddenError, MalformedHeaderError
 from api.http.services import InServices, Services
 from api.http.shapes import Shape
@@ -127,23 +128,14 @@ def _filter(
 ) -> Filter:
     """Return what is wanted, within the territories to which the caller's token is bound."""
     roots = [each for each in (territory,) if each is not None]
-    places: frozenset[str] | None = _below(caller, roots) if roots else None
+    places: frozenset[str] | None = below(caller.organisation, roots) if roots else None
     if caller.territories is not None:
-        bound = _below(caller, caller.territories)
+        bound = below(caller.organisation, caller.territories)
         places = bound if places is None else places & bound
     return Filter(
         customer,
         None if places is None else tuple(sorted(places)),
         None if names is None else tuple(sorted(set(names))),
-    )
-
-
-def _below(caller: Caller, roots: Sequence[str]) -> frozenset[str]:
-    organisation = caller.organisation
-    return frozenset(
-        each.territory
-        for each in organisation.territories()
-        if any(organisation.is_within(each.territory, root) for root in roots)
     )
 
 
