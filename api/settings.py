@@ -141,6 +141,25 @@ class Settings(BaseSettings):
     http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         default=8000, description="The port on which HTTP is served; 0: any that is free."
     )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="An OpenID Connect issuer whose JWTs are accepted beside guishu's own tokens, "
+        "as it stands in their claim iss. Needs oidc_audience.",
+    )
+    oidc_audience: str | None = Field(
+        default=None, description="The audience that these JWTs must be for (claim aud)."
+    )
+    oidc_jwks_url: str | None = Field(
+        default=None,
+        description="Where the issuer's keys are. Default: as its discovery document says.",
+    )
+    oidc_claim: str = Field(
+        default="sub", description="The claim that names the person: by the person's id, or …"
+    )
+    oidc_system: str | None = Field(
+        default=None,
+        description="… by the foreign id that this system has for the person.",
+    )
     requests_per_second_max: PositiveInt = Field(
         default=500,
         description="How many HTTP requests one caller may send a second, on average; beyond that "
@@ -164,6 +183,8 @@ class Settings(BaseSettings):
     def _agree(self) -> Settings:
         if self.owner_database_url is not None and self.database_url is None:
             raise ValueError("owner_database_url is given without database_url")
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("oidc_issuer and oidc_audience are given together or not at all")
         if self.pool_connections_min > self.pool_connections_max:
             raise ValueError("pool_connections_min is above pool_connections_max")
         return self

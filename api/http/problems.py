@@ -60,6 +60,7 @@ STATUS: Mapping[str, int] = {
     "outcome_unknown": _UNAVAILABLE,
     "not_reflected": _UNAVAILABLE,
     "not_followed": _UNAVAILABLE,
+    "issuer_unavailable": _UNAVAILABLE,
 }
 """The HTTP status of the ledger's errors by code; what is not named is a defect, and a 500."""
 

@@ -16,10 +16,12 @@ from api.http.callers import Gate, TokenVerifier, Verifier
 from api.http.decisions import Decisions
 from api.http.directory import Directory
 from api.http.intake import Intake
+from api.http.oidc import Issuer, OidcVerifier
 from api.http.rehearsing import Rehearsing
 from api.http.tail import Tail
 from api.http.throttle import Throttle
 from api.jobs.worker import Worker
+from api.settings import Settings
 from ledger.recording import Recording
 from projections.runner import NotReflectedError, positions
 
@@ -79,11 +81,11 @@ def await_reflected(connection: Connection[Any], wanted: int, names: Collection[
 
 
 @contextmanager
-def open_services(ledger: Ledger, verifiers: tuple[Verifier, ...] = ()) -> Iterator[Services]:
+def open_services(ledger: Ledger) -> Iterator[Services]:
     """Wire the parts around an open ledger, and end them with the block."""
     connect = ledger.pool.connection
     directory = Directory(connect, ledger.catalogue)
-    gate = Gate(directory, (TokenVerifier(connect), *verifiers))
+    gate = Gate(directory, (TokenVerifier(connect), *_issuers(ledger.settings, directory)))
     # A recording is used by one thread at a time, and the intake's is one more.
     parts = (ledger.committer, connect, ledger.vault, ledger.catalogue)
     recording, rehearsing = Recording(*parts), Rehearsing(*parts)
@@ -100,6 +102,19 @@ def open_services(ledger: Ledger, verifiers: tuple[Verifier, ...] = ()) -> Itera
             rehearsing=rehearsing,
             jobs=stack.enter_context(Worker(ledger)),
         )
+
+
+def _issuers(settings: Settings, directory: Directory) -> Iterator[Verifier]:
+    """Yield the verifier of the issuer that the settings name, if they do."""
+    if settings.oidc_issuer is not None and settings.oidc_audience is not None:
+        issuer = Issuer(
+            settings.oidc_issuer,
+            settings.oidc_audience,
+            settings.oidc_jwks_url,
+            settings.oidc_claim,
+            settings.oidc_system,
+        )
+        yield OidcVerifier(issuer, directory.organisation)
 
 
 def services_of(request: Request) -> Services:
