@@ -89,7 +89,7 @@ class ClaimBatch:
         self.last = 0
 
     async def take(self, lines: AsyncIterator[bytes | None]) -> None:
-        """Record what the lines ask for.
+        """Record what the lines ask for; there is at most one more than LINES_MAX.
 
         Raises InvalidRequestError where there is none; and where the very first slice cannot be
         recorded at all, why: then nothing was.
@@ -98,10 +98,8 @@ class ClaimBatch:
         async for line in lines:
             number += 1
             if number > LINES_MAX:
-                if number == LINES_MAX + 1:
-                    self._lines.append(_Line(number, outcome=BatchTooLargeError()))
-                continue
-            if line is None or (not line.isspace() and line):
+                self._lines.append(_Line(number, outcome=BatchTooLargeError()))
+            elif line is None or (not line.isspace() and line):
                 self._lines.append(self._read(number, line))
             if len(self._lines) - begun == SLICE_MAX:
                 await self._record(self._lines[begun:])

@@ -40,9 +40,12 @@ class ClientGoneError(HttpError):
 
 
 async def lines_of(
-    request: Request, line_bytes_max: int = LINE_BYTES_MAX
+    request: Request, lines_max: int, line_bytes_max: int = LINE_BYTES_MAX
 ) -> AsyncIterator[bytes | None]:
     """Yield the lines of a body, without their ends; None for one that is too long.
+
+    Of a body with more than ``lines_max`` one more comes; the rest is read, for a client may send
+    all of it before it reads, but not looked at.
 
     Raises UnsupportedMediaTypeError, ClientGoneError, and Starlette's HTTPException (413) where the
     body is longer than the route takes.
@@ -50,10 +53,13 @@ async def lines_of(
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type != MEDIA_TYPE:
         raise UnsupportedMediaTypeError(MEDIA_TYPE)
-    left, is_long = b"", False
+    left, is_long, count = b"", False, 0
     try:
         async for chunk in request.stream():
-            *ended, left = (left + chunk).split(b"\n")
+            if count > lines_max:
+                continue
+            *ended, left = (left + chunk).split(b"\n", lines_max + 1 - count)
+            count += len(ended)
             for line in ended:
                 yield None if is_long or len(line) > line_bytes_max else line
                 is_long = False
@@ -61,5 +67,5 @@ async def lines_of(
                 is_long, left = True, b""
     except ClientDisconnect:
         raise ClientGoneError from None
-    if left or is_long:
+    if count <= lines_max and (left or is_long):
         yield None if is_long else left

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, TypeAdapter
 
 from api.http.admission import requires
 from api.http.callers import Caller
-from api.http.claim_batch import ClaimBatch, ClaimLine, ProblemLine
+from api.http.claim_batch import LINES_MAX, ClaimBatch, ClaimLine, ProblemLine
 from api.http.claiming import Claim, said_by, shown, told
 from api.http.cursors import Cursor, Limit, make_cursor, page_of, read_cursor
 from api.http.ndjson import MEDIA_TYPE, NdjsonResponse, lines_of
@@ -150,7 +150,7 @@ async def file_claims(
     Lines are recorded in slices as they come; a client that goes away leaves what was recorded.
     """
     batch = ClaimBatch(services, caller, writes)
-    await batch.take(lines_of(request))
+    await batch.take(lines_of(request, LINES_MAX))
     headers = {"Ledger-Position": str(batch.last)}
     if writes.wait_seconds:
         headers["Preference-Applied"] = f"wait={writes.wait_seconds}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -12,6 +12,7 @@ import pytest
 
 from api.http import claim_batch
 from api.http.ndjson import LINE_BYTES_MAX
+from api.http.serving import listen, serving
 from ledger.errors import BusyError
 from ledger.recording import Asked
 from tests.api.http.office import CRM, Office
@@ -248,3 +249,26 @@ def test_a_client_that_goes_away_leaves_what_was_recorded(
     again = answers(send(office, "per_a", given, Idempotency_Key="cut-off"))
     assert [each["repeated"] for each in again] == [True, True, False]
     assert [each["status"] for each in again] == ["granted"] * 3
+
+
+def test_a_batch_of_several_slices_comes_through_a_real_server(office: Office) -> None:
+    """The answer begins when all has come: a client may send everything before it reads."""
+    customer = office.customer("华星")
+    many = 2 * claim_batch.SLICE_MAX + 500
+
+    def body() -> Iterator[bytes]:
+        for number in range(many):
+            yield lines([{"customer": customer, "key": f"row-{number}"}]) + b"\n"
+
+    headers = {
+        "Authorization": f"Bearer {office.tokens['per_a']}",
+        "Content-Type": "application/x-ndjson",
+        "Prefer": "wait=30",
+    }
+    with serving(office.app, listen("127.0.0.1", 0)) as address:
+        response = httpx.post(f"{address}{PATH}", content=body(), headers=headers, timeout=60)
+    said = answers(response)
+    assert [each["key"] for each in said] == [f"row-{number}" for number in range(many)]
+    assert [each["status"] for each in said] == ["granted", *["refused"] * (many - 1)]
+    claims = [each["claim"] for each in said]
+    assert claims == sorted(claims)
