@@ -96,6 +96,8 @@ class Decisions:
 
     async def of_each(self, positions: Sequence[int], seconds: float) -> Found:
         """Return the same by position of the request."""
+        if not positions:
+            return {}
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop, loop.create_future(), set(positions))
         with self._lock:

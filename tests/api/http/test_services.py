@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,15 @@ from api.bootstrap import open_ledger
 from api.http import finding, services
 from api.http.services import open_services
 from api.settings import Settings
-from tests.api.http.office import make_office
+from tests.api.http.office import Office, make_office
 from tests.support.database import DatabaseUrls
 from tests.support.ledgers import MASTER_KEY
+
+
+def test_nothing_is_waited_for_where_nothing_is_asked(office: Office) -> None:
+    """A batch of which nothing was recorded kept its caller until the time was over."""
+    waits = office.services.decisions.of([], 3_600)
+    assert asyncio.run(asyncio.wait_for(waits, 60)) == []
 
 
 def test_without_read_models_a_read_is_told_to_come_back(
