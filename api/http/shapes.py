@@ -60,6 +60,13 @@ class Money(Shape):
     currency: str = Field(examples=["CNY"])
 
 
+class ForeignId(Shape):
+    """What another system calls somebody or something."""
+
+    system: str
+    value: str
+
+
 class Page(Shape, Generic[T]):
     """A page of a list. ``next`` is the cursor of the next one; None: this is the last."""
 

@@ -18,9 +18,9 @@ from psycopg import Connection
 from pydantic import AwareDatetime, Field
 
 from api.http.callers import Caller
-from api.http.problems import MalformedHeaderError, PreconditionFailedError
+from api.http.problems import MEDIA_TYPE, MalformedHeaderError, PreconditionFailedError
 from api.http.services import Reads, Services
-from api.http.shapes import Outcome, Shape, outcome
+from api.http.shapes import Outcome, Problem, Shape, outcome
 from api.outcomes import status_of
 from ledger import organisation_commands as facts_in
 from ledger.commands import Command, parse
@@ -215,6 +215,17 @@ class Stated(Shape):
     about: str | None = Field(None, examples=["per_01997d2e-5ca1-7c3a-9e0b-1f2a3b4c5d6e"])
     proposal: str | None = None
     repeated: bool = False
+
+
+STATED: dict[int | str, dict[str, Any]] = {
+    202: {"model": Stated, "description": "It is proposed, for somebody else to adopt."},
+    412: {
+        "model": Problem,
+        "description": "The organisation has changed since If-Match.",
+        "content": {MEDIA_TYPE: {}},
+    },
+}
+"""What a route that states a fact answers besides 201, for OpenAPI."""
 
 
 async def stated(

@@ -17,9 +17,9 @@ from api.http.inputs import Day, Moment, PersonId, Text
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
-from api.http.shapes import Page, Shape
+from api.http.shapes import ForeignId, Page, Shape
 from api.http.sight import note_access, seen_people
-from api.http.writing import IfMatch, Stated, Writes, fact, reflected_etag, versions_of
+from api.http.writing import STATED, IfMatch, Stated, Writes, fact, reflected_etag, versions_of
 from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.commands import Id, InvalidRequestError, parse
@@ -28,13 +28,6 @@ from projections import people as views
 
 router = APIRouter(prefix="/v1/people", tags=["people"])
 _PERSONAL = ("phone", "email")
-
-
-class ForeignId(Shape):
-    """What another system calls somebody or something."""
-
-    system: str
-    value: str
 
 
 class Absence(Shape):
@@ -348,13 +341,8 @@ def _shape(each: views.Person, visible: frozenset[str], *, near: bool = False) -
 
 # --- writing -----------------------------------------------------------------------------------
 
-_STATED: dict[int | str, dict[str, Any]] = {
-    202: {"model": Stated, "description": "It is proposed, for somebody else to adopt."},
-    412: {"description": "The organisation has changed since If-Match."},
-}
 
-
-@router.post("", status_code=201, responses=_STATED)
+@router.post("", status_code=201, responses=STATED)
 async def add_person(
     joins: PersonJoins,
     services: InServices,
@@ -370,7 +358,7 @@ async def add_person(
     return answer
 
 
-@router.put("/{person}", status_code=201, responses=_STATED)
+@router.put("/{person}", status_code=201, responses=STATED)
 async def change_person(
     person: PersonId,
     as_is: PersonAsIs,
@@ -388,7 +376,7 @@ async def change_person(
     return await _about(person, facts.ChangePerson, fields, services, caller, writes, if_match)
 
 
-@router.post("/{person}/left", status_code=201, responses=_STATED)
+@router.post("/{person}/left", status_code=201, responses=STATED)
 async def person_left(
     person: PersonId,
     leaves: Leaves,
@@ -402,7 +390,7 @@ async def person_left(
     return await _about(person, facts.MarkLeft, fields, services, caller, writes, if_match)
 
 
-@router.post("/{person}/returned", status_code=201, responses=_STATED)
+@router.post("/{person}/returned", status_code=201, responses=STATED)
 async def person_returned(
     person: PersonId,
     returns: Returns,
@@ -416,7 +404,7 @@ async def person_returned(
     return await _about(person, facts.MarkReturned, fields, services, caller, writes, if_match)
 
 
-@router.post("/{person}/absences", status_code=201, responses=_STATED)
+@router.post("/{person}/absences", status_code=201, responses=STATED)
 async def person_away(
     person: PersonId,
     away: Period,
@@ -430,7 +418,7 @@ async def person_away(
     return await _about(person, facts.MarkAway, fields, services, caller, writes, if_match)
 
 
-@router.post("/{person}/delegates", status_code=201, responses=_STATED)
+@router.post("/{person}/delegates", status_code=201, responses=STATED)
 async def name_delegate(
     person: PersonId,
     delegate: Delegate,

@@ -17,6 +17,7 @@ from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices, Services
 from api.http.shapes import Page, Shape
 from api.http.writing import (
+    STATED,
     IfMatch,
     Stated,
     Writes,
@@ -29,16 +30,13 @@ from api.http.writing import (
 from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.commands import Id, parse
-from ledger.organisation import OrganisationAt, Proposal
+from ledger.organisation import OrganisationAt
+from ledger.organisation import Proposal as Proposed
 from ledger.policy import Policy
 from ledger.working_days import StatedYear
 from projections import people as views
 
 router = APIRouter(prefix="/v1", tags=["policies"])
-_STATED: dict[int | str, dict[str, Any]] = {
-    202: {"model": Stated, "description": "It is proposed, for somebody else to adopt."},
-    412: {"description": "The organisation has changed since If-Match."},
-}
 # As large as the number of a policy may be where it is stored.
 _NUMBER_MAX = 2**31 - 1
 
@@ -72,7 +70,7 @@ class NewPolicy(commands.Command):
     comment: commands.Note | None = None
 
 
-class ProposalShape(Shape):
+class Proposal(Shape):
     """What somebody proposed: ``open``, ``adopted`` or ``withdrawn`` (by ``decided_by``).
 
     ``fact`` is what is stated once it is adopted.
@@ -194,7 +192,7 @@ def _summary(each: views.AdoptedPolicy, last: int) -> Mapping[str, Any]:
     }
 
 
-@router.post("/policies", status_code=201, responses=_STATED)
+@router.post("/policies", status_code=201, responses=STATED)
 async def adopt_policy(
     new: NewPolicy,
     services: InServices,
@@ -229,7 +227,7 @@ def list_proposals(
     ] = "open",
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> Page[ProposalShape]:
+) -> Page[Proposal]:
     """List what was proposed, in order; by default what waits for somebody else to adopt it."""
     after = read_cursor(cursor, "proposals", int)
     organisation = _now(services, response)
@@ -241,7 +239,7 @@ def list_proposals(
     shown, following = page_of(
         wanted[: limit + 1], limit, lambda each: make_cursor("proposals", each.position)
     )
-    return Page(items=[ProposalShape.model_validate(each) for each in shown], next=following)
+    return Page(items=[Proposal.model_validate(each) for each in shown], next=following)
 
 
 @router.get("/proposals/{proposal}", tags=["proposals"])
@@ -250,12 +248,12 @@ def get_proposal(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
     response: Response,
-) -> ProposalShape:
+) -> Proposal:
     """Return a proposal; the ETag is for adopting it."""
-    return ProposalShape.model_validate(_proposal(services, response, proposal))
+    return Proposal.model_validate(_proposal(services, response, proposal))
 
 
-def _proposal(services: Services, response: Response, proposal: str) -> Proposal:
+def _proposal(services: Services, response: Response, proposal: str) -> Proposed:
     found = _now(services, response).proposal(proposal)
     if found is None:
         raise NotFoundError("proposal", proposal)
@@ -316,7 +314,7 @@ def get_four_eyes(
     return FourEyes(required=_now(services, response).four_eyes)
 
 
-@router.put("/four-eyes", status_code=201, responses=_STATED, tags=["proposals"])
+@router.put("/four-eyes", status_code=201, responses=STATED, tags=["proposals"])
 async def require_four_eyes(
     as_is: FourEyesAsIs,
     services: InServices,

@@ -17,8 +17,8 @@ from api.http.inputs import Day, TerritoryId
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
-from api.http.shapes import Page, Shape
-from api.http.writing import IfMatch, Stated, Writes, fact, reflected_etag, versions_of
+from api.http.shapes import ForeignId, Page, Shape
+from api.http.writing import STATED, IfMatch, Stated, Writes, fact, reflected_etag, versions_of
 from api.periods import period
 from ledger import commands
 from ledger import organisation_commands as facts
@@ -27,13 +27,6 @@ from projections import case_figures, orphans
 from projections import people as views
 
 router = APIRouter(prefix="/v1/territories", tags=["territories"])
-
-
-class ForeignId(Shape):
-    """What another system calls the territory."""
-
-    system: str
-    value: str
 
 
 class Territory(Shape):
@@ -192,13 +185,8 @@ def get_territory(
 
 # --- writing -----------------------------------------------------------------------------------
 
-_STATED: dict[int | str, dict[str, Any]] = {
-    202: {"model": Stated, "description": "It is proposed, for somebody else to adopt."},
-    412: {"description": "The organisation has changed since If-Match."},
-}
 
-
-@router.post("", status_code=201, responses=_STATED)
+@router.post("", status_code=201, responses=STATED)
 async def define_territory(
     as_is: TerritoryAsIs,
     services: InServices,
@@ -215,7 +203,7 @@ async def define_territory(
     return answer
 
 
-@router.put("/{territory}", status_code=201, responses=_STATED)
+@router.put("/{territory}", status_code=201, responses=STATED)
 async def change_territory(
     territory: TerritoryId,
     as_is: TerritoryAsIs,
