@@ -57,6 +57,7 @@ from ledger.recording import Asked
 from ledger.store import migrations
 from ledger.store.reading import head, read_after
 from projections.rebuild import rebuild as rebuild_projections
+from projections.runner import positions
 
 
 class FoundedBeforeError(LedgerError):
@@ -196,11 +197,14 @@ def _make_demo(ledger: Ledger) -> bool:
 
 
 def _wait_for_reflection(ledger: Ledger, ended: threading.Event) -> None:
+    """Wait until the read models are made, and reflect all that is there."""
+    names = {each.name for each in ledger.projections}
     with ledger.pool.connection() as connection:
         target = head(connection)
         while not ended.wait(0.05):
             _, decided, projected = reflected(connection)
-            if decided >= target and projected >= target:
+            are_made = names <= positions(connection).keys()
+            if are_made and decided >= target and projected >= target:
                 return
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -35,6 +37,8 @@ class Terminal:
             **{name: value for name, value in os.environ.items() if name not in left_out},
             "GUISHU_DATA_DIRECTORY": str(folder / "data"),
             "COLUMNS": "200",
+            # Others may be using the usual one.
+            "GUISHU_HTTP_PORT": "0",
             **environment,
         }
 
@@ -137,6 +141,40 @@ def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> N
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0, terminal.shown()
     assert f"{name} belongs to {person}" in terminal.guishu(*whois)
+
+
+def test_run_serves_http_and_what_it_prints_works(terminal: Terminal) -> None:
+    running = terminal.run("--demo")
+    try:
+        wait_until(lambda: terminal.shown().count("curl -sS") == 3)
+        tried = re.findall(r"^  (curl -sS .*)$", terminal.shown(), re.MULTILINE)
+        answers = [json.loads(given(each)) for each in tried]
+        assert len(answers[0]["items"]) == 3
+        assert answers[1]["state"] == "free"
+        # A rep of another territory: a claim from outside awaits the heads, by the demo's policy.
+        assert (answers[2]["status"], answers[2]["customer"]) == (
+            "awaiting",
+            answers[1]["customer"],
+        )
+        tokens = terminal.folder / "data" / "demo-tokens.json"
+        assert tokens.stat().st_mode & 0o077 == 0
+    finally:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0, terminal.shown()
+    elsewhere = Terminal(terminal.folder, GUISHU_HTTP_HOST="0.0.0.0")  # noqa: S104 - it refuses
+    assert "demo_tokens" in elsewhere.guishu("serve", status=1)
+
+
+def given(command: str) -> str:
+    """Return what a curl command gets, sent by a client of ours."""
+    words = shlex.split(command)
+    headers = [words[at + 1].split(": ", 1) for at, word in enumerate(words) if word == "-H"]
+    body = next((words[at + 1] for at, word in enumerate(words) if word == "-d"), None)
+    (url,) = [word for word in words if word.startswith("http://")]
+    method = "GET" if body is None else "POST"
+    answer = httpx.request(method, url, headers=dict(headers), content=body, timeout=20)
+    assert answer.is_success, answer.text
+    return answer.text
 
 
 def test_run_in_an_empty_folder_says_how_to_begin(terminal: Terminal) -> None:
