@@ -732,8 +732,8 @@ def last_fall(connection: Connection[Any]) -> datetime | None:
 
 
 def reached(connection: Connection[Any]) -> int:
-    """Return the position that the read model reflects; 0 before it was made."""
+    """Return the position that the read model reflects; -1 before it is made, and can be asked."""
     if connection.execute("SELECT to_regclass('projections.tracking')").fetchone() == (None,):
-        return 0
+        return -1
     row = connection.execute(_REACHED).fetchone()
-    return int(row[0]) if row else 0
+    return int(row[0]) if row else -1

@@ -133,6 +133,14 @@ def test_what_is_due_is_raised_once_and_in_time(ledger: TestLedger, time: Databa
     check_each_once(ledger)
 
 
+def test_a_clock_that_starts_first_waits_for_the_read_model(ledger: TestLedger) -> None:
+    """It asked a table that was not made yet, and ended a service at its very first start."""
+    with clock(ledger) as its:
+        assert its.run_once() == 0
+        ask_for_transfers(ledger, 1)
+        assert its.run_once() == 0
+
+
 def test_a_clock_that_slept_a_week_catches_up_in_order(
     ledger: TestLedger, time: DatabaseClock
 ) -> None:
