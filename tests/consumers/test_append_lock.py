@@ -77,7 +77,8 @@ def test_one_that_is_stopped_in_its_last_message_is_committed_all_the_same(
             process.signal(signal.SIGSTOP)
         decided = "SELECT count(*) FROM ledger.events WHERE causation IS NOT NULL"
         wait_until(lambda: count(ledger.urls, decided) == 6)
-        assert count(ledger.urls, _HELD) == 0
+        # What was committed is seen some moments before the lock is given back.
+        wait_until(lambda: count(ledger.urls, _HELD) == 0)
         process.signal(signal.SIGCONT)
         assert int(process.hear()) > 0
     ledger.decide()

@@ -133,7 +133,7 @@ class TestStopped:
     ) -> None:
         """It holds the progress row and all guards of the batch when it is stopped."""
         wanted = Wanted(ledger)
-        with enforcing_process(ledger.urls, idle_ms=300) as process:
+        with enforcing_process(ledger.urls, idle_ms=1_000) as process:
             process.ask("start")
             with holding(ledger.urls, GUARD_LOCK, customer_guard(wanted.customers[7])):
                 process.tell("once")
