@@ -133,7 +133,9 @@ def test_what_is_due_is_raised_once_and_in_time(ledger: TestLedger, time: Databa
     check_each_once(ledger)
 
 
-def test_a_clock_that_starts_first_waits_for_the_read_model(ledger: TestLedger) -> None:
+def test_a_clock_that_starts_first_waits_for_the_read_model(
+    ledger: TestLedger, time: DatabaseClock
+) -> None:
     """It asked a table that was not made yet, and ended a service at its very first start."""
     with clock(ledger) as its:
         assert its.run_once() == 0

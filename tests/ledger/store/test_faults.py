@@ -44,6 +44,10 @@ pytestmark = pytest.mark.usefixtures("durable")
 # For what is to fail. What is to succeed has time, for the machine may be busy.
 IMPATIENT = CommitterLimits(unavailable_after_seconds=1.0, statement_timeout_ms=500)
 
+_COMMITTERS = """
+SELECT FROM pg_stat_activity WHERE application_name = 'guishu-committer' AND datname = %s
+"""
+
 
 def recorded_at_last(committer: CommitterThread, append: Append) -> bool:
     """Say whether an append is recorded, to be asked again with the same request id."""
@@ -401,6 +405,8 @@ def test_a_killed_process_loses_nothing_and_repeats_nothing_when_it_starts_again
     for line in process.stdout.read().splitlines()[:-1]:
         acknowledged[line.split()[0]] = int(line.split()[1])
     process.stdout.close()
+    # The server ends what it was told in full some moments after who told it was killed.
+    wait_until(lambda: rows(database, _COMMITTERS, database.name) == [])
     check_log(database, acknowledged)
 
     again, _ = start(*arguments, stdout=subprocess.PIPE).communicate()
