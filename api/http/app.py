@@ -51,8 +51,13 @@ position of the log they reflect, and take `min_position` to read one's own writ
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": words, "content": {problems.MEDIA_TYPE: {}}}
     for status, words in {
+        400: "A header cannot be understood.",
         401: "No credentials, or some that do not hold.",
         403: "A permission is missing, which is named.",
+        404: "There is none of what the path names.",
+        409: "It does not fit what there is by now.",
+        412: "It is not any more as If-Match says.",
+        413: "The body is larger than the route takes.",
         422: "What was sent is wrong; the errors point at it.",
         429: "The caller asks too often.",
         503: "Not now: a queue is full, or the database is away.",

@@ -16,7 +16,7 @@ from api.http.cursors import Cursor, Limit, make_cursor, page_of, read_cursor
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
-from api.http.shapes import Outcome, Page, Shape
+from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, seen
 from api.http.writing import Writes, asked_for, etag, stream_version, versions_of
 from ledger import commands
@@ -195,7 +195,7 @@ def search(
     return Page(items=items, next=following)
 
 
-@router.get("/{customer}")
+@router.get("/{customer}", responses=MISSING)
 def get_customer(
     customer: CustomerId,
     request: Request,
@@ -225,7 +225,7 @@ def get_customer(
     )
 
 
-@router.get("/{customer}/ownership")
+@router.get("/{customer}/ownership", responses=MISSING)
 def whois(
     customer: CustomerId,
     services: InServices,
