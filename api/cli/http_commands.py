@@ -74,7 +74,12 @@ def show_address(ledger: Ledger, address: str, *, demo: bool) -> None:
     names = resolve.Names(ledger)
     with ledger.pool.connection() as connection:
         tokens = demo_tokens(connection, ledger.settings.data_directory, organisation)
-        free = list_ownership(connection, free=True, limit=1)
+        *_, last = tokens
+        home = organisation.person(last)
+        # In the own territory, so that it is granted; the commands above try another one.
+        free = list_ownership(
+            connection, free=True, territory=home.territory if home else None, limit=1
+        )
     for person, token in tokens.items():
         known = organisation.person(person)
         roles = ", ".join(sorted(known.roles)) if known else ""
