@@ -149,6 +149,13 @@ class Decisions:
         except (psycopg.OperationalError, PoolTimeout):
             # The database restarts: whoever waits goes on waiting.
             return False
+        except Exception as error:
+            # What cannot be read is told to those who wait for it; the others must go on.
+            if len(positions) > 1:
+                looked = [self._look([each]) for each in positions]
+                return any(looked)
+            self._fail(positions[0], error)
+            return True
         told: dict[int, _Waiting] = {}
         for cause, events in found.items():
             with self._lock:
@@ -173,10 +180,20 @@ class Decisions:
         stored = parking.parked_among(connection, positions)
         return {position: [decode(self._catalogue, each)] for position, each in stored.items()}
 
-    def _tell(self, waiting: _Waiting) -> None:
+    def _fail(self, position: int, error: Exception) -> None:
+        with self._lock:
+            found = self._waiting.pop(position, [])
+        for waiting in found:
+            self._tell(waiting, error)
+
+    def _tell(self, waiting: _Waiting, error: Exception | None = None) -> None:
         def tell() -> None:
-            if not waiting.answer.done():
+            if waiting.answer.done():
+                return
+            if error is None:
                 waiting.answer.set_result(waiting.found)
+            else:
+                waiting.answer.set_exception(error)
 
         try:
             waiting.loop.call_soon_threadsafe(tell)

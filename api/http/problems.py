@@ -256,7 +256,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _database_lost(request: Request, error: Exception) -> Response:
-    _log.warning("%s %s: %s", request.method, request.url.path, str(error).splitlines()[0])
+    _log.warning("%s %s: %s", request.method, request.url.path, str(error).partition("\n")[0])
     return problem(
         _UNAVAILABLE,
         "store_unavailable",

@@ -161,8 +161,8 @@ class Tail:
                 if any(each.wanted.territories is not None for each in found):
                     named = (customer_of(event) for event in events)
                     places = places_of(connection, [each for each in named if each])
-        except (psycopg.OperationalError, PoolTimeout):
-            # The database restarts; who follows waits.
+        except (psycopg.Error, PoolTimeout):
+            # The database restarts, or a read model is not made yet; who follows waits.
             return False
         if not events:
             return False

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from api.http import decisions
+from ledger.envelope import decode
 from tests.api.http.office import CRM, Office
 
 
@@ -135,3 +141,20 @@ def test_a_check_refuses_what_a_claim_refuses(office: Office) -> None:
     assert refused.json()["permission"] == "claims:write"
     nobody = office.post(CRM, "/v1/claims/check", {"customer": office.customer("华星")})
     assert (nobody.status_code, nobody.json()["permission"]) == (403, "On-Behalf-Of")
+
+
+def test_what_cannot_be_read_keeps_nobody_else_waiting(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the thread that looks for decisions, and all who waited went on in vain."""
+    bad, good = office.customer("坏"), office.customer("好")
+
+    def decoded(catalogue: Any, stored: Any) -> Any:
+        if stored.stream == f"ownership-{bad}":
+            raise ValueError("not to be read")
+        return decode(catalogue, stored)
+
+    monkeypatch.setattr(decisions, "decode", decoded)
+    assert office.post("per_a", "/v1/claims", {"customer": bad}).json()["code"] == "defect"
+    answer = office.post("per_a", "/v1/claims", {"customer": good})
+    assert (answer.status_code, answer.json()["status"]) == (201, "granted")
