@@ -6,8 +6,9 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
-from api.http import problems
+from api.http import document, problems
 from api.http.around import BodiesInTime, Measured, ProblemsOfLimits
 from api.http.metrics import registry_of
 from api.http.routes import (
@@ -48,22 +49,6 @@ A write is recorded first, and decided by the ledger: what is refused is a recor
 error. Errors are problems (RFC 9457) with stable types. Reads say in `Ledger-Position` which
 position of the log they reflect, and take `min_position` to read one's own writes.
 """
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": words, "content": {problems.MEDIA_TYPE: {}}}
-    for status, words in {
-        400: "A header cannot be understood.",
-        401: "No credentials, or some that do not hold.",
-        403: "A permission is missing, which is named.",
-        404: "There is none of what the path names.",
-        409: "It does not fit what there is by now.",
-        412: "It is not any more as If-Match says.",
-        413: "The body is larger than the route takes.",
-        422: "What was sent is wrong; the errors point at it.",
-        429: "The caller asks too often.",
-        503: "Not now: a queue is full, or the database is away.",
-    }.items()
-}
-
 _RESOURCES = (
     customers,
     ownership,
@@ -93,9 +78,22 @@ _RESOURCES = (
 )
 
 
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return the document, which is completed once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = document.complete(super().openapi())
+        return self.openapi_schema
+
+
+def _operation_id(route: APIRoute) -> str:
+    # Programs that make clients call their functions by it.
+    return route.name
+
+
 def create_app(services: Services) -> FastAPI:
     """Return the application around parts that somebody else opens and closes."""
-    app = FastAPI(
+    app = _Application(
         title="guishu",
         version=version("guishu"),
         summary="An event-sourced ledger of customer ownership",
@@ -104,7 +102,10 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=_PROBLEMS,
+        responses=document.shared_problems(Problem),
+        openapi_tags=document.TAGS,
+        servers=document.SERVERS,
+        generate_unique_id_function=_operation_id,
     )
     app.state.services = services
     app.state.registry = registry_of(

@@ -252,7 +252,17 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     code = _CODES.get(error.status_code, f"http_{error.status_code}")
-    return problem(error.status_code, code, str(error.detail), headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The router knows of one route only, and there may be several at a path.
+        headers["Allow"] = ", ".join(_methods_at(request))
+    return problem(error.status_code, code, str(error.detail), headers=headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    paths = request.app.openapi()["paths"]
+    of_path = paths.get(request.url.path) or paths[request.scope["route"].path]
+    return sorted(method.upper() for method in of_path)
 
 
 async def _database_lost(request: Request, error: Exception) -> Response:

@@ -101,7 +101,7 @@ class AllAnswered(Shape):
     items: list[Answered]
 
 
-@router.get("", summary="List approvals")
+@router.get("", summary="List approvals", operation_id="list_approvals")
 def list_all(
     request: Request,
     services: InServices,
@@ -188,7 +188,12 @@ async def _settle(
 # --- many at once --------------------------------------------------------------------------------
 
 
-@router.post("/answers", status_code=202, responses={201: {"model": AllAnswered}})
+@router.post(
+    "/answers",
+    status_code=202,
+    responses={201: {"model": AllAnswered}},
+    operation_id="answer_approvals",
+)
 async def answer_many(
     answers: AnswersIn,
     services: InServices,

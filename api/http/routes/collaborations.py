@@ -125,7 +125,7 @@ async def end_collaboration(
 # --- reading -----------------------------------------------------------------------------------
 
 
-@router.get(_OF_CUSTOMER, responses=MISSING)
+@router.get(_OF_CUSTOMER, responses=MISSING, operation_id="list_collaborations_of_customer")
 def list_of_customer(
     customer: CustomerId,
     services: InServices,

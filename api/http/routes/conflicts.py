@@ -83,7 +83,7 @@ class RulingIn(commands.Command):
     reason: commands.Note | None = None
 
 
-@router.get("", summary="List conflicts")
+@router.get("", summary="List conflicts", operation_id="list_conflicts")
 def list_all(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_HISTORY)],
@@ -179,7 +179,12 @@ def _proof(each: TimelineEntry, *, is_seen: bool) -> Proof:
     )
 
 
-@router.post("/{conflict}/rulings", status_code=202, responses={201: {"model": Outcome}, **MISSING})
+@router.post(
+    "/{conflict}/rulings",
+    status_code=202,
+    responses={201: {"model": Outcome}, **MISSING},
+    operation_id="rule_on_conflict",
+)
 async def rule(
     conflict: ConflictId,
     ruling: RulingIn,

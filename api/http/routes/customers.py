@@ -125,7 +125,9 @@ class CustomerChange(commands.Command):
 # --- writing -----------------------------------------------------------------------------------
 
 
-@router.post("", status_code=202, responses={201: {"model": Outcome}})
+@router.post(
+    "", status_code=202, responses={201: {"model": Outcome}}, operation_id="register_customer"
+)
 async def register(
     customer: commands.RegisterCustomer,
     services: InServices,
@@ -137,7 +139,12 @@ async def register(
     return await asked_for(services, caller, writes, commands.RegisterCustomer, fields)
 
 
-@router.patch("/{customer}", status_code=202, responses={201: {"model": Outcome}})
+@router.patch(
+    "/{customer}",
+    status_code=202,
+    responses={201: {"model": Outcome}},
+    operation_id="change_customer",
+)
 async def change(
     customer: CustomerId,
     changes: CustomerChange,
@@ -163,7 +170,7 @@ async def change(
 # --- reading -----------------------------------------------------------------------------------
 
 
-@router.get("")
+@router.get("", operation_id="search_customers")
 def search(
     request: Request,
     services: InServices,

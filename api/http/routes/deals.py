@@ -142,7 +142,7 @@ async def void_deal(
 # --- reading -----------------------------------------------------------------------------------
 
 
-@router.get(_OF_CUSTOMER, responses=MISSING)
+@router.get(_OF_CUSTOMER, responses=MISSING, operation_id="list_deals_of_customer")
 def list_of_customer(
     customer: CustomerId,
     request: Request,
@@ -162,7 +162,7 @@ def list_of_customer(
         return _page(connection, caller, request, found, limit)
 
 
-@router.get("/deals")
+@router.get("/deals", operation_id="list_deals")
 def list_of_person(
     request: Request,
     services: InServices,

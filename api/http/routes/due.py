@@ -217,7 +217,7 @@ def _to_be_followed_up(caller: Caller, row: FollowUp, is_seen: bool) -> ToFollow
 # --- recycling -----------------------------------------------------------------------------------
 
 
-@router.get("/recycling/forecast")
+@router.get("/recycling/forecast", operation_id="forecast_recycling")
 def forecast(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_OWNERSHIP)],
@@ -256,7 +256,7 @@ def _goes(caller: Caller, row: DueRow) -> Goes:
     )
 
 
-@router.get("/recycling/forecast/counts")
+@router.get("/recycling/forecast/counts", operation_id="count_recycling")
 def forecast_counts(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_OWNERSHIP)],
@@ -286,7 +286,12 @@ def forecast_counts(
     return Counts(items=items, next=following, provisional_years=years)
 
 
-@router.post("/customers/{customer}/holds", status_code=202, responses={201: {"model": Outcome}})
+@router.post(
+    "/customers/{customer}/holds",
+    status_code=202,
+    responses={201: {"model": Outcome}},
+    operation_id="hold_recycling",
+)
 async def hold(
     customer: Annotated[Id, Path(description="The customer's id.")],
     held: HoldIn,

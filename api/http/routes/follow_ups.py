@@ -157,7 +157,7 @@ async def void_follow_up(
 # --- reading -----------------------------------------------------------------------------------
 
 
-@router.get(_OF_CUSTOMER, responses=MISSING)
+@router.get(_OF_CUSTOMER, responses=MISSING, operation_id="list_follow_ups_of_customer")
 def list_of_customer(
     customer: CustomerId,
     request: Request,
@@ -177,7 +177,7 @@ def list_of_customer(
         return _page(connection, caller, request, found, limit)
 
 
-@router.get("/follow-ups")
+@router.get("/follow-ups", operation_id="list_follow_ups")
 def list_of_person(
     request: Request,
     services: InServices,

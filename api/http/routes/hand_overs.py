@@ -103,7 +103,13 @@ class Line(Shape):
     approval: str | None
 
 
-@router.post("", summary="Order a hand-over", status_code=202, responses={201: {"model": Outcome}})
+@router.post(
+    "",
+    summary="Order a hand-over",
+    status_code=202,
+    responses={201: {"model": Outcome}},
+    operation_id="order_hand_over",
+)
 async def order(
     hand_over: commands.HandOver,
     response: Response,
@@ -121,7 +127,7 @@ async def order(
     return outcome
 
 
-@router.post("/check", summary="Check a hand-over")
+@router.post("/check", summary="Check a hand-over", operation_id="check_hand_over")
 def check(
     hand_over: commands.HandOver,
     services: InServices,
@@ -135,7 +141,7 @@ def check(
     return foretell(services, caller, commands.HandOver, fields)
 
 
-@router.get("", summary="List hand-overs")
+@router.get("", summary="List hand-overs", operation_id="list_hand_overs")
 def list_all(
     request: Request,
     services: InServices,

@@ -32,13 +32,18 @@ class Ready(Shape):
     trouble: list[str]
 
 
-@router.get("/livez", dependencies=[anybody()])
+@router.get("/livez", dependencies=[anybody()], operation_id="get_liveness")
 async def live() -> dict[str, str]:
     """Say that the process lives."""
     return {"status": "live"}
 
 
-@router.get("/readyz", dependencies=[anybody()], responses={503: {"model": Ready}})
+@router.get(
+    "/readyz",
+    dependencies=[anybody()],
+    responses={503: {"model": Ready}},
+    operation_id="get_readiness",
+)
 def ready(services: InServices, response: Response) -> Ready:
     """Say whether the database answers, has all migrations, and is followed (503 where not)."""
     trouble: list[str] = []
@@ -64,7 +69,12 @@ def ready(services: InServices, response: Response) -> Ready:
     return Ready(head=at[0], decided=at[1], projected=at[2], trouble=trouble)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    response_class=Response,
+    operation_id="get_metrics",
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 def metrics(
     request: Request,
     services: InServices,

@@ -78,7 +78,7 @@ class Interval(Shape):
     next_owner: str | None
 
 
-@router.get("/history", responses=MISSING)
+@router.get("/history", responses=MISSING, operation_id="get_history")
 def history(
     customer: CustomerId,
     request: Request,
@@ -108,7 +108,7 @@ def history(
     return Page(items=items, next=following)
 
 
-@router.get("/intervals", responses=MISSING)
+@router.get("/intervals", responses=MISSING, operation_id="list_ownerships")
 def ownerships(
     customer: CustomerId,
     services: InServices,
@@ -139,7 +139,7 @@ def ownerships(
     return Page(items=[_interval(each, known, recorded) for each in page], next=following)
 
 
-@router.get("/claims", responses=MISSING)
+@router.get("/claims", responses=MISSING, operation_id="list_claims_of_customer")
 def claims_of(
     customer: CustomerId,
     services: InServices,

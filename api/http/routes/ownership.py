@@ -34,7 +34,12 @@ _SUFFIXES = {CSV: "csv", NDJSON: "ndjson"}
 _CONTENT = {CSV: {"schema": {"type": "string"}}, NDJSON: {"schema": {"type": "string"}}}
 
 
-@router.get("", response_class=StreamingResponse, responses={200: {"content": _CONTENT}})
+@router.get(
+    "",
+    response_class=StreamingResponse,
+    responses={200: {"content": _CONTENT}},
+    operation_id="export_ownership",
+)
 def export(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.EXPORT)],

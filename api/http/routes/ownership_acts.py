@@ -33,7 +33,12 @@ class AssignmentIn(commands.Command):
     reason: Note | None = None
 
 
-@router.post("/release", status_code=202, responses={201: {"model": Outcome}})
+@router.post(
+    "/release",
+    status_code=202,
+    responses={201: {"model": Outcome}},
+    operation_id="release_customer",
+)
 async def release(
     customer: CustomerId,
     body: ReleaseIn,
@@ -49,7 +54,9 @@ async def release(
     return await asked_for(services, caller, writes, commands.ReleaseCustomer, fields)
 
 
-@router.post("/assign", status_code=202, responses={201: {"model": Outcome}})
+@router.post(
+    "/assign", status_code=202, responses={201: {"model": Outcome}}, operation_id="assign_customer"
+)
 async def assign(
     customer: CustomerId,
     body: AssignmentIn,

@@ -162,3 +162,25 @@ def test_a_stream_ends_with_the_server(office: Office) -> None:
 def test_a_last_id_that_is_none_is_told(office: Office) -> None:
     answer = office.get(CRM, "/v1/events/stream", headers={"Last-Event-ID": "x"})
     assert answer.json()["code"] == "malformed_header"
+
+
+def test_the_stream_answers_as_the_document_says(office: Office) -> None:
+    """What calls everything that the document describes leaves it out, because it has no end."""
+    said = office.app.openapi()["paths"]["/v1/events/stream"]["get"]["responses"]
+    assert list(said["200"]["content"]) == ["text/event-stream"]
+    path = "/v1/events/stream"
+    for who, query, headers, status in (
+        (None, "", {}, 401),
+        ("per_a", "", {}, 403),
+        (CRM, "?after=x", {}, 422),
+        (CRM, "?after=-1", {}, 422),
+        (CRM, f"?customer={'x' * 81}", {}, 422),
+        (CRM, "", {"Last-Event-ID": "9" * 41}, 422),
+        (CRM, "", {"Last-Event-ID": "x"}, 400),
+        (CRM, "", {"On-Behalf-Of": "per_none"}, 400),
+    ):
+        answer = office.get(who, path + query, headers=headers)
+        assert answer.status_code == status, (query, headers, answer.text)
+        assert list(said[str(status)]["content"]) == [answer.headers["Content-Type"]]
+    answer = office.call(CRM, "POST", path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET")
