@@ -24,7 +24,7 @@ from api.http.claiming import Claim, told
 from api.http.problems import HttpError
 from api.http.services import Services
 from api.http.shapes import Problem, Shape
-from api.http.writing import Writes, origin_of
+from api.http.writing import Keyed, origin_of
 from ledger import commands
 from ledger.commands import InvalidRequestError
 from ledger.envelope import Event
@@ -79,7 +79,7 @@ class _Line:
 class ClaimBatch:
     """One batch of one caller. ``last`` is the last position that it recorded, 0 for none."""
 
-    def __init__(self, services: Services, caller: Caller, writes: Writes) -> None:
+    def __init__(self, services: Services, caller: Caller, writes: Keyed) -> None:
         self._services = services
         self._caller = caller
         self._writes = writes

@@ -14,7 +14,7 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import Services
 from api.http.shapes import Shape
-from api.http.writing import Writes
+from api.http.writing import Keyed
 from api.jobs import table
 from ledger.canonical import canonical_bytes
 from ledger.recording import new_request_id
@@ -86,7 +86,7 @@ def shape(job: table.Job, *, repeated: bool = False) -> Job:
 def asked_of(
     services: Services,
     caller: Caller,
-    writes: Writes,
+    writes: Keyed,
     kind: table.Kind,
     parameters: Mapping[str, Any],
 ) -> table.Asked:

@@ -23,7 +23,8 @@ from api.http.services import Reads, Services
 from api.http.shapes import Outcome, Problem, Shape, outcome
 from api.outcomes import status_of
 from ledger import organisation_commands as facts_in
-from ledger.commands import Command, parse
+from ledger.commands import Command, HandOver, parse
+from ledger.deciding import person_stream, request_stream
 from ledger.envelope import Event, Origin, Source
 from ledger.errors import RequestReusedError, VersionConflictError
 from ledger.four_eyes import FourEyesError
@@ -47,6 +48,34 @@ SELECT version FROM ledger.events WHERE stream = %s AND position <= %s
 ORDER BY version DESC LIMIT 1
 """
 
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Makes a repetition safe: the same key again gets the first answer.",
+        max_length=_KEY_CHARACTERS_MAX,
+        pattern=r"^[!-~]+$",
+        examples=["crm-2026-03-01-0001"],
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    Header(
+        description="``wait=N``: answer with the decision, if it comes within N seconds"
+        f" (at most {WAIT_SECONDS_MAX}).",
+        max_length=200,
+        examples=["wait=5"],
+    ),
+]
+Correlation = Annotated[
+    str | None,
+    Header(
+        alias="Correlation-Id",
+        description="Recorded with the request, for finding what belongs together.",
+        max_length=200,
+        pattern=r"^[!-~]+$",
+    ),
+]
 IfMatch = Annotated[
     str | None,
     Header(
@@ -59,44 +88,39 @@ IfMatch = Annotated[
 C = TypeVar("C", bound=Command)
 
 
-class Writes:
-    """The headers of a write: its key, how long to wait, when it happened, from where it comes."""
+class Keyed:
+    """The headers of every write: its key, how long to wait, what it belongs to."""
 
     def __init__(
         self,
         response: Response,
-        idempotency_key: Annotated[
-            str | None,
-            Header(
-                description="Makes a repetition safe: the same key again gets the first answer.",
-                max_length=_KEY_CHARACTERS_MAX,
-                pattern=r"^[!-~]+$",
-                examples=["crm-2026-03-01-0001"],
-            ),
-        ] = None,
-        prefer: Annotated[
-            str | None,
-            Header(
-                description="``wait=N``: answer with the decision, if it comes within N seconds"
-                f" (at most {WAIT_SECONDS_MAX}).",
-                max_length=200,
-                examples=["wait=5"],
-            ),
-        ] = None,
-        correlation: Annotated[
-            str | None,
-            Header(
-                alias="Correlation-Id",
-                description="Recorded with the request, for finding what belongs together.",
-                max_length=200,
-                pattern=r"^[!-~]+$",
-            ),
-        ] = None,
+        key: Key = None,
+        prefer: Prefer = None,
+        correlation: Correlation = None,
     ) -> None:
         self.response = response
-        self.key = idempotency_key
+        self.key = key
         self.wait_seconds = wait_of(prefer)
         self.correlation = correlation
+
+
+class Writes(Keyed):
+    """The headers of a write that changes one thing: on what it is based, too.
+
+    ``expected`` are the versions of the thing's stream of which one must be the last, as If-Match
+    says; None: any will do.
+    """
+
+    def __init__(
+        self,
+        response: Response,
+        key: Key = None,
+        prefer: Prefer = None,
+        correlation: Correlation = None,
+        if_match: IfMatch = None,
+    ) -> None:
+        super().__init__(response, key, prefer, correlation)
+        self.expected = versions_of(if_match)
 
 
 def wait_of(prefer: str | None) -> int:
@@ -107,7 +131,7 @@ def wait_of(prefer: str | None) -> int:
 
 def origin_of(
     caller: Caller,
-    writes: Writes,
+    writes: Keyed,
     *,
     occurred: datetime | None = None,
     key: str | None = None,
@@ -128,27 +152,27 @@ def origin_of(
 async def submit(
     services: Services,
     caller: Caller,
-    writes: Writes,
+    writes: Keyed,
     kind: type[C],
     fields: Mapping[str, Any],
     *,
     occurred: datetime | None = None,
-    expected: frozenset[int] | None = None,
 ) -> tuple[Recorded, list[Event]]:
     """Record what ``fields`` ask for, None left out; return it, and what was decided in time.
 
     201 where it is decided, else 202; ``Preference-Applied`` says that it was waited for. In place
     of decisions stands the RequestParked where somebody must look first, for which nobody waits.
-    ``expected`` are versions of the customer's stream of which one must be the last. Raises what
-    the recording raises, ForbiddenError, and PreconditionFailedError.
+    Where the write is based on a version, that of the stream of the customer, or of the person
+    whose customers are handed over, is meant. Raises what the recording raises, ForbiddenError,
+    and PreconditionFailedError.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     command: Any = parse(kind, given)
     asked = Asked(command, origin_of(caller, writes, occurred=occurred))
-    if expected is None:
-        recorded = await services.intake.record(asked)
+    if isinstance(writes, Writes) and writes.expected is not None:
+        recorded = await _record_at(services, asked, writes.expected)
     else:
-        recorded = await _record_at(services, asked, expected)
+        recorded = await services.intake.record(asked)
     decided: list[Event] = []
     if writes.wait_seconds:
         decided = await services.decisions.of(recorded.positions, writes.wait_seconds)
@@ -158,8 +182,8 @@ async def submit(
 
 
 async def _record_at(services: Services, asked: Asked, expected: frozenset[int]) -> Recorded:
-    """Record a request about a customer if the last version of its stream is one of these."""
-    stream = f"customer-{asked.command.customer}"  # type: ignore[union-attr]  # changes have one
+    """Record a request if the last version of its stream is one of these."""
+    stream = _stream_of(asked.command)
 
     def record(recording: Recording) -> Recorded:
         with services.ledger.pool.connection() as connection:
@@ -172,9 +196,15 @@ async def _record_at(services: Services, asked: Asked, expected: frozenset[int])
         return await services.intake.run(record)
     except VersionConflictError:
         raise PreconditionFailedError(
-            "The customer is not any more as If-Match says.",
+            "What this is about is not any more as If-Match says.",
             way_out="Read it again, and decide anew.",
         ) from None
+
+
+def _stream_of(command: Any) -> str:
+    if isinstance(command, HandOver):
+        return person_stream(command.giver)
+    return request_stream(command.customer)
 
 
 def answered(response: Response, recorded: Recorded, decided: Sequence[Event]) -> None:
@@ -190,17 +220,14 @@ def answered(response: Response, recorded: Recorded, decided: Sequence[Event]) -
 async def asked_for(
     services: Services,
     caller: Caller,
-    writes: Writes,
+    writes: Keyed,
     kind: type[C],
     fields: Mapping[str, Any],
     *,
     occurred: AwareDatetime | None = None,
-    expected: frozenset[int] | None = None,
 ) -> Outcome:
     """Record what ``fields`` ask for, and return its outcome as most routes answer it."""
-    recorded, decided = await submit(
-        services, caller, writes, kind, fields, occurred=occurred, expected=expected
-    )
+    recorded, decided = await submit(services, caller, writes, kind, fields, occurred=occurred)
     return outcome(services.ledger.catalogue, recorded, decided)
 
 
@@ -233,17 +260,15 @@ async def stated(
     caller: Caller,
     writes: Writes,
     facts: Sequence[facts_in.FactCommand],
-    *,
-    expected: frozenset[int] | None = None,
 ) -> list[RecordedFact]:
     """Record facts of the organisation; they are final at once (201).
 
-    ``expected`` are versions of its stream of which one must be the last, as If-Match says; where
-    it is none of them, PreconditionFailedError. The answer has the new version as its ETag.
+    Raises PreconditionFailedError where its stream has moved on from what If-Match says. The
+    answer has the new version as its ETag.
     """
     origin = origin_of(caller, writes)
     recorded = await services.intake.run(
-        lambda recording: _recorded(recording, facts, origin, expected)
+        lambda recording: _recorded(recording, facts, origin, writes.expected)
     )
     services.directory.outdate()
     _answer_fact(writes, recorded[-1])
@@ -255,8 +280,6 @@ async def fact(
     caller: Caller,
     writes: Writes,
     command: facts_in.FactCommand,
-    *,
-    expected: frozenset[int] | None = None,
 ) -> Stated:
     """Record a fact (201); where it takes somebody else to put it in force, propose it (202).
 
@@ -266,13 +289,13 @@ async def fact(
 
     def state(recording: Recording) -> tuple[RecordedFact, bool]:
         try:
-            return _recorded(recording, [command], origin, expected)[-1], False
+            return _recorded(recording, [command], origin, writes.expected)[-1], False
         except (FourEyesError, RequestReusedError):
             # The second where it was proposed under this key before.
             if not isinstance(command, facts_in.ProposedCommand):
                 raise
             proposing = parse(facts_in.ProposeFact, {"fact": command})
-            return _recorded(recording, [proposing], origin, expected)[-1], True
+            return _recorded(recording, [proposing], origin, writes.expected)[-1], True
 
     recorded, is_proposed = await services.intake.run(state)
     services.directory.outdate()
@@ -314,14 +337,23 @@ def _answer_fact(writes: Writes, recorded: RecordedFact) -> None:
         headers["Idempotency-Replayed"] = "true"
 
 
-def reflected_etag(connection: Connection[Any], reads: Reads) -> str:
-    """Return the ETag of the organisation as the read models have it at least.
+def reflected_etag(connection: Connection[Any], reads: Reads, stream: str = ORGANISATION) -> str:
+    """Return the ETag of a stream as the read models have it at least.
 
     Not as the log has it: a change must be based on nothing that was not shown.
     """
     reached = int(reads.response.headers["Ledger-Position"])
-    row = connection.execute(_REFLECTED, (ORGANISATION, reached), prepare=True).fetchone()
+    row = connection.execute(_REFLECTED, (stream, reached), prepare=True).fetchone()
     return etag(int(row[0]) if row else 0)
+
+
+def show_version(connection: Connection[Any], reads: Reads, customer: str) -> None:
+    """Say as ETag of what belongs to a customer by which version of the customer it is shown.
+
+    It is for If-Match alone, and no read compares it: decisions, clocks and what a caller may see
+    change what is shown without a request about the customer.
+    """
+    reads.response.headers["ETag"] = reflected_etag(connection, reads, request_stream(customer))
 
 
 def stream_version(connection: Connection[Any], stream: str) -> int:

@@ -19,7 +19,7 @@ from api.http.routes.transfers import InStatus, listed, one
 from api.http.services import InReads, InServices, Services
 from api.http.shapes import MISSING, Outcome, Page, Problem, Shape, outcome
 from api.http.waiting import Approval
-from api.http.writing import Writes, asked_for, origin_of
+from api.http.writing import Keyed, Writes, asked_for, origin_of
 from api.outcomes import Status
 from ledger import commands
 from ledger.approval_rules import Purpose
@@ -198,7 +198,7 @@ async def answer_many(
     answers: AnswersIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.APPROVE)],
-    writes: Annotated[Writes, Depends()],
+    writes: Annotated[Keyed, Depends()],
 ) -> AllAnswered:
     """Answer up to 500 things that await approval, each with its own outcome.
 
@@ -245,7 +245,7 @@ def _missing(each: AnswerIn) -> NotFoundError:
 
 
 async def _decided(
-    services: Services, writes: Writes, results: Sequence[Recorded | LedgerError]
+    services: Services, writes: Keyed, results: Sequence[Recorded | LedgerError]
 ) -> dict[int, list[Event]]:
     """Return what is decided by the position of each request, as long as the caller waits."""
     positions = [each.positions[-1] for each in results if isinstance(each, Recorded)]
@@ -271,7 +271,7 @@ def _answered(
 
 
 def _tell(
-    writes: Writes,
+    writes: Keyed,
     results: Sequence[Recorded | LedgerError],
     items: Sequence[Answered],
     decided: dict[int, list[Event]],

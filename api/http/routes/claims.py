@@ -19,7 +19,7 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Page, Problem, Shape
-from api.http.writing import Writes, submit
+from api.http.writing import Keyed, Writes, show_version, submit
 from consumers.checking import would_decide
 from ledger import commands
 from ledger.commands import Id, Note
@@ -137,7 +137,7 @@ async def file_claims(
     request: Request,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.CLAIM)],
-    writes: Annotated[Writes, Depends()],
+    writes: Annotated[Keyed, Depends()],
 ) -> NdjsonResponse:
     """File up to 10,000 claims, a line each (`application/x-ndjson`), answered in their order.
 
@@ -254,6 +254,7 @@ def get_claim(
     """Return a claim and what came of it."""
     with services.reading(reads) as connection:
         found = claims.claim_at(connection, claim)
-    if found is None:
-        raise NotFoundError("claim", claim)
+        if found is None:
+            raise NotFoundError("claim", claim)
+        show_version(connection, reads, found.customer)
     return shown(found)

@@ -19,7 +19,7 @@ from api.http.problems import NotFoundError
 from api.http.routes.customers import CustomerId
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
-from api.http.writing import Writes, asked_for
+from api.http.writing import Writes, asked_for, show_version
 from ledger import commands
 from ledger.commands import Code, Id, Note
 from projections import collaborators
@@ -184,8 +184,9 @@ def get_collaboration(
     """Return a collaboration, or what was asked for."""
     with services.reading(reads) as connection:
         found = collaborators.collaboration_of(connection, collaboration)
-    if found is None:
-        raise NotFoundError("collaboration", collaboration)
+        if found is None:
+            raise NotFoundError("collaboration", collaboration)
+        show_version(connection, reads, found.customer)
     return _shown(found, datetime.now(UTC))
 
 

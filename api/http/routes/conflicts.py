@@ -20,7 +20,7 @@ from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Money, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
 from api.http.waiting import Conflict, conflict
-from api.http.writing import Writes, asked_for
+from api.http.writing import Writes, asked_for, show_version
 from api.orphaned import territories_below
 from ledger import commands, conflicts
 from ledger.commands import Id
@@ -134,6 +134,7 @@ def get_conflict(
         found = conflict_of(connection, conflict)
         if found is None:
             raise NotFoundError("conflict", conflict)
+        show_version(connection, reads, found.customer)
         return _details(connection, caller, request.scope["route"].path, found)
 
 

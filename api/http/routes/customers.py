@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
 from pydantic import AwareDatetime, Field
 
@@ -18,7 +18,7 @@ from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, seen
-from api.http.writing import Writes, asked_for, etag, stream_version, versions_of
+from api.http.writing import Keyed, Writes, asked_for, show_version
 from ledger import commands
 from ledger.commands import Id
 from projections import customers, intervals
@@ -132,7 +132,7 @@ async def register(
     customer: commands.RegisterCustomer,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_CUSTOMERS)],
-    writes: Annotated[Writes, Depends()],
+    writes: Annotated[Keyed, Depends()],
 ) -> Outcome:
     """Enter a customer; ``claim_for`` claims it in the same breath, before anybody else can."""
     fields = customer.model_dump(exclude_unset=True)
@@ -151,20 +151,10 @@ async def change(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_CUSTOMERS)],
     writes: Annotated[Writes, Depends()],
-    if_match: Annotated[
-        str | None, Header(max_length=200, description="The ETag that the change is based on.")
-    ] = None,
 ) -> Outcome:
     """Change a customer; with ``If-Match`` only if nothing was asked about it since (else 412)."""
     fields = changes.model_dump(exclude_unset=True) | {"customer": customer}
-    return await asked_for(
-        services,
-        caller,
-        writes,
-        commands.ChangeCustomer,
-        fields,
-        expected=versions_of(if_match),
-    )
+    return await asked_for(services, caller, writes, commands.ChangeCustomer, fields)
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -212,12 +202,11 @@ def get_customer(
 ) -> CustomerDetails:
     """Return a customer with all that belongs to it; the ETag is for a change of it."""
     with services.reading(reads) as connection:
-        version = stream_version(connection, f"customer-{customer}")
         found = customers.customer(connection, customer)
         if found is None:
             raise NotFoundError("customer", customer)
         (summary,) = _shown(connection, caller, request, [found.customer], whole=True)
-    reads.response.headers["ETag"] = etag(version)
+        show_version(connection, reads, customer)
     is_hidden = summary.masked and summary.kind == "individual"
     return CustomerDetails(
         **summary.model_dump(exclude={"ownership"}),
@@ -243,7 +232,10 @@ def whois(
         AwareDatetime | None, Query(description="… as the ledger knew it at another.")
     ] = None,
 ) -> Ownership:
-    """Say whose a customer is, or was at ``as_of``, as it was known at ``known_at``."""
+    """Say whose a customer is, or was at ``as_of``, as it was known at ``known_at``.
+
+    Of the present the ETag is for what is asked about the customer, such as a claim or a release.
+    """
     with services.reading(reads) as connection:
         if as_of is not None or known_at is not None:
             moment = as_of or known_at or datetime.now(UTC)
@@ -251,6 +243,7 @@ def whois(
         found = whose(connection, [customer])
         if not found:
             raise NotFoundError("customer", customer)
+        show_version(connection, reads, customer)
         return owned_now(found[customer])
 
 

@@ -25,7 +25,7 @@ from api.http.routes.follow_ups import VoidIn
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Money, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
-from api.http.writing import Writes, asked_for
+from api.http.writing import Writes, asked_for, show_version
 from ledger import commands, reasons
 from ledger.commands import Code, Id, MoneyIn, Name, Note, Numbers
 from ledger.events import values
@@ -193,6 +193,7 @@ def get_deal(
         found = deals.deal(connection, deal)
         if found is None or found.customer != customer:
             raise NotFoundError("deal", deal)
+        show_version(connection, reads, customer)
         return _page(connection, caller, request, [found], 1).items[0]
 
 

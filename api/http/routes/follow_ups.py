@@ -24,7 +24,7 @@ from api.http.routes.customers import CustomerId, Number
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
-from api.http.writing import Writes, asked_for
+from api.http.writing import Writes, asked_for, show_version
 from ledger import commands, reasons
 from ledger.commands import Code, Id, Note, Numbers
 from projections import follow_ups
@@ -210,6 +210,7 @@ def get_follow_up(
         found = follow_ups.follow_up(connection, follow_up)
         if found is None or found.customer != customer:
             raise NotFoundError("follow-up", follow_up)
+        show_version(connection, reads, customer)
         return _page(connection, caller, request, [found], 1).items[0]
 
 

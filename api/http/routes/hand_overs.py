@@ -20,9 +20,10 @@ from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, seen
-from api.http.writing import Writes, asked_for
+from api.http.writing import Writes, asked_for, reflected_etag
 from ledger import commands, reasons
 from ledger.commands import Id
+from ledger.deciding import person_stream
 from projections.hand_overs import (
     POSITION_MAX,
     HandOverRow,
@@ -173,10 +174,15 @@ def get_hand_over(
     caller: Annotated[Caller, requires(Permission.READ_HISTORY)],
     reads: InReads,
 ) -> HandOverDetails:
-    """Return a hand-over, and how many lines of which outcome its receipt has by now."""
+    """Return a hand-over, and how many lines of which outcome its receipt has by now.
+
+    The ETag is for ordering the next one of the same giver.
+    """
     with services.reading(reads) as connection:
         row = _found(connection, hand_over)
         (shown,) = _shown(connection, caller, request, [row])
+        stream = person_stream(row.giver)
+        reads.response.headers["ETag"] = reflected_etag(connection, reads, stream)
         return HandOverDetails(**shown, counts=counts_of(connection, hand_over))
 
 

@@ -19,7 +19,7 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InServices, Services
 from api.http.sight import note_access
-from api.http.writing import Writes
+from api.http.writing import Keyed
 from api.imports.errors import MappingInvalidError, MappingProblem
 from api.imports.mapping import Mapping as ImportMapping
 from api.imports.mapping import parse_mapping
@@ -67,7 +67,7 @@ async def ask_import(
     request: Request,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.IMPORT)],
-    writes: Annotated[Writes, Depends()],
+    writes: Annotated[Keyed, Depends()],
     check: Annotated[bool, Query(description="Only say what would be filed.")] = False,
 ) -> Job:
     """Import CSV files or workbooks of up to 100 MB by a mapping, with historical actors and times.
@@ -130,7 +130,7 @@ def _files(mapping: ImportMapping, given: Sequence[UploadFile | str]) -> dict[st
 def _ask(
     services: Services,
     caller: Caller,
-    writes: Writes,
+    writes: Keyed,
     mapping: ImportMapping,
     text: str,
     files: Mapping[str, BinaryIO],

@@ -19,7 +19,7 @@ from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import ForeignId, Page, Shape
 from api.http.sight import note_access, seen_people
-from api.http.writing import STATED, IfMatch, Stated, Writes, fact, reflected_etag, versions_of
+from api.http.writing import STATED, Stated, Writes, fact, reflected_etag
 from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.commands import Id, InvalidRequestError, parse
@@ -348,12 +348,11 @@ async def add_person(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Add somebody. Where four eyes are required everybody begins as a rep."""
     caller.must_be_within(joins.territory)
     command = parse(facts.AddPerson, joins.model_dump(exclude_unset=True))
-    answer = await fact(services, caller, writes, command, expected=versions_of(if_match))
+    answer = await fact(services, caller, writes, command)
     writes.response.headers["Location"] = f"/v1/people/{answer.about}"
     return answer
 
@@ -365,7 +364,6 @@ async def change_person(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Say where somebody is at home and in which roles from now on.
 
@@ -373,7 +371,7 @@ async def change_person(
     """
     caller.must_be_within(as_is.territory)
     fields = as_is.model_dump(exclude_unset=True) | {"person": person}
-    return await _about(person, facts.ChangePerson, fields, services, caller, writes, if_match)
+    return await _about(person, facts.ChangePerson, fields, services, caller, writes)
 
 
 @router.post("/{person}/left", status_code=201, responses=STATED)
@@ -383,11 +381,10 @@ async def person_left(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Say that somebody left, or will; the customers stay, orphaned, until they are handed over."""
     fields = {"person": person, "left_on": leaves.left_on}
-    return await _about(person, facts.MarkLeft, fields, services, caller, writes, if_match)
+    return await _about(person, facts.MarkLeft, fields, services, caller, writes)
 
 
 @router.post("/{person}/returned", status_code=201, responses=STATED)
@@ -397,11 +394,10 @@ async def person_returned(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Say that somebody who had left is there again."""
     fields = {"person": person, "returned_on": returns.returned_on}
-    return await _about(person, facts.MarkReturned, fields, services, caller, writes, if_match)
+    return await _about(person, facts.MarkReturned, fields, services, caller, writes)
 
 
 @router.post("/{person}/absences", status_code=201, responses=STATED)
@@ -411,11 +407,10 @@ async def person_away(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Say that somebody is away for a time; the customers stay theirs."""
     fields = away.model_dump() | {"person": person}
-    return await _about(person, facts.MarkAway, fields, services, caller, writes, if_match)
+    return await _about(person, facts.MarkAway, fields, services, caller, writes)
 
 
 @router.post("/{person}/delegates", status_code=201, responses=STATED)
@@ -425,13 +420,12 @@ async def name_delegate(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Say who acts for somebody for a time; it ends by itself."""
     if delegate.delegate == person:
         raise InvalidRequestError("delegate", "nobody is their own delegate")
     fields = delegate.model_dump() | {"person": person}
-    return await _about(person, facts.NameDelegate, fields, services, caller, writes, if_match)
+    return await _about(person, facts.NameDelegate, fields, services, caller, writes)
 
 
 async def _about(
@@ -441,11 +435,10 @@ async def _about(
     services: InServices,
     caller: Caller,
     writes: Writes,
-    if_match: str | None,
 ) -> Stated:
     """State a fact about a person, within the territories to which the caller is bound."""
     known = caller.organisation.person(person)
     if known is not None:
         caller.must_be_within(known.territory)
     command = parse(kind, fields)
-    return await fact(services, caller, writes, command, expected=versions_of(if_match))
+    return await fact(services, caller, writes, command)

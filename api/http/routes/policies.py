@@ -18,14 +18,12 @@ from api.http.services import InReads, InServices, Services
 from api.http.shapes import Page, Shape
 from api.http.writing import (
     STATED,
-    IfMatch,
     Stated,
     Writes,
     etag,
     fact,
     reflected_etag,
     stated,
-    versions_of,
 )
 from ledger import commands
 from ledger import organisation_commands as facts
@@ -198,7 +196,6 @@ async def adopt_policy(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Put a policy in force (201); where four eyes are required, propose it (202).
 
@@ -206,7 +203,7 @@ async def adopt_policy(
     """
     caller.must_be_unbound()
     command = parse(facts.AdoptPolicy, new.model_dump(exclude_unset=True))
-    answer = await fact(services, caller, writes, command, expected=versions_of(if_match))
+    answer = await fact(services, caller, writes, command)
     if answer.about is not None:
         writes.response.headers["Location"] = f"/v1/policies/{answer.about}"
     return answer
@@ -274,7 +271,6 @@ async def adopt_proposal(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.ADOPT)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Put in force what somebody else has proposed.
 
@@ -283,7 +279,7 @@ async def adopt_proposal(
     """
     caller.must_be_unbound()
     command = parse(facts.AdoptProposal, {"proposal": proposal})
-    recorded = await stated(services, caller, writes, [command], expected=versions_of(if_match))
+    recorded = await stated(services, caller, writes, [command])
     last = recorded[-1]
     return Stated(position=last.position, about=last.about, repeated=last.repeated)
 
@@ -294,12 +290,11 @@ async def withdraw_proposal(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Withdraw a proposal that nobody has adopted, one's own or another's."""
     caller.must_be_unbound()
     command = parse(facts.WithdrawProposal, {"proposal": proposal})
-    recorded = await stated(services, caller, writes, [command], expected=versions_of(if_match))
+    recorded = await stated(services, caller, writes, [command])
     last = recorded[-1]
     return Stated(position=last.position, about=last.about, repeated=last.repeated)
 
@@ -320,12 +315,11 @@ async def require_four_eyes(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Require four eyes (201), or no longer, which takes two people itself (202)."""
     caller.must_be_unbound()
     command = parse(facts.RequireFourEyes, as_is.model_dump())
-    return await fact(services, caller, writes, command, expected=versions_of(if_match))
+    return await fact(services, caller, writes, command)
 
 
 # --- calendars ---------------------------------------------------------------------------------
@@ -381,9 +375,8 @@ async def state_calendar(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """State all exceptions of a year, from now on; they replace those stated before."""
     caller.must_be_unbound()
     command = parse(facts.StateCalendar, as_is.model_dump(exclude_unset=True) | {"year": year})
-    return await fact(services, caller, writes, command, expected=versions_of(if_match))
+    return await fact(services, caller, writes, command)

@@ -18,7 +18,7 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import ForeignId, Page, Shape
-from api.http.writing import STATED, IfMatch, Stated, Writes, fact, reflected_etag, versions_of
+from api.http.writing import STATED, Stated, Writes, fact, reflected_etag
 from api.periods import period
 from ledger import commands
 from ledger import organisation_commands as facts
@@ -192,12 +192,11 @@ async def define_territory(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Make a territory. Where four eyes are required, one with managers is proposed (202)."""
     caller.must_be_within(as_is.parent)
     command = parse(facts.DefineTerritory, as_is.model_dump(exclude_unset=True))
-    answer = await fact(services, caller, writes, command, expected=versions_of(if_match))
+    answer = await fact(services, caller, writes, command)
     if answer.about is not None:
         writes.response.headers["Location"] = f"/v1/territories/{answer.about}"
     return answer
@@ -210,7 +209,6 @@ async def change_territory(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
     writes: Annotated[Writes, Depends()],
-    if_match: IfMatch = None,
 ) -> Stated:
     """Say how a territory is from now on, as a whole.
 
@@ -228,4 +226,4 @@ async def change_territory(
         caller.must_be_within(as_is.parent)
     fields = as_is.model_dump(exclude_unset=True) | {"territory": territory}
     command = parse(facts.DefineTerritory, fields)
-    return await fact(services, caller, writes, command, expected=versions_of(if_match))
+    return await fact(services, caller, writes, command)

@@ -17,7 +17,7 @@ from api.http.permissions import Permission, rights_of
 from api.http.problems import ForbiddenError, NotFoundError
 from api.http.services import InServices, Services
 from api.http.shapes import Page, Shape
-from api.http.writing import Writes
+from api.http.writing import Keyed
 from ledger import commands
 from ledger.canonical import canonical_bytes
 from ledger.commands import Id, UnknownIdError
@@ -83,7 +83,7 @@ def make_token(
     asked: TokenIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.TOKENS)],
-    writes: Annotated[Writes, Depends()],
+    writes: Annotated[Keyed, Depends()],
 ) -> MadeToken:
     """Make a token; nobody makes one that has more than its person, or than who makes it."""
     fields = _fields(services, caller, asked)

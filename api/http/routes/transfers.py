@@ -15,7 +15,7 @@ from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices, Reads, Services
 from api.http.shapes import MISSING, Outcome, Page
 from api.http.waiting import Approval, approvals
-from api.http.writing import Writes, asked_for
+from api.http.writing import Writes, asked_for, show_version
 from ledger import commands
 from ledger.approving import TRANSFER
 from ledger.commands import Id
@@ -136,4 +136,5 @@ def one(
         if found is None or what not in ("approval", found.purpose):
             raise NotFoundError(what, approval)
         (shown,) = approvals(connection, caller, request.scope["route"].path, [found])
+        show_version(connection, reads, found.customer)
     return shown

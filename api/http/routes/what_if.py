@@ -13,7 +13,7 @@ from api.http.inputs import Moment
 from api.http.jobs import Job, ask, asked_of
 from api.http.permissions import Permission
 from api.http.services import InServices
-from api.http.writing import Writes
+from api.http.writing import Keyed
 from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.canonical import instant
@@ -35,7 +35,7 @@ def ask_what_if(
     asked: WhatIfIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WHAT_IF)],
-    writes: Annotated[Writes, Depends()],
+    writes: Annotated[Keyed, Depends()],
 ) -> Job:
     """Decide again what was recorded since then, under another policy; nothing is written.
 
