@@ -127,6 +127,14 @@ class PreconditionFailedError(HttpError):
     code, status = "precondition_failed", 412
 
 
+class NotModified(Exception):  # noqa: N818 - it is none
+    """The caller has already what would be answered; ``headers`` say which it is."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__("not modified")
+        self.headers = dict(headers)
+
+
 class MalformedHeaderError(HttpError):
     """A header cannot be understood."""
 
@@ -202,6 +210,7 @@ def status_of(error: LedgerError) -> int:
 def register(app: FastAPI) -> None:
     """Have every error of the application answered by a problem."""
     app.add_exception_handler(LedgerError, _ledger_error)
+    app.add_exception_handler(NotModified, _not_modified)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(psycopg.OperationalError, _database_lost)
@@ -223,6 +232,12 @@ async def _ledger_error(request: Request, error: Exception) -> Response:
     if said["status"] >= 500 and error.code not in STATUS and not isinstance(error, HttpError):
         _log.error("%s %s: %s", request.method, request.url.path, error.code, exc_info=error)
     return Response(orjson.dumps(said), said["status"], headers, MEDIA_TYPE)
+
+
+async def _not_modified(request: Request, error: Exception) -> Response:
+    if not isinstance(error, NotModified):
+        raise error
+    return Response(status_code=304, headers=error.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices, Services
 from api.http.shapes import Page, Shape
+from api.http.unchanged import UNCHANGED, Unless
 from api.http.writing import (
     STATED,
     Stated,
@@ -139,32 +140,37 @@ def list_policies(
     return Page(items=[PolicySummary(**_summary(each, last)) for each in shown], next=following)
 
 
-@router.get("/policies/current")
+@router.get("/policies/current", responses=UNCHANGED)
 def get_policy_in_force(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
+    unless: Annotated[Unless, Depends()],
     reads: InReads,
 ) -> PolicyInForce:
     """Return the policy in force; the ETag is for adopting the next."""
     with services.reading(reads) as connection:
         reads.response.headers["ETag"] = reflected_etag(connection, reads)
+        unless.check(reads.response)
         adopted = views.policies(connection)
         decider = views.organisation(connection).decider
     last = adopted[-1].number if adopted else 0
     return PolicyInForce(**_details(adopted, last), decider=decider)
 
 
-@router.get("/policies/{number}")
+@router.get("/policies/{number}", responses=UNCHANGED)
 def get_policy(
     number: Annotated[int, Path(ge=0, le=_NUMBER_MAX, description="0 is the default.")],
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
+    unless: Annotated[Unless, Depends()],
     reads: InReads,
 ) -> PolicyDetails:
     """Return a policy by its number."""
     with services.reading(reads) as connection:
-        adopted = views.policies(connection)
-    return PolicyDetails(**_details(adopted, number))
+        reads.response.headers["ETag"] = reflected_etag(connection, reads)
+        details = _details(views.policies(connection), number)
+    unless.check(reads.response)
+    return PolicyDetails(**details)
 
 
 def _details(adopted: list[views.AdoptedPolicy], number: int) -> dict[str, Any]:
@@ -239,15 +245,18 @@ def list_proposals(
     return Page(items=[Proposal.model_validate(each) for each in shown], next=following)
 
 
-@router.get("/proposals/{proposal}", tags=["proposals"])
+@router.get("/proposals/{proposal}", responses=UNCHANGED, tags=["proposals"])
 def get_proposal(
     proposal: ProposalId,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
+    unless: Annotated[Unless, Depends()],
     response: Response,
 ) -> Proposal:
     """Return a proposal; the ETag is for adopting it."""
-    return Proposal.model_validate(_proposal(services, response, proposal))
+    found = _proposal(services, response, proposal)
+    unless.check(response)
+    return Proposal.model_validate(found)
 
 
 def _proposal(services: Services, response: Response, proposal: str) -> Proposed:
@@ -299,14 +308,17 @@ async def withdraw_proposal(
     return Stated(position=last.position, about=last.about, repeated=last.repeated)
 
 
-@router.get("/four-eyes", tags=["proposals"])
+@router.get("/four-eyes", responses=UNCHANGED, tags=["proposals"])
 def get_four_eyes(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
+    unless: Annotated[Unless, Depends()],
     response: Response,
 ) -> FourEyes:
     """Say whether policies, heads, roles and imports take two people."""
-    return FourEyes(required=_now(services, response).four_eyes)
+    required = _now(services, response).four_eyes
+    unless.check(response)
+    return FourEyes(required=required)
 
 
 @router.put("/four-eyes", status_code=201, responses=STATED, tags=["proposals"])
@@ -345,17 +357,19 @@ def list_calendars(
     return Page(items=[_calendar(each) for each in shown], next=following)
 
 
-@router.get("/calendars/{year}", tags=["calendars"])
+@router.get("/calendars/{year}", responses=UNCHANGED, tags=["calendars"])
 def get_calendar(
     year: Year,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
+    unless: Annotated[Unless, Depends()],
     response: Response,
 ) -> Calendar:
     """Return the exceptions of a year; 404 where nothing was stated of it."""
     found = _now(services, response).working_days.years.get(year)
     if found is None:
         raise NotFoundError("calendar of the year", year)
+    unless.check(response)
     return _calendar(found)
 
 

@@ -190,3 +190,22 @@ def test_a_calendar_that_is_none_is_refused(
 ) -> None:
     answer = office.call("per_admin", "PUT", f"/v1/calendars/{year}", body=body)
     assert answer.status_code == 422, answer.text
+
+
+def test_what_somebody_has_already_is_not_sent_again(office: Office) -> None:
+    for path in ("/v1/policies/current", "/v1/policies/0", "/v1/four-eyes"):
+        told = office.get("per_a", path)
+        tag = told.headers["ETag"]
+        for has in (tag, f'"99", W/{tag}', "*"):
+            same = office.get("per_b", path, headers={"If-None-Match": has})
+            assert (same.status_code, same.content, same.headers["ETag"]) == (304, b"", tag)
+            assert "Ledger-Position" in same.headers
+        other = office.get("per_b", path, headers={"If-None-Match": '"99"'})
+        assert (other.status_code, other.json()) == (200, told.json())
+    missing = office.get("per_a", "/v1/policies/9", headers={"If-None-Match": "*"})
+    assert missing.status_code == 404
+    tag = office.get("per_a", "/v1/policies/current").headers["ETag"]
+    adopted = office.post("per_admin", "/v1/policies", LIMITED)
+    after = f"min_position={adopted.headers['Ledger-Position']}"
+    now = office.get("per_a", f"/v1/policies/current?{after}", headers={"If-None-Match": tag})
+    assert (now.status_code, now.json()["number"]) == (200, 1)
