@@ -3,7 +3,9 @@
 A token or JWT names a principal: a person of the organisation, or an integration. An integration
 that acts for a person names it in the header ``On-Behalf-Of``: then the rights are those that both
 have, limits and exclusions are the person's, and the log records both. What a person may do follows
-from the roles of the organisation's facts, and from no more of them than the token has.
+from the roles of the organisation's facts, and from no more of them than the token has. Whoever
+acts for a manager may ask meanwhile for what the ledger lets who stands in decide; a token that was
+made with less than its person has stays so.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from psycopg import Connection
 
 from api.http import tokens
 from api.http.directory import Directory
-from api.http.permissions import Permission, Reach, both, rights_of
+from api.http.permissions import STANDING_IN, Permission, Reach, Rights, both, rights_of
 from api.http.problems import ForbiddenError, MalformedHeaderError, UnauthorizedError
+from ledger.approving import delegates
 from ledger.organisation import OrganisationAt
 
 # A revoked token ends after so many seconds at most.
@@ -189,6 +192,8 @@ class Gate:
     def __init__(self, directory: Directory, verifiers: tuple[Verifier, ...]) -> None:
         self._directory = directory
         self._verifiers = verifiers
+        # Who stands in for somebody follows from the organisation and the day.
+        self._standing_in: tuple[int, date, frozenset[str]] | None = None
 
     def admit(self, authorization: str | None, on_behalf_of: str | None) -> Caller:
         """Return the caller; raises UnauthorizedError, ForbiddenError, MalformedHeaderError."""
@@ -199,20 +204,19 @@ class Gate:
             if on_behalf_of is not None and on_behalf_of != credentials.principal:
                 raise ForbiddenError("On-Behalf-Of", "A person acts for nobody else.")
             roles = _roles(credentials.principal, organisation, day)
-            if credentials.roles is not None:
-                roles &= credentials.roles
             return Caller(
                 f"person:{credentials.principal}",
                 credentials.principal,
                 False,
-                rights_of(roles),
+                self._rights(credentials.principal, roles, organisation, day, credentials.roles),
                 credentials.territories,
                 organisation,
                 day,
             )
         rights = rights_of(credentials.roles or (), credentials.grants)
         if on_behalf_of is not None:
-            rights = both(rights, rights_of(_acting_for(on_behalf_of, organisation, day)))
+            roles = _acting_for(on_behalf_of, organisation, day)
+            rights = both(rights, self._rights(on_behalf_of, roles, organisation, day))
         return Caller(
             f"integration:{credentials.principal}",
             on_behalf_of,
@@ -229,6 +233,27 @@ class Gate:
         return self._directory.is_fresh and any(
             each.is_at_hand(whole.strip()) for each in self._verifiers
         )
+
+    def _rights(
+        self,
+        person: str,
+        roles: frozenset[str],
+        organisation: OrganisationAt,
+        day: date,
+        roles_max: frozenset[str] | None = None,
+    ) -> Rights:
+        """Return what a person may do, by no more roles than ``roles_max``."""
+        if roles_max is not None and not roles <= roles_max:
+            return rights_of(roles & roles_max)
+        rights = rights_of(roles)
+        return {**rights, **STANDING_IN} if self._stands_in(person, organisation, day) else rights
+
+    def _stands_in(self, person: str, organisation: OrganisationAt, day: date) -> bool:
+        known = self._standing_in
+        if known is None or known[:2] != (organisation.position, day):
+            known = organisation.position, day, standing_in(organisation, day)
+            self._standing_in = known
+        return person in known[2]
 
     def _credentials(self, authorization: str | None) -> Credentials:
         scheme, _, whole = (authorization or "").partition(" ")
@@ -247,6 +272,22 @@ def roles_of(person: str, organisation: OrganisationAt, day: date) -> frozenset[
     if found is None or found.has_left(day):
         return None
     return found.roles | ({"manager"} if organisation.is_manager(person) else set())
+
+
+def standing_in(organisation: OrganisationAt, day: date) -> frozenset[str]:
+    """Return who acts on a day for a manager or an administrator, or for whoever acts for one.
+
+    Also for those who are there: they may be barred from judging, and then it is their delegate's.
+    """
+    found: set[str] = set()
+    waiting = {each.person for each in organisation.bearers("admin")}
+    waiting.update(*(each.managers for each in organisation.territories()))
+    while waiting:
+        for each in delegates(organisation, waiting.pop(), day):
+            if each not in found:
+                found.add(each)
+                waiting.add(each)
+    return frozenset(found)
 
 
 def _roles(person: str, organisation: OrganisationAt, day: date) -> frozenset[str]:

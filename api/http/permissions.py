@@ -110,6 +110,14 @@ TABLE: Mapping[str, Mapping[Permission, Reach]] = MappingProxyType(
 )
 """What each role may; a permission that is not named is not had."""
 
+STANDING_IN: Mapping[Permission, Reach] = MappingProxyType(
+    {P.APPROVE: R.EVERYWHERE, P.RULE: R.EVERYWHERE, P.ASSIGN: R.EVERYWHERE}
+)
+"""What whoever acts for a manager or an administrator may ask for beside their own, meanwhile.
+
+Only what is decided by who stands in: to answer, to rule, to have orphaned customers worked.
+"""
+
 GRANTABLE = frozenset({P.APPROVE, P.RULE, P.READ_PERSONAL, P.ASSIGN, P.HAND_OVER, P.IMPORT})
 """What an integration may be granted by its token beside what its role gives."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.api.http.office import EAST, WEST, Office, read
+from datetime import UTC, datetime, timedelta
+
+from ledger import organisation_commands as facts
+from tests.api.http.office import EAST, WEST, Office, make_token, read
 
 
 def disputed(office: Office, name: str = "华星") -> tuple[str, str]:
@@ -129,3 +132,38 @@ def test_the_inbox_names_what_one_is_to_rule_on(office: Office) -> None:
     assert read(office, "per_east", "/v1/inbox?kind=transfer")["items"] == []
     for who in ("per_a", "per_west", "per_admin"):
         assert read(office, who, "/v1/inbox")["items"] == []
+
+
+def test_whoever_stands_in_for_an_absent_head_rules_and_answers(office: Office) -> None:
+    """The permission table knew managers only: whoever acted for one was turned away (403)."""
+    _, conflict = disputed(office)
+    path, body = f"/v1/conflicts/{conflict}/rulings", {"ruling": "keep"}
+    refused = office.post("per_w", path, body)
+    assert (refused.status_code, refused.json()["permission"]) == (403, "rulings:write")
+    today = office.services.directory.organisation(now=True).day(datetime.now(UTC))
+    days = {"from_day": today, "until_day": today + timedelta(days=1)}
+    office.state(
+        facts.MarkAway(person="per_east", **days),
+        facts.NameDelegate(person="per_east", delegate="per_w", **days),
+    )
+    office.services.directory.outdate()
+    # Who looks at the figures or takes the customers over is not for who stands in.
+    assert office.get("per_w", "/v1/territories/figures").status_code == 403
+    assert office.post("per_w", "/v1/hand-overs", {}).status_code == 403
+    office.tokens["narrow"] = make_token(
+        office.services, "person", "per_west", ("rep",), datetime.now(UTC) + timedelta(hours=1)
+    )
+    assert office.post("narrow", path, body).status_code == 403
+    ruled = office.post("per_w", path, body)
+    assert (ruled.status_code, ruled.json()["status"]) == (201, "done")
+
+
+def test_whether_who_stands_in_may_rule_is_for_the_ledger_to_decide(office: Office) -> None:
+    _, conflict = disputed(office)
+    today = office.services.directory.organisation(now=True).day(datetime.now(UTC))
+    days = {"from_day": today, "until_day": today + timedelta(days=1)}
+    # For a head who is there, and has nothing to do with the parties.
+    office.state(facts.NameDelegate(person="per_west", delegate="per_w", **days))
+    office.services.directory.outdate()
+    ruled = office.post("per_w", f"/v1/conflicts/{conflict}/rulings", {"ruling": "keep"})
+    assert (ruled.status_code, ruled.json()["status"]) == (201, "refused")
