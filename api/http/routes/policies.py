@@ -77,7 +77,7 @@ class Proposal(Shape):
 
     proposal: str
     proposer: str
-    kind: Literal["policy", "territory", "person", "import", "four_eyes"]
+    kind: Literal["policy", "territory", "person", "import", "four_eyes", "calendar"]
     fact: dict[str, Any]
     position: int
     recorded: datetime
@@ -382,7 +382,7 @@ def _calendar(each: StatedYear) -> Calendar:
     )
 
 
-@router.put("/calendars/{year}", status_code=201, tags=["calendars"])
+@router.put("/calendars/{year}", status_code=201, responses=STATED, tags=["calendars"])
 async def state_calendar(
     year: Year,
     as_is: CalendarAsIs,

@@ -209,3 +209,16 @@ def test_what_somebody_has_already_is_not_sent_again(office: Office) -> None:
     after = f"min_position={adopted.headers['Ledger-Position']}"
     now = office.get("per_a", f"/v1/policies/current?{after}", headers={"If-None-Match": tag})
     assert (now.status_code, now.json()["number"]) == (200, 1)
+
+
+def test_a_calendar_that_is_proposed_is_listed(office: Office) -> None:
+    """It was of a kind that the list did not know, and the list was a defect from then on."""
+    with_two_administrators(office)
+    days = {"holidays": ["2024-10-01"]}
+    proposed = office.call("per_admin", "PUT", "/v1/calendars/2024", body=days)
+    assert (proposed.status_code, proposed.headers["Location"]) == (
+        202,
+        f"/v1/proposals/{proposed.json()['proposal']}",
+    )
+    (found,) = office.get("per_a", "/v1/proposals").json()["items"]
+    assert (found["kind"], found["fact"]["year"]) == ("calendar", 2024)
