@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field
 
+from api import holidays
 from api.http.admission import requires
 from api.http.callers import Caller
 from api.http.cursors import Cursor, Limit, make_cursor, page_of, read_cursor
@@ -380,6 +381,22 @@ def _calendar(each: StatedYear) -> Calendar:
         workdays=list(each.workdays),
         source=each.source,
     )
+
+
+@router.post("/calendars/{year}/seed", status_code=201, responses=STATED, tags=["calendars"])
+async def seed_calendar(
+    year: Year,
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
+    writes: Annotated[Writes, Depends()],
+) -> Stated:
+    """State the holidays of mainland China of a year, as the library chinesecalendar knows them.
+
+    It replaces what was stated of the year. From then on it stays as it is, whatever a newer
+    library says. 422 for a year that the library does not know.
+    """
+    caller.must_be_unbound()
+    return await fact(services, caller, writes, holidays.year_of_library(year))
 
 
 @router.put("/calendars/{year}", status_code=201, responses=STATED, tags=["calendars"])

@@ -222,3 +222,14 @@ def test_a_calendar_that_is_proposed_is_listed(office: Office) -> None:
     )
     (found,) = office.get("per_a", "/v1/proposals").json()["items"]
     assert (found["kind"], found["fact"]["year"]) == ("calendar", 2024)
+
+
+def test_a_year_is_stated_as_the_library_knows_it(office: Office) -> None:
+    seeded = office.post("per_admin", "/v1/calendars/2024/seed", None)
+    assert (seeded.status_code, seeded.json()["about"]) == (201, "2024")
+    told = office.get("per_a", "/v1/calendars/2024").json()
+    assert "2024-10-01" in told["holidays"]
+    assert told["source"].startswith("chinesecalendar ")
+    unknown = office.post("per_admin", "/v1/calendars/2199/seed", None)
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "invalid_request")
+    assert office.post("per_east", "/v1/calendars/2024/seed", None).status_code == 403
