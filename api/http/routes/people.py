@@ -138,6 +138,18 @@ class Returns(commands.Command):
     returned_on: Day
 
 
+class Back(commands.Command):
+    """``back_on`` is the first day on which the person is there again."""
+
+    back_on: Day
+
+
+class DelegationEnds(commands.Command):
+    """``ended_on`` is the first day on which nobody acts any more."""
+
+    ended_on: Day
+
+
 class Period(commands.Command):
     """From ``from_day`` until the day before ``until_day``."""
 
@@ -413,6 +425,19 @@ async def person_away(
     return await _about(person, facts.MarkAway, fields, services, caller, writes)
 
 
+@router.post("/{person}/absences/end", status_code=201, responses=STATED)
+async def person_back(
+    person: PersonId,
+    back: Back,
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
+    writes: Annotated[Writes, Depends()],
+) -> Stated:
+    """Say that somebody is back before the day that was said, or is not away after all."""
+    fields = back.model_dump() | {"person": person}
+    return await _about(person, facts.EndAbsence, fields, services, caller, writes)
+
+
 @router.post("/{person}/delegates", status_code=201, responses=STATED)
 async def name_delegate(
     person: PersonId,
@@ -426,6 +451,19 @@ async def name_delegate(
         raise InvalidRequestError("delegate", "nobody is their own delegate")
     fields = delegate.model_dump() | {"person": person}
     return await _about(person, facts.NameDelegate, fields, services, caller, writes)
+
+
+@router.post("/{person}/delegates/end", status_code=201, responses=STATED)
+async def end_delegate(
+    person: PersonId,
+    ends: DelegationEnds,
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
+    writes: Annotated[Writes, Depends()],
+) -> Stated:
+    """Say that nobody acts for somebody any more, before the day that was said."""
+    fields = ends.model_dump() | {"person": person}
+    return await _about(person, facts.EndDelegation, fields, services, caller, writes)
 
 
 async def _about(

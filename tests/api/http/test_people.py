@@ -313,3 +313,20 @@ def test_where_four_eyes_are_required_roles_are_proposed(office: Office) -> None
     assert (other.status_code, other.json()["code"]) == (422, "request_reused")
     joins = office.post("per_admin", "/v1/people", {**JOINING, "roles": ["manager"]})
     assert (joins.status_code, joins.json()["code"]) == (409, "four_eyes")
+
+
+def test_an_absence_and_a_delegation_end_before_their_day(office: Office) -> None:
+    path = "/v1/people/per_a"
+    days = {"from_day": "2099-01-01", "until_day": "2099-02-01"}
+    office.post("per_admin", f"{path}/absences", days)
+    office.post("per_admin", f"{path}/delegates", days | {"delegate": "per_b"})
+    back = office.post("per_admin", f"{path}/absences/end", {"back_on": "2099-01-11"})
+    ended = office.post("per_admin", f"{path}/delegates/end", {"ended_on": "2099-01-21"})
+    assert (back.status_code, ended.status_code) == (201, 201)
+    after = f"min_position={ended.headers['Ledger-Position']}"
+    told = office.get("per_a", f"{path}?{after}").json()
+    assert told["absences"] == [{"from_day": "2099-01-01", "until_day": "2099-01-11"}]
+    (delegation,) = told["delegations"]
+    assert delegation["until_day"] == "2099-01-21"
+    over = office.post("per_admin", f"{path}/absences/end", {"back_on": "2099-01-21"})
+    assert over.status_code == 422
