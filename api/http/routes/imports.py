@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import StreamingResponse
 
 from api.http.admission import requires
 from api.http.callers import Caller
+from api.http.cursors import Cursor, Limit, make_cursor, page_of, read_cursor
 from api.http.jobs import Job, ask, asked_of, own_job
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InServices, Services
+from api.http.shapes import Page, Shape
 from api.http.sight import note_access
-from api.http.writing import Keyed
+from api.http.writing import Keyed, etag
 from api.imports.errors import MappingInvalidError, MappingProblem
 from api.imports.mapping import Mapping as ImportMapping
 from api.imports.mapping import parse_mapping
@@ -163,6 +166,43 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     file.seek(0)
     while piece := file.read(table.PIECE_BYTES):
         yield piece
+
+
+class Import(Shape):
+    """An import, as the organisation has it: until it is closed, its rows are filed by their times.
+
+    ``cut_over`` is when rows without a date take effect, as an opening balance.
+    """
+
+    import_id: str
+    name: str
+    time_zone: str
+    cut_over: datetime | None
+    opened_position: int
+    closed: bool
+    closed_at: datetime | None
+
+
+@router.get("")
+def list_imports(
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
+    response: Response,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[Import]:
+    """List the imports that were ever opened, in that order, whoever ran them."""
+    after = read_cursor(cursor, "imports", int)
+    organisation, version = services.directory.now()
+    response.headers["ETag"] = etag(version)
+    response.headers["Ledger-Position"] = str(organisation.position - 1)
+    wanted = [
+        each for each in organisation.imports() if not after or each.opened_position > after[0]
+    ]
+    shown, following = page_of(
+        wanted[: limit + 1], limit, lambda each: make_cursor("imports", each.opened_position)
+    )
+    return Page(items=[Import.model_validate(each) for each in shown], next=following)
 
 
 @router.get(

@@ -336,3 +336,16 @@ def test_who_may_no_longer_import_when_the_job_begins_imports_nothing(office: Of
     )
     with pytest.raises(LedgerError, match="Only an administrator"):
         importing.do(ledger, job, Holding("me", False, threading.Event()))
+
+
+def test_what_was_ever_opened_is_listed(office: Office) -> None:
+    for name in ("crm", "erp"):
+        office.state(facts.OpenImport(name=name, time_zone="Asia/Shanghai"))
+    page = office.get("per_a", "/v1/imports?limit=1").json()
+    rest = office.get("per_a", f"/v1/imports?cursor={page['next']}").json()
+    items = page["items"] + rest["items"]
+    assert [(each["name"], each["closed"]) for each in items] == [("crm", False), ("erp", False)]
+    office.state(facts.CloseImport(import_id=items[0]["import_id"]))
+    closed, _ = office.get("per_a", "/v1/imports").json()["items"]
+    assert (closed["closed"], rest["next"]) == (True, None)
+    assert closed["closed_at"] is not None
