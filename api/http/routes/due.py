@@ -106,6 +106,27 @@ class Counts(Page[Count]):
     provisional_years: list[int]
 
 
+class Hindrance(Shape):
+    """What keeps a customer from the pool, though nobody works it.
+
+    ``subject`` is the approval, conflict or import that is open; ``until`` the moment at which an
+    absence or a hold is over; ``rule`` the number of the policy's rule that exempts it, from 0.
+    """
+
+    by: str = Field(examples=["on_hold"])
+    subject: str | None
+    until: datetime | None
+    rule: int | None
+
+
+class KeptCustomer(Shape):
+    """A customer that is kept from the pool, whose it is, and by what."""
+
+    customer: str
+    owner: str
+    kept: list[Hindrance]
+
+
 class HoldIn(commands.Command):
     """Until the day before ``until`` nothing is counted towards the recycling of the customer."""
 
@@ -284,6 +305,33 @@ def forecast_counts(
     rows, following = page_of(found, limit, lambda row: make_cursor("counts", str(row[0]), row[1]))
     items = [Count(day=day, owner=person or None, customers=many) for day, person, many in rows]
     return Counts(items=items, next=following, provisional_years=years)
+
+
+@router.get("/recycling/kept")
+def list_kept(
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.READ_OWNERSHIP)],
+    reads: InReads,
+    owner: Annotated[Id | None, Query(description="Only those of this person.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[KeptCustomer]:
+    """List what is kept from the pool, and by what: an absence, a hold, what is open, a rule.
+
+    A page may hold less than its limit, and even nothing, while ``next`` names a further one.
+    """
+    after = read_cursor(cursor, "kept", str)
+    with services.reading(reads) as connection:
+        rows, behind = deadlines.kept(
+            connection,
+            caller.organisation,
+            database_now(connection),
+            owner=owner,
+            after=after[0] if after else "",
+            limit=limit,
+        )
+    following = make_cursor("kept", behind) if behind else None
+    return Page(items=[KeptCustomer.model_validate(row) for row in rows], next=following)
 
 
 @router.post(

@@ -153,3 +153,24 @@ def test_a_cursor_may_lie_anywhere_in_time(office: Office) -> None:
     for moment in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"):
         cursor = make_cursor("due", moment, "cus_1")
         assert office.get("per_a", f"/v1/due?cursor={cursor}").status_code == 200
+
+
+def test_what_is_kept_from_the_pool_says_by_what(office: Office) -> None:
+    recycling(office)
+    first, second = (owned(office, name=name) for name in ("华星", "蓝海"))
+    transfer = asked(office, first)
+    until = today(office) + timedelta(days=10)
+    office.post("per_east", f"/v1/customers/{second}/holds", {"until": str(until)})
+    one, other = read(office, "per_w", "/v1/recycling/kept")["items"]
+    assert (one["customer"], one["owner"], one["kept"][0]["by"]) == (
+        first,
+        "per_a",
+        "approval_open",
+    )
+    assert one["kept"][0]["subject"] == transfer
+    assert [each["by"] for each in other["kept"]] == ["on_hold"]
+    assert other["kept"][0]["until"] is not None
+    assert read(office, "per_w", "/v1/recycling/kept?owner=per_b")["items"] == []
+    page = read(office, "per_w", "/v1/recycling/kept?limit=1")
+    rest = read(office, "per_w", f"/v1/recycling/kept?cursor={page['next']}")
+    assert page["items"] + rest["items"] == [one, other]
