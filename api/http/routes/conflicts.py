@@ -26,7 +26,7 @@ from ledger import commands, conflicts
 from ledger.commands import Id
 from projections import timeline
 from projections.conflicts import POSITION_MAX, ConflictRow, conflict_of, list_conflicts
-from projections.groups import owned_members
+from projections.groups import owned_members, split_unseen
 from projections.timeline import TimelineEntry
 
 router = APIRouter(prefix="/v1/conflicts", tags=["conflicts"])
@@ -69,6 +69,20 @@ class ConflictDetails(Conflict):
 
     proofs: list[Proof]
     members: list[Member]
+
+
+class SplitGroup(Shape):
+    """A group, by its root, that came under several owners unseen: so many of it are owned."""
+
+    customer: str = Field(validation_alias="root")
+    owned: int
+    owners: int
+
+
+class ReviewIn(commands.Command):
+    """A customer of the group that is to be reviewed."""
+
+    customer: Id
 
 
 class RulingIn(commands.Command):
@@ -119,6 +133,36 @@ def list_all(
         found, limit, lambda row: make_cursor("conflicts", row.opened_position)
     )
     return Page(items=[conflict(caller, row) for row in rows], next=following)
+
+
+@router.get("/unseen")
+def list_unseen(
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.READ_HISTORY)],
+    reads: InReads,
+    limit: Limit = 500,
+) -> Page[SplitGroup]:
+    """List groups under different owners about which no conflict is open; at most so many.
+
+    Those too that a ruling has left as they are, or allowed. Once reviewed they are listed no more.
+    """
+    with services.reading(reads) as connection:
+        found = split_unseen(connection, limit=limit)
+    return Page(items=[SplitGroup.model_validate(each) for each in found])
+
+
+@router.post("/reviews", status_code=202, responses={201: {"model": Outcome}})
+async def review(
+    group: ReviewIn,
+    services: InServices,
+    caller: Annotated[Caller, requires(Permission.RULE)],
+    writes: Annotated[Writes, Depends()],
+) -> Outcome:
+    """Have the conflict opened of a group that came under several owners unseen (核查).
+
+    As a head over it, or an administrator.
+    """
+    return await asked_for(services, caller, writes, commands.ReviewGroup, group.model_dump())
 
 
 @router.get("/{conflict}", responses=MISSING)

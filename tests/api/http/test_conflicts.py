@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from ledger import organisation_commands as facts
+from ledger.policy import Policy
 from tests.api.http.office import EAST, WEST, Office, make_token, read
 
 
@@ -167,3 +168,22 @@ def test_whether_who_stands_in_may_rule_is_for_the_ledger_to_decide(office: Offi
     office.services.directory.outdate()
     ruled = office.post("per_w", f"/v1/conflicts/{conflict}/rulings", {"ruling": "keep"})
     assert (ruled.status_code, ruled.json()["status"]) == (201, "refused")
+
+
+def test_a_group_that_was_split_unseen_is_listed_and_reviewed(office: Office) -> None:
+    office.state(facts.AdoptPolicy(policy=Policy(conflict_kinds=())), facts.AdoptDecider(version=3))
+    root = office.customer("鼎恒集团", territory=EAST)
+    for name, owner in (("上海", "per_a"), ("杭州", "per_b")):
+        branch = office.customer(name, parent=root, territory=EAST)
+        assert office.post(owner, "/v1/claims", {"customer": branch}).status_code == 201
+    office.state(facts.AdoptPolicy(policy=Policy(conflict_kinds=("group",))))
+    listed = read(office, "per_a", "/v1/conflicts/unseen")["items"]
+    assert listed == [{"customer": root, "owned": 2, "owners": 2}]
+    assert office.post("per_a", "/v1/conflicts/reviews", {"customer": root}).status_code == 403
+    other = office.post("per_west", "/v1/conflicts/reviews", {"customer": root})
+    assert other.json()["decisions"][0]["reason"] == "review_needs_head"
+    reviewed = office.post("per_east", "/v1/conflicts/reviews", {"customer": root})
+    assert (reviewed.status_code, reviewed.json()["status"]) == (201, "done")
+    assert read(office, "per_a", "/v1/conflicts/unseen")["items"] == []
+    (found,) = read(office, "per_a", "/v1/conflicts?kind=group")["items"]
+    assert found["parties"] == ["per_a", "per_b"]
