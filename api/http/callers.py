@@ -94,6 +94,7 @@ class Caller:
             raise ForbiddenError(
                 "On-Behalf-Of",
                 "An integration writes for a person, whom the header On-Behalf-Of names.",
+                way_out="Send On-Behalf-Of with the id of the person whose act it is.",
             )
         return self.person
 
@@ -202,7 +203,11 @@ class Gate:
         day = organisation.day(datetime.now(UTC))
         if credentials.kind == "person":
             if on_behalf_of is not None and on_behalf_of != credentials.principal:
-                raise ForbiddenError("On-Behalf-Of", "A person acts for nobody else.")
+                raise ForbiddenError(
+                    "On-Behalf-Of",
+                    "A person acts for nobody else.",
+                    way_out="Leave On-Behalf-Of out, or use the token of an integration.",
+                )
             roles = _roles(credentials.principal, organisation, day)
             return Caller(
                 f"person:{credentials.principal}",

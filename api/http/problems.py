@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 import psycopg
@@ -17,7 +17,9 @@ from fastapi.exceptions import RequestValidationError
 from psycopg_pool import PoolTimeout, TooManyRequests
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
+from ledger.commands import UnknownIdError
 from ledger.errors import LedgerError
 
 MEDIA_TYPE = "application/problem+json"
@@ -71,6 +73,17 @@ _CODES = {
     408: "body_too_slow",
     413: "body_too_large",
 }
+# Of what the framework itself says, without a way out.
+_SAID = {
+    404: ("There is no such address.", "GET /v1/openapi.json lists all that there are."),
+    405: ("The address does not take this method.", "Use one of those that Allow names."),
+}
+# What is there stays there: of these unknown means that the path is wrong.
+_FOR_EVER = frozenset({"customer", "person", "territory"})
+# Where a field may stand.
+_PLACES = frozenset({"body", "query", "header", "path", "cookie"})
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+JSON = "application/json"
 
 
 class HttpError(LedgerError):
@@ -113,10 +126,12 @@ class ForbiddenError(HttpError):
 
     code, status = "forbidden", 403
 
-    def __init__(self, permission: str, sentence: str | None = None) -> None:
+    def __init__(
+        self, permission: str, sentence: str | None = None, *, way_out: str | None = None
+    ) -> None:
         super().__init__(
             sentence or f"The permission {permission} is needed.",
-            way_out="Ask an administrator for a token or role that has it.",
+            way_out=way_out or "Ask an administrator for a token or role that has it.",
         )
         self.permission = permission
 
@@ -188,12 +203,15 @@ def as_problem(
     return said | more
 
 
-def of_error(error: LedgerError) -> dict[str, Any]:
-    """Return the problem that an error of the ledger is."""
+def of_error(error: LedgerError, *, within: str = "") -> dict[str, Any]:
+    """Return the problem that an error of the ledger is.
+
+    ``within`` is where in the request its field stands, where the error does not say so itself.
+    """
     more: dict[str, Any] = {}
     field = getattr(error, "field", None)
     if field:
-        more["errors"] = [{"pointer": _pointer(field.split(".")), "detail": str(error)}]
+        more["errors"] = [{"pointer": _field_pointer(field, within), "detail": str(error)}]
     permission = getattr(error, "permission", None)
     if permission:
         more["permission"] = permission
@@ -224,7 +242,10 @@ def register(app: FastAPI) -> None:
 async def _ledger_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, LedgerError):
         raise error
-    said = of_error(error)
+    if _is_of_the_path(error, request):
+        error = NotFoundError(error.what, error.unknown)
+    is_in_path = getattr(error, "field", None) in request.path_params
+    said = of_error(error, within="path" if is_in_path else "body")
     headers = dict(getattr(error, "headers", {}))
     if said["status"] in {429, _UNAVAILABLE}:
         seconds = getattr(error, "retry_after_seconds", _RETRY_SECONDS)
@@ -240,9 +261,25 @@ async def _not_modified(request: Request, error: Exception) -> Response:
     return Response(status_code=304, headers=error.headers)
 
 
+def _is_of_the_path(error: LedgerError, request: Request) -> TypeGuard[UnknownIdError]:
+    """Say whether what is unknown is what the path names."""
+    return (
+        isinstance(error, UnknownIdError)
+        and error.what in _FOR_EVER
+        and request.path_params.get(error.what) == error.unknown
+    )
+
+
 async def _invalid(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
+    if _is_of_another_kind(request, error):
+        return problem(
+            415,
+            "unsupported_media_type",
+            f"The body must be {JSON}.",
+            way_out=f"Send it with Content-Type: {JSON}.",
+        )
     errors = [
         {"pointer": _pointer(each["loc"]), "detail": each["msg"].removeprefix("Value error, ")}
         for each in error.errors()
@@ -256,6 +293,20 @@ async def _invalid(request: Request, error: Exception) -> Response:
     )
 
 
+def _is_of_another_kind(request: Request, error: RequestValidationError) -> bool:
+    """Say whether a body was not read as JSON, for it was not called so (as by ``curl -d``)."""
+    if not any(tuple(each["loc"]) == ("body",) for each in error.errors()):
+        return False
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    is_json = kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))
+    return bool(kind) and not is_json
+
+
+def _field_pointer(field: str, within: str) -> str:
+    parts = field.split(".")
+    return _pointer([within, *parts] if within and parts[0] not in _PLACES else parts)
+
+
 def _pointer(parts: Sequence[Any]) -> str:
     """Return where in the request something is wrong: ``body/…``, ``query/…``, ``header/…``."""
     # Names that the caller made up may hold what cannot be printed.
@@ -267,17 +318,23 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     code = _CODES.get(error.status_code, f"http_{error.status_code}")
+    sentence, way_out = _SAID.get(error.status_code, (str(error.detail), None))
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        # The router knows of one route only, and there may be several at a path.
-        headers["Allow"] = ", ".join(_methods_at(request))
-    return problem(error.status_code, code, str(error.detail), headers=headers)
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem(error.status_code, code, sentence, way_out=way_out, headers=headers)
 
 
-def _methods_at(request: Request) -> list[str]:
-    paths = request.app.openapi()["paths"]
-    of_path = paths.get(request.url.path) or paths[request.scope["route"].path]
-    return sorted(method.upper() for method in of_path)
+def _methods(request: Request) -> list[str]:
+    """Return what the address takes, of all its routes; Starlette names those of the first."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 async def _database_lost(request: Request, error: Exception) -> Response:

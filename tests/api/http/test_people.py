@@ -164,7 +164,7 @@ def test_who_is_unknown_is_not_found(office: Office) -> None:
     for path in ("/v1/people/per_x", "/v1/people/per_x/holdings"):
         assert office.get("per_a", path).status_code == 404
     left = office.post("per_admin", "/v1/people/per_x/left", {"left_on": "2026-03-01"})
-    assert (left.status_code, left.json()["code"]) == (422, "unknown_id")
+    assert (left.status_code, left.json()["code"]) == (404, "not_found")
     assert office.get("per_a", "/v1/people?text=%00").status_code == 200
 
 
@@ -205,9 +205,9 @@ def test_what_contradicts_is_refused(office: Office) -> None:
             "POST",
             "/delegates",
             {"from_day": "2026-03-01", "until_day": "2026-03-08", "delegate": "per_a"},
-            "delegate",
+            "body/delegate",
         ),
-        ("POST", "/returned", {"returned_on": "2026-03-08"}, "person"),
+        ("POST", "/returned", {"returned_on": "2026-03-08"}, "path/person"),
         ("PUT", "", {"roles": ["rep"]}, "body/territory"),
         ("PUT", "", {"territory": EAST, "roles": ["king"]}, "body/roles/0"),
         ("PUT", "", {"territory": EAST, "roles": [], "name": "\ud800"}, "body/name"),
