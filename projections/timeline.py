@@ -412,7 +412,7 @@ class Timeline:
 
     unsealer: Unsealer
     name: str = "timeline"
-    version: int = 1
+    version: int = 2
     tables: Sequence[Table] = (_TABLE,)
     handles: frozenset[str] = frozenset(_READERS)
     needs_cause: frozenset[str] = frozenset()
@@ -460,7 +460,7 @@ class Timeline:
             code,
             value and f"{value.amount:f}",
             value and value.currency,
-            details and orjson.dumps(details).decode(),
+            details and orjson.dumps(details, option=orjson.OPT_UTC_Z).decode(),
             self._words(event, free_texts) if free_texts else None,
         )
 

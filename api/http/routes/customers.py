@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, Field
 from api.http.admission import requires
 from api.http.callers import Caller
 from api.http.cursors import Cursor, Limit, make_cursor, page_of, read_cursor
+from api.http.lookup import must_exist
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
@@ -238,6 +239,7 @@ def whois(
     """
     with services.reading(reads) as connection:
         if as_of is not None or known_at is not None:
+            must_exist(connection, customer)
             moment = as_of or known_at or datetime.now(UTC)
             return owned_at(customer, intervals.owner_at(connection, customer, moment, known_at))
         found = whose(connection, [customer])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
 import orjson
@@ -21,6 +21,7 @@ from api.http.problems import MalformedHeaderError
 from api.http.routes.customers import Ownership, owned_at
 from api.http.services import InReads, InServices, Services
 from consumers.clock import database_now
+from ledger.canonical import instant
 from ledger.commands import Id
 from projections import intervals
 from projections.whois import places_of
@@ -135,7 +136,7 @@ def _ndjson_line(each: Ownership) -> bytes:
 
 
 def _csv_line(each: Ownership) -> bytes:
-    moments = [at.astimezone(UTC).isoformat() if at else "" for at in (each.since, each.until)]
+    moments = [instant(at) if at else "" for at in (each.since, each.until)]
     return _csv_row((each.customer, each.state, each.owner or "", *moments))
 
 

@@ -76,6 +76,25 @@ def test_as_a_table_for_a_spreadsheet(office: Office, three: list[str]) -> None:
     ]
 
 
+def test_moments_are_written_the_same_way_in_every_form(office: Office, three: list[str]) -> None:
+    """In the table they ended in +00:00, and in the details of a history too."""
+    position = reflected(office)
+    table = office.get("per_east", f"/v1/ownership?format=csv&min_position={position}")
+    cells = [each["since"] for each in csv.DictReader(io.StringIO(table.text))]
+    assert cells
+    assert all(each.endswith("Z") for each in cells), cells
+    history = office.get("per_east", f"/v1/customers/{three[1]}/history").json()["items"]
+    (granted,) = [each for each in history if each["event"] == "OwnershipGranted"]
+    assert granted["details"]["protected_until"].endswith("Z")
+
+
+def test_what_never_was_has_no_past_either(office: Office) -> None:
+    """At present it was not found, and at a moment in the past it was unknown."""
+    path = "/v1/customers/cus_none/ownership"
+    for query in ("", "?as_of=2026-01-01T00:00:00Z", "?known_at=2026-01-01T00:00:00Z"):
+        assert office.get("per_a", path + query).status_code == 404
+
+
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx"])
 def test_no_cell_is_a_formula(cell: str) -> None:
     assert ownership._safe(cell) == f"'{cell}"
