@@ -8,6 +8,7 @@ end. What comes within a moment is handed over together, the longer the more sub
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -32,18 +33,22 @@ _GATHER_SECONDS_MIN, _GATHER_SECONDS_MAX = 0.01, 0.25
 # About what handing over to one subscriber takes.
 _GATHER_SECONDS_EACH = 0.0002
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True, eq=False)
 class Subscriber:
     """One who follows the log. ``position``: up to there everything was handed over or read.
 
     ``behind`` says that the buffer was full, and that pages are to be read from ``position`` on.
+    Once it is ``gone`` nothing is handed over any more.
     """
 
     wanted: Filter
     loop: asyncio.AbstractEventLoop
     position: int = 0
     behind: bool = False
+    gone: bool = False
     buffered: list[bytes] = field(default_factory=list)
     size: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -61,6 +66,11 @@ class Subscriber:
             self.position = position
         if chunks or self.behind:
             self.ready.set()
+
+    def fall_behind(self) -> None:
+        """Take nothing more: pages are to be read."""
+        self.behind = True
+        self.ready.set()
 
     def take(self) -> bytes:
         """Return what is buffered."""
@@ -120,19 +130,25 @@ class Tail:
 
     def attach(self, subscriber: Subscriber) -> int:
         """Hand over to a subscriber from a position on, which is returned; pages lead up to it."""
-        with self._lock:
-            if not self._subscribers:
-                # Nobody has read for a while: begin at the end.
-                with self._connect() as connection:
-                    self._position = head(connection)
-            self._subscribers[id(subscriber)] = subscriber
-            subscriber.behind = False
-            self._wanted.set()
-            return self._position
+        end: int | None = None
+        while True:
+            with self._lock:
+                if self._subscribers or end is not None:
+                    if not self._subscribers and end is not None:
+                        # Nobody has read for a while: begin at the end.
+                        self._position = end
+                    if not subscriber.gone:
+                        self._subscribers[id(subscriber)] = subscriber
+                        self._wanted.set()
+                    return self._position
+            # Not under the lock, for which the event loop may wait.
+            with self._connect() as connection:
+                end = head(connection)
 
     def detach(self, subscriber: Subscriber) -> None:
-        """Hand nothing more over."""
+        """Hand nothing more over, not even where ``attach`` is still under way."""
         with self._lock:
+            subscriber.gone = True
             self._subscribers.pop(id(subscriber), None)
             if not self._subscribers:
                 self._wanted.clear()
@@ -144,10 +160,26 @@ class Tail:
             while not self._stop.is_set():
                 if not self._wanted.wait(1.0):
                     continue
-                if not self._hand_over():
+                try:
+                    is_more = self._hand_over()
+                except Exception:
+                    # Without this thread all would wait for ever, and seem to be served.
+                    _log.exception("the log's tail: a defect")
+                    self._send_to_pages()
+                    is_more = False
+                if not is_more:
                     waiter.wait(_LOOK_SECONDS)
                 gather = self.subscribers * _GATHER_SECONDS_EACH
                 self._stop.wait(min(max(gather, _GATHER_SECONDS_MIN), _GATHER_SECONDS_MAX))
+
+    def _send_to_pages(self) -> None:
+        """Have all read pages, who come back then."""
+        with self._lock:
+            found = list(self._subscribers.values())
+            self._subscribers.clear()
+            self._wanted.clear()
+        for each in found:
+            _on_loop(each, each.fall_behind)
 
     def _hand_over(self) -> bool:
         """Read a page and hand it over; says whether there is more."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import psycopg
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from psycopg_pool import PoolTimeout
 from starlette.types import Receive, Scope, Send
 
 from api.http import log_view
@@ -25,7 +27,7 @@ from api.http.sight import note_access
 from api.http.tail import PAGE, SUBSCRIBERS_MAX, Subscriber, as_sse
 from ledger.commands import Id
 from ledger.envelope import StoredEvent
-from ledger.errors import BusyError, LedgerError
+from ledger.errors import BusyError, LedgerError, StoreUnavailableError
 from ledger.store.reading import head
 
 router = APIRouter(prefix="/v1/events", tags=["the log"])
@@ -35,6 +37,7 @@ LIMIT_MAX = 1_000
 HEARTBEAT_SECONDS = 15.0
 # How soon a stream ends whose token has been revoked.
 _ADMITTED_SECONDS = 5.0
+_AGAIN_SECONDS = 0.5
 
 After = Annotated[int, Query(ge=0, le=POSITION_MAX, description="Begin behind this position.")]
 Customer = Annotated[Id | None, Query(description="Only what is about this customer.")]
@@ -201,19 +204,23 @@ class _Following:
     position: int
     headers: tuple[str | None, str | None]
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield what the client is sent."""
         yield b": follow\nretry: 1000\n\n"
         while not self.services.tail.is_ending:
             subscriber = Subscriber(self.wanted, asyncio.get_running_loop())
-            reached = await run_in_threadpool(self.services.tail.attach, subscriber)
             try:
+                reached = await run_in_threadpool(self.services.tail.attach, subscriber)
                 subscriber.position = max(subscriber.position, reached)
                 async for chunk in self._pages(reached):
                     yield chunk
                 async for chunk in self._handed_over(subscriber):
                     yield chunk
                 self.position = max(self.position, subscriber.position)
+            except (psycopg.OperationalError, PoolTimeout):
+                # The database restarts; the stream goes on where it stands.
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
             finally:
                 self.services.tail.detach(subscriber)
             if not subscriber.behind:
@@ -261,6 +268,9 @@ class _Following:
                 caller = gate.admit(*self.headers)
             else:
                 caller = await run_in_threadpool(gate.admit, *self.headers)
+        except (psycopg.OperationalError, PoolTimeout, StoreUnavailableError):
+            # Without the database nothing is handed over either; it is asked again.
+            return True
         except LedgerError:
             return False
         return caller.may(Permission.READ_LOG)
@@ -291,8 +301,10 @@ class _Stream(Response):
             sending.result()
 
     async def _send(self, send: Send) -> None:
-        async for chunk in self._following.chunks():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        # Closed in any case: it is handed over to until then.
+        async with aclosing(self._following.chunks()) as chunks:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
