@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.http.problems import problem
 from ledger.errors import LedgerError
 
 # Of a request's head, from its first byte on, or from the connection's.
 HEAD_SECONDS_MAX = 15.0
+# Of a client that takes nothing of what is sent to it.
+WRITE_SECONDS_MAX = 30.0
 KEEP_ALIVE_SECONDS = 30
 FINISH_SECONDS = 10
 CONNECTIONS_MAX = 4_096
 _BACKLOG = 1_024
+# Besides connections: the database's, files of uploads, and what the interpreter has open.
+_OTHER_FILES = 512
 
 
 class AddressError(LedgerError):
@@ -34,13 +41,19 @@ class AddressError(LedgerError):
 
 
 class _Protocol(HttpToolsProtocol):
-    """Closes connections whose request's head does not come in time; uvicorn waits for ever."""
+    """Ends connections whose request's head does not come, or whose answer is not read, in time.
+
+    uvicorn waits for ever in both cases.
+    """
 
     _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first request time to come."""
         super().connection_made(transport)
+        # Whatever has to wait is noticed, also the end of an answer, behind which nothing comes.
+        transport.set_write_buffer_limits(high=0)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
@@ -52,12 +65,42 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._head_is_over()
+        # uvicorn's own limit would be told in plain, and without when to come again.
+        is_full = len(self.connections) > CONNECTIONS_MAX
+        self.app = _FULL if is_full else self.config.loaded_app
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more will come."""
         self._head_is_over()
+        self._reader_is_there()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Give the client time to read."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """The client has read all."""
+        self._reader_is_there()
+        super().resume_writing()
+
+    def _await_reader(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS_MAX, self._look_at_reader, unsent)
+
+    def _look_at_reader(self, unsent: int) -> None:
+        if self.transport.get_write_buffer_size() < unsent:
+            self._await_reader()
+        else:
+            # Not closed, for that would wait until all is read.
+            self.transport.abort()
+
+    def _reader_is_there(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self.timeout_keep_alive_handler)
@@ -66,6 +109,15 @@ class _Protocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+_FULL: Any = problem(
+    503,
+    "busy",
+    "The server has as many connections as it may have.",
+    way_out="Try again in a moment.",
+    headers={"Connection": "close", "Retry-After": "5"},
+)
 
 
 class _Server(uvicorn.Server):
@@ -116,10 +168,10 @@ def serving(app: FastAPI, listening: socket.socket) -> Iterator[str]:
         access_log=False,
         log_config=None,
         server_header=False,
-        limit_concurrency=CONNECTIONS_MAX,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=FINISH_SECONDS,
     )
+    _allow_files(CONNECTIONS_MAX + _OTHER_FILES)
     server = _Server(config)
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve([listening])), name="guishu-http"
@@ -131,6 +183,18 @@ def serving(app: FastAPI, listening: socket.socket) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+def _allow_files(count: int) -> None:
+    """Let this process have so many files open, as far as the system allows.
+
+    Where it begins with the usual 1,024, a quarter of the connections would be all there can be.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def address_of(listening: socket.socket) -> str:
