@@ -20,6 +20,7 @@ from psycopg import Connection
 from api.bootstrap import Ledger
 from consumers import clock, enforcing, progress
 from consumers.enforcer import CONSUMER
+from consumers.enforcing import ENDED_BY_THE_SERVER
 from consumers.feed import StoreFeed
 from ledger.errors import LedgerError
 from ledger.recording import Recording
@@ -31,6 +32,10 @@ _PAUSE_SECONDS_MIN = 0.2
 _PAUSE_SECONDS_MAX = 5.0
 _STANDBY_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
+# Another process took over, or the database could not take it now: it is tried again.
+_PASSING = frozenset(
+    {"fenced", "projector_fenced", "store_unavailable", "store_full", "outcome_unknown", "busy"}
+)
 
 _log = logging.getLogger(__name__)
 
@@ -59,10 +64,10 @@ class Service:
             try:
                 work(self)
                 pause = _PAUSE_SECONDS_MIN
-            except psycopg.OperationalError as error:
-                _log.warning("%s lost the database: %s", name, str(error).splitlines()[0])
+            except (psycopg.OperationalError, *ENDED_BY_THE_SERVER) as error:
+                _log.warning("%s lost the database: %s", name, str(error).partition("\n")[0])
             except LedgerError as error:
-                if error.code not in {"fenced", "projector_fenced", "store_unavailable"}:
+                if error.code not in _PASSING:
                     self.failure = error
                     self.stop.set()
                     return

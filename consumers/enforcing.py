@@ -37,7 +37,7 @@ SELECT set_config('idle_session_timeout', %s, false),
 """
 
 # That the server has ended a session for its idle transaction is no OperationalError to psycopg.
-_ENDED_BY_THE_SERVER = (errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout)
+ENDED_BY_THE_SERVER = (errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def enforce(
                     enforcer.run(stop, wait)
         except progress.FencedError as error:
             _log.warning("this process stands by: %s", error)
-        except (psycopg.OperationalError, *_ENDED_BY_THE_SERVER) as error:
+        except (psycopg.OperationalError, *ENDED_BY_THE_SERVER) as error:
             _log.warning("enforcing goes on when the database does: %s", _first_line(error))
         else:
             continue

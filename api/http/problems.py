@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from consumers.enforcing import ENDED_BY_THE_SERVER
 from ledger.commands import UnknownIdError
 from ledger.errors import LedgerError
 
@@ -231,7 +232,8 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(NotModified, _not_modified)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(psycopg.OperationalError, _database_lost)
+    for lost in (psycopg.OperationalError, *ENDED_BY_THE_SERVER):
+        app.add_exception_handler(lost, _database_lost)
     app.add_exception_handler(psycopg.errors.UndefinedTable, _not_of_this_version)
     app.add_exception_handler(psycopg.errors.UndefinedColumn, _not_of_this_version)
     app.add_exception_handler(PoolTimeout, _busy)

@@ -95,7 +95,7 @@ class Worker:
                 if self._take_and_do():
                     continue
             except (psycopg.OperationalError, PoolTimeout) as error:
-                _log.warning("jobs: the database is away: %s", str(error).splitlines()[0])
+                _log.warning("jobs: the database is away: %s", str(error).partition("\n")[0])
             except LedgerError as error:
                 _log.warning("jobs: %s: %s", error.code, error)
             except Exception:

@@ -209,7 +209,7 @@ class Waiter:
             else:
                 self._wait(self._connection, seconds)
         except psycopg.Error as error:
-            _logger.info("no hints for a while: %s", str(error).splitlines()[0])
+            _logger.info("no hints for a while: %s", str(error).partition("\n")[0])
             self._close()
             self._stop.wait(seconds)
 
@@ -319,7 +319,7 @@ class Notifier:
                 self._notify_while_connected()
             except psycopg.Error as error:
                 # Nothing is lost: whoever waits looks at the log after its own time-out.
-                _logger.info("no hints for a while: %s", str(error).splitlines()[0])
+                _logger.info("no hints for a while: %s", str(error).partition("\n")[0])
                 self._wanted.set()
                 self._stopping.wait(_RECONNECT_PAUSE_SECONDS)
             if self._stopping.is_set():
