@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -18,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.problems import MEDIA_TYPE, problem
 
 BODY_SECONDS_MAX = 30.0
+# For the rest of a body that was refused.
+REFUSED_SECONDS_MAX = 15.0
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 _access = logging.getLogger("guishu.access")
@@ -71,17 +74,27 @@ class ProblemsOfLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        replaced = False
+        replaced = is_whole = False
+
+        async def receive_and_see() -> Message:
+            nonlocal is_whole
+            message = await receive()
+            is_whole = not message.get("more_body", False)
+            return message
+
+        async def rest() -> None:
+            while not is_whole:
+                await receive_and_see()
 
         async def send_problem(message: Message) -> None:
             nonlocal replaced
             if message["type"] == "http.response.start" and _is_plain_limit(message):
                 replaced = True
-                await _TOO_LARGE(scope, receive, send)
+                await _refuse(scope, receive, send, rest)
             elif not replaced:
                 await send(message)
 
-        await self._app(scope, receive, send_problem)
+        await self._app(scope, receive_and_see, send_problem)
 
 
 _TOO_LARGE = problem(
@@ -91,6 +104,25 @@ _TOO_LARGE = problem(
     way_out="Send less at once.",
     headers={"Connection": "close"},
 )
+
+
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, rest: Callable[[], Awaitable[None]]
+) -> None:
+    """Answer, and take in the rest of the body, for a while, before the connection is closed.
+
+    A client that sends all before it reads would find its connection reset, and no answer.
+    """
+
+    async def send_part(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "more_body": True}
+        await send(message)
+
+    await _TOO_LARGE(scope, receive, send_part)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(rest(), REFUSED_SECONDS_MAX)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _is_plain_limit(message: Message) -> bool:

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from psycopg_pool import PoolTimeout, TooManyRequests
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -232,6 +233,7 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(NotModified, _not_modified)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     for lost in (psycopg.OperationalError, *ENDED_BY_THE_SERVER):
         app.add_exception_handler(lost, _database_lost)
     app.add_exception_handler(psycopg.errors.UndefinedTable, _not_of_this_version)
@@ -337,6 +339,11 @@ def _methods(request: Request) -> list[str]:
             for route in request.app.routes
         )
     ]
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    # Nobody reads this.
+    return problem(400, "client_gone", "The body was cut off.", way_out="Send it again.")
 
 
 async def _database_lost(request: Request, error: Exception) -> Response:
