@@ -7,10 +7,12 @@ the person's id, or by what a stated system calls them. Such a token has all the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
 import urllib.request
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +34,9 @@ KEYS_SECONDS_MAX = 3_600.0
 # An unknown key asks the issuer again, but whoever makes keys up must not make us ask all the time.
 REFRESH_SECONDS_MIN = 10.0
 LEEWAY_SECONDS = 60
+HELD_MAX = 10_000
+# Keys that are at hand when this is asked are still at hand when they are used.
+_MARGIN_SECONDS = 5.0
 _FETCH_SECONDS_MAX = 5.0
 _BYTES_MAX = 1_048_576
 
@@ -79,6 +84,8 @@ class OidcVerifier:
         self._lock = threading.Lock()
         self._keys: KeySet | None = None
         self._fetched_at = -KEYS_SECONDS_MAX
+        # When each expires of those that held by the keys at hand, by the digests of whole tokens.
+        self._held: OrderedDict[bytes, float] = OrderedDict()
         self._registry = jwt.JWTClaimsRegistry(
             leeway=LEEWAY_SECONDS,
             iss={"essential": True, "value": issuer.issuer},
@@ -87,8 +94,13 @@ class OidcVerifier:
         )
 
     def is_at_hand(self, whole: str) -> bool:
-        """Say whether the issuer need not be asked."""
-        return self._keys is not None and self._now() - self._fetched_at < KEYS_SECONDS_MAX
+        """Say whether neither the issuer nor anything else need be asked, nor be waited for.
+
+        That is known of tokens only that held before: another may make us ask for newer keys.
+        """
+        if self._now() - self._fetched_at >= KEYS_SECONDS_MAX - _MARGIN_SECONDS:
+            return False
+        return self._held.get(_digest(whole), 0.0) > time.time()
 
     def verify(self, whole: str) -> Credentials | None:
         """Return what a JWT says; None where it is none. Raises UnauthorizedError and
@@ -99,7 +111,17 @@ class OidcVerifier:
         claims = self._claims(whole)
         person = self._person(claims.get(self._issuer.claim))
         expires = datetime.fromtimestamp(int(claims["exp"]), UTC)
+        self._hold(whole, expires.timestamp())
         return Credentials("person", person, None, None, (), expires)
+
+    def _hold(self, whole: str, expires: float) -> None:
+        digest = _digest(whole)
+        if digest in self._held:
+            return
+        with self._lock:
+            self._held[digest] = expires
+            if len(self._held) > HELD_MAX:
+                self._held.popitem(last=False)
 
     def _claims(self, whole: str) -> Mapping[str, Any]:
         try:
@@ -118,6 +140,10 @@ class OidcVerifier:
 
     def _key_set(self, seconds_max: float) -> KeySet:
         """Return the issuer's keys, not older than so many seconds if the issuer answers."""
+        known = self._keys
+        if known is not None and self._now() - self._fetched_at < seconds_max:
+            # Without waiting for whoever asks for newer ones.
+            return known
         with self._lock:
             if self._keys is None or self._now() - self._fetched_at >= seconds_max:
                 try:
@@ -127,6 +153,7 @@ class OidcVerifier:
                         raise IssuerUnavailableError from None
                 else:
                     self._keys = found
+                    self._held.clear()
                 self._fetched_at = self._now()
             if self._keys is None:
                 raise IssuerUnavailableError
@@ -148,6 +175,10 @@ class OidcVerifier:
             if any((each.system, each.value) == (system, named) for each in person.foreign_ids):
                 return person.person
         raise UnauthorizedError("The JWT names nobody of the organisation.")
+
+
+def _digest(whole: str) -> bytes:
+    return hashlib.sha256(whole.encode()).digest()
 
 
 def fetch_json(url: str) -> Mapping[str, Any]:

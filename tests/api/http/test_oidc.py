@@ -207,3 +207,22 @@ def test_what_is_of_no_known_kind_is_refused(office: Office) -> None:
     assert callers.CACHED_SECONDS < 60
     office.tokens["x"] = "whatever"
     assert office.get("x", "/v1/claims/1").status_code == 401
+
+
+def test_only_what_held_before_is_admitted_without_asking_anybody(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the issuer's keys were there any token was let in on the event loop.
+
+    There the database was asked for guishu's own, and for a JWT that did not hold the issuer: all
+    requests waited meanwhile.
+    """
+    keys = Keys()
+    with publishing(keys):
+        accepting(office, keys)
+        gate, good = office.services.gate, keys.token()
+        assert gate.admit(f"Bearer {good}", None).actor == "per_a"
+        monkeypatch.setattr(office.services.directory, "_fresh_seconds", 3_600.0)
+        for other in (office.tokens["per_b"], f"{good[:-4]}AAAA", keys.token(jti="another")):
+            assert not gate.is_at_hand(f"Bearer {other}")
+        assert gate.is_at_hand(f"Bearer {good}")
