@@ -136,7 +136,8 @@ def answered(office: Office, route: str) -> float:
     registry = office.app.state.registry.restricted_registry([name])
     labels = {"method": "GET", "route": route, "status": "200"}
     samples = [each for family in registry.collect() for each in family.samples]
-    return sum(each.value for each in samples if (each.name, each.labels) == (name, labels))
+    found = (each.value for each in samples if (each.name, each.labels) == (name, labels))
+    return float(sum(found))
 
 
 def test_a_defect_at_handing_over_leaves_the_pages(
