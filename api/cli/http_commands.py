@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from api.bootstrap import Ledger
@@ -23,22 +23,25 @@ def serve() -> None:
     ended = threading.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: ended.set())
-    with opened() as ledger, _serving(ledger, _listen(ledger)) as address:
+    with opened() as ledger, _serving(ledger, _listen(ledger), ended.set) as address:
         notes().print(f"serving on {address}", markup=False)
         ended.wait()
     notes().print("stopped: everything that was recorded is kept")
 
 
 @contextmanager
-def serving_beside(ledger: Ledger) -> Iterator[str | None]:
-    """Serve HTTP beside the block; where the port is taken say so, and do without."""
+def serving_beside(ledger: Ledger, ended: Callable[[], None]) -> Iterator[str | None]:
+    """Serve HTTP beside the block; where the port is taken say so, and do without.
+
+    ``ended`` is called where the server ends, also by a defect, which is raised behind the block.
+    """
     try:
         listening = _listen(ledger)
     except AddressError as error:
         notes().print(f"HTTP is not served here: {error} {error.way_out}", markup=False)
         yield None
         return
-    with _serving(ledger, listening) as address:
+    with _serving(ledger, listening, ended) as address:
         yield address
 
 
@@ -52,16 +55,16 @@ def _listen(ledger: Ledger) -> socket.socket:
 
 
 @contextmanager
-def _serving(ledger: Ledger, listening: socket.socket) -> Iterator[str]:
+def _serving(ledger: Ledger, listening: socket.socket, ended: Callable[[], None]) -> Iterator[str]:
     with (
         open_services(ledger) as services,
-        serving(create_app(services), listening) as address,
+        serving(create_app(services), listening, ended) as address,
     ):
         try:
             yield address
         finally:
-            # Else the server would wait for those who follow the log.
-            services.tail.end_all()
+            # Else the server would wait for them, and then cut them off without an answer.
+            services.end_waits()
 
 
 def show_address(ledger: Ledger, address: str, *, demo: bool) -> None:

@@ -166,7 +166,7 @@ def run(
     began = time.monotonic()
     with open_ledger(load_settings()) as ledger:
         fresh = demo and _make_demo(ledger)
-        with running(ledger, clock_too=True) as service, serving_beside(ledger) as address:
+        with running(ledger, clock_too=True) as service, serving_beside(ledger, end) as address:
             _wait_for_reflection(ledger, ended)
             if ended.is_set():
                 return

@@ -106,6 +106,15 @@ _TOO_LARGE = problem(
 )
 
 
+_STOPPING = problem(
+    503,
+    "stopping",
+    "The ledger is being stopped, and did not finish this in time.",
+    way_out="Send it again when it runs again, with the same Idempotency-Key.",
+    headers={"Connection": "close", "Retry-After": "5"},
+)
+
+
 async def _refuse(
     scope: Scope, receive: Receive, send: Send, rest: Callable[[], Awaitable[None]]
 ) -> None:
@@ -148,16 +157,21 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, began = 500, time.perf_counter()
+        status, has_begun, began = 500, False, time.perf_counter()
 
         async def send_and_see(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_begun = message["status"], True
             await send(message)
 
         try:
             await self._app(scope, receive, send_and_see)
+        except asyncio.CancelledError:
+            # The server stops, and the time for finishing is over.
+            if has_begun:
+                raise
+            await _STOPPING(scope, receive, send_and_see)
         finally:
             self._tell(scope, status, time.perf_counter() - began)
 

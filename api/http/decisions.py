@@ -58,6 +58,7 @@ class Decisions:
         self._lock = threading.Lock()
         self._waiting: dict[int, list[_Waiting]] = {}
         self._parked_next = 0.0
+        self._is_ending = False
         self._thread = threading.Thread(target=self._work, name="guishu-decisions", daemon=True)
 
     def __enter__(self) -> Self:
@@ -68,6 +69,15 @@ class Decisions:
         self._stop.set()
         self._asked.set()
         self._thread.join()
+
+    def end_waits(self) -> None:
+        """Have nobody wait any more: who does is told what is decided by now."""
+        with self._lock:
+            self._is_ending = True
+            ending = {id(each): each for waiting in self._waiting.values() for each in waiting}
+            self._waiting.clear()
+        for each in ending.values():
+            self._tell(each)
 
     @property
     def awaited(self) -> int:
@@ -101,6 +111,8 @@ class Decisions:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop, loop.create_future(), set(positions))
         with self._lock:
+            if self._is_ending:
+                return {}
             for position in positions:
                 self._waiting.setdefault(position, []).append(waiting)
         self._asked.set()

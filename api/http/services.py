@@ -44,6 +44,11 @@ class Services:
     rehearsing: Rehearsing = field(repr=False)
     jobs: Worker = field(repr=False)
 
+    def end_waits(self) -> None:
+        """Let those go who follow the log, or wait for decisions: the server is to stop."""
+        self.tail.end_all()
+        self.decisions.end_waits()
+
     @contextmanager
     def reading(self, reads: Reads) -> Iterator[Connection[Any]]:
         """Give a connection whose read models reflect what the caller asks for, and say what.

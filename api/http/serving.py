@@ -11,7 +11,7 @@ import ipaddress
 import resource
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -158,8 +158,14 @@ def is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def serving(app: FastAPI, listening: socket.socket) -> Iterator[str]:
-    """Serve ``app`` on a socket beside the block; gives the address."""
+def serving(
+    app: FastAPI, listening: socket.socket, ended: Callable[[], None] = lambda: None
+) -> Iterator[str]:
+    """Serve ``app`` on a socket beside the block; gives the address.
+
+    ``ended`` is called when nothing is served any more. Where that is by a defect, this raises it
+    behind the block.
+    """
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -173,9 +179,17 @@ def serving(app: FastAPI, listening: socket.socket) -> Iterator[str]:
     )
     _allow_files(CONNECTIONS_MAX + _OTHER_FILES)
     server = _Server(config)
-    thread = threading.Thread(
-        target=lambda: asyncio.run(server.serve([listening])), name="guishu-http"
-    )
+    failures: list[Exception] = []
+
+    def serve() -> None:
+        try:
+            asyncio.run(server.serve([listening]))
+        except Exception as error:
+            failures.append(error)
+        finally:
+            ended()
+
+    thread = threading.Thread(target=serve, name="guishu-http")
     thread.start()
     try:
         yield address_of(listening)
@@ -183,6 +197,8 @@ def serving(app: FastAPI, listening: socket.socket) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listening.close()
+    if failures:
+        raise failures[0]
 
 
 def _allow_files(count: int) -> None:

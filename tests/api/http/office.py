@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 from fastapi import FastAPI
 
+from api.bootstrap import open_ledger
 from api.http import tokens
 from api.http.app import create_app
-from api.http.services import Services
-from api.running import settle
+from api.http.services import Services, open_services
+from api.running import running, settle
+from api.settings import Settings
 from ledger import organisation_commands as facts
 from ledger.envelope import Origin
 from ledger.policy import Policy
+from tests.support.database import DatabaseUrls
+from tests.support.ledgers import MASTER_KEY
 
 EAST, WEST = "ter_east", "ter_west"
 # Per person: home territory and roles.
@@ -87,6 +95,30 @@ class Office:
         self.services.ledger.recording.record_facts(list(stated), origin)
 
 
+def settings_of(urls: DatabaseUrls, folder: Path, **more: Any) -> Settings:
+    """Return the settings of a process on the database of a test."""
+    return Settings(
+        database_url=urls.service_url,  # type: ignore[arg-type]  # pydantic makes it a secret
+        owner_database_url=urls.owner_url,  # type: ignore[arg-type]
+        master_key=base64.b64encode(MASTER_KEY).decode(),  # type: ignore[arg-type]
+        data_directory=folder,
+        **more,
+    )
+
+
+@contextmanager
+def deciding_office(urls: DatabaseUrls, folder: Path, **more: Any) -> Iterator[Office]:
+    """Make an office with people of every role; its consumers run beside the block."""
+    with (
+        open_ledger(settings_of(urls, folder, **more), migrating=False) as ledger,
+        running(ledger),
+        open_services(ledger) as services,
+    ):
+        office = make_office(services, datetime.now(UTC) + timedelta(hours=1))
+        settle(ledger, timeout_seconds=60)
+        yield office
+
+
 def make_office(services: Services, expires: datetime, policy: Policy | None = None) -> Office:
     """Found the office, and make tokens for its people and for one integration."""
     given: list[facts.FactCommand] = [
@@ -138,3 +170,13 @@ def read(office: Office, who: str | None, path: str) -> Any:
     answer = office.get(who, f"{path}{separator}min_position={position}")
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+def stored_requests(urls: DatabaseUrls) -> dict[str, int]:
+    """Return the positions of requests by their ids, as the log has them."""
+    query = """
+    SELECT convert_from(body, 'UTF8')::jsonb ->> 'request_id', min(position)
+    FROM ledger.events WHERE causation IS NULL GROUP BY 1
+    """
+    with psycopg.connect(urls.service_url) as connection:
+        return {key: position for key, position in connection.execute(query) if key}

@@ -16,4 +16,4 @@ def served(office: Office) -> Iterator[str]:
         try:
             yield address
         finally:
-            office.services.tail.end_all()
+            office.services.end_waits()
