@@ -25,6 +25,10 @@ from ledger.store.migrations import migrate, pending
 from projections.base import Projection
 from projections.registry import all_projections
 
+# The pool doubles its pause at each try, and begins anew with the next who asks after this. With
+# its own five minutes the database could be back for two before anybody notices.
+_RECONNECT_SECONDS_MAX = 3.0
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -79,6 +83,7 @@ def open_ledger(settings: Settings, *, migrating: bool = True) -> Iterator[Ledge
                 min_size=settings.pool_connections_min,
                 max_size=settings.pool_connections_max,
                 timeout=settings.pool_wait_seconds_max,
+                reconnect_timeout=_RECONNECT_SECONDS_MAX,
                 configure=_configure,
                 name="guishu",
             ) as pool,

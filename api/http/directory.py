@@ -6,15 +6,19 @@ everywhere soon; what is recorded is judged by the log itself all the same.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import psycopg
 from psycopg import Connection
+from psycopg_pool import PoolTimeout
 
 from ledger.envelope import decode
+from ledger.errors import StoreUnavailableError
 from ledger.events.catalogue import Catalogue
 from ledger.organisation import Organisation, OrganisationAt
 from ledger.recording import ORGANISATION
@@ -38,29 +42,49 @@ class Directory:
         self._fresh_seconds = fresh_seconds
         self._lock = threading.Lock()
         self._organisation = Organisation()
+        self._latest: OrganisationAt | None = None
         self._read_at: float | None = None
+        self._failed_at = -math.inf
 
     def organisation(self, *, now: bool = False) -> OrganisationAt:
-        """Return the organisation, at most a second old, or read ``now``."""
+        """Return the organisation, at most a second old, or read ``now``.
+
+        One that is at hand is not waited for, which the event loop relies on.
+        """
+        latest = self._latest
+        if latest is not None and not now and self.is_fresh:
+            return latest
+        asked = time.monotonic()
         with self._lock:
             if now or not self.is_fresh:
-                self._read()
+                self._read(asked)
             return self._organisation.latest
 
     def now(self) -> tuple[OrganisationAt, int]:
         """Return the organisation as the log has it now, and the version of its stream."""
+        asked = time.monotonic()
         with self._lock:
-            self._read()
+            self._read(asked)
             return self._organisation.latest, self._organisation.version
 
     def outdate(self) -> None:
         """Have it read again at the next question: something was just recorded here."""
         self._read_at = None
 
-    def _read(self) -> None:
-        with self._connect() as connection:
-            stored = read_stream(connection, ORGANISATION, self._organisation.version)
+    def _read(self, asked: float) -> None:
+        if asked <= self._failed_at:
+            # Who waited meanwhile need not wait for the database all over again.
+            raise StoreUnavailableError(
+                "The database does not answer.", way_out="Try again in a moment."
+            )
+        try:
+            with self._connect() as connection:
+                stored = read_stream(connection, ORGANISATION, self._organisation.version)
+        except (psycopg.OperationalError, PoolTimeout):
+            self._failed_at = time.monotonic()
+            raise
         self._organisation.apply_all(decode(self._catalogue, each) for each in stored)
+        self._latest = self._organisation.latest
         self._read_at = time.monotonic()
 
     @property
