@@ -48,7 +48,7 @@ class StepRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     approvers: Annotated[tuple[ApproverRule, ...], Field(min_length=1, max_length=APPROVERS_MAX)]
-    needed: Literal["all", "any"] | Annotated[int, Field(ge=1)] = "all"
+    needed: Literal["all", "any"] | Annotated[int, Field(ge=1, strict=True)] = "all"
 
     @model_validator(mode="after")
     def _can_be_met(self) -> StepRule:
@@ -99,10 +99,10 @@ class ApprovalDeadlines(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Two days before a deadline is when open CRMs remind.
-    remind_days: int | None = Field(default=2, ge=1, le=DEADLINE_DAYS_MAX)
-    pass_on_days: int | None = Field(default=4, ge=1, le=DEADLINE_DAYS_MAX)
+    remind_days: int | None = Field(default=2, ge=1, le=DEADLINE_DAYS_MAX, strict=True)
+    pass_on_days: int | None = Field(default=4, ge=1, le=DEADLINE_DAYS_MAX, strict=True)
     # A step that was passed on twice in vain: the owner shall know within a fortnight.
-    expire_days: int | None = Field(default=14, ge=1, le=DEADLINE_DAYS_MAX)
+    expire_days: int | None = Field(default=14, ge=1, le=DEADLINE_DAYS_MAX, strict=True)
 
     @model_validator(mode="after")
     def _reminds_first(self) -> ApprovalDeadlines:

@@ -7,6 +7,7 @@ says in one sentence what is wrong with which field.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -17,9 +18,11 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    Strict,
     StringConstraints,
     Tag,
     ValidationError,
@@ -37,6 +40,9 @@ USCC = "uscc"
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 # A day has a first moment in UTC in every zone, and what is counted from it ends in the calendar.
 DAY_MIN, DAY_MAX = date(1900, 1, 1), date(9000, 12, 31)
+YEARS = "^(19[0-9]{2}|[2-9][0-9]{3})-"
+"""Of what years a day or moment may be, as a pattern for whoever reads the schema."""
+_DAY_PATTERN = r"^(19[0-9]{2}|[2-8][0-9]{3})-[0-9]{2}-[0-9]{2}$"
 # Folding a character may bring many; the keys of unique values must fit into an index.
 NUMBER_CHARACTERS_MAX = 200
 RECEIVERS_MAX = 50
@@ -81,6 +87,32 @@ class CheckDigitError(LedgerError):
         )
 
 
+# What the validators refuse, for whoever reads the schema: JSON has no words for it but a pattern.
+_CONTROLS = r"\x00-\x1f\x7f-\x9f"
+_CONTROLS_BUT_LINES = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
+
+
+def _line_without(characters: str) -> str:
+    """Return the pattern of a text that says something, and has none of these characters."""
+    return f"^[^{characters}]*[^\\s{characters}][^{characters}]*$"
+
+
+def _day_as_written(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+        raise ValueError("is no day such as 2026-03-01")
+    if isinstance(value, int | float):
+        raise ValueError("is a number, and no day such as 2026-03-01")
+    return value
+
+
+def _moment_as_written(value: Any) -> Any:
+    if isinstance(value, str) and not re.match(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:", value):
+        raise ValueError("is no moment such as 2026-03-01T09:30:00Z")
+    if isinstance(value, int | float):
+        raise ValueError("is a number, and no moment such as 2026-03-01T09:30:00Z")
+    return value
+
+
 def _no_controls(text: str) -> str:
     # The message must not repeat the character: some terminals would obey it.
     for character in text:
@@ -100,11 +132,13 @@ Name = Annotated[
     str,
     StringConstraints(min_length=1, max_length=300, strip_whitespace=True),
     AfterValidator(_no_controls),
+    Field(json_schema_extra={"pattern": _line_without(_CONTROLS)}),
 ]
 Word = Annotated[
     str,
     StringConstraints(min_length=1, max_length=100, strip_whitespace=True),
     AfterValidator(_no_controls),
+    Field(json_schema_extra={"pattern": _line_without(_CONTROLS)}),
 ]
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[!-~]+$")]
@@ -112,9 +146,23 @@ Note = Annotated[
     str,
     StringConstraints(min_length=1, max_length=4000, strip_whitespace=True),
     AfterValidator(_no_controls_but_lines),
+    Field(json_schema_extra={"pattern": _line_without(_CONTROLS_BUT_LINES)}),
 ]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,59}$")]
-Day = Annotated[date, Field(ge=DAY_MIN, le=DAY_MAX)]
+# Also of what is written down as JSON pydantic would take 1 and "true" as a truth, a number as a
+# moment, and a moment as a day: what somebody sent by mistake would be recorded for ever.
+Flag = Annotated[bool, Strict()]
+AnyDay = Annotated[date, BeforeValidator(_day_as_written)]
+Day = Annotated[
+    date,
+    Field(ge=DAY_MIN, le=DAY_MAX, json_schema_extra={"pattern": _DAY_PATTERN}),
+    BeforeValidator(_day_as_written),
+]
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_moment_as_written),
+    Field(json_schema_extra={"pattern": YEARS}),
+]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
@@ -140,7 +188,7 @@ class DecimalIn(Command):
 class DateIn(Command):
     """A calendar day."""
 
-    date: date
+    date: AnyDay
 
 
 class SetIn(Command):
@@ -235,7 +283,7 @@ class RegisterCustomer(Command):
     contacts: Contacts = ()
     sites: Sites = ()
     claim_for: Id | None = None
-    opening: bool = False
+    opening: Flag = False
     overrides: Overrides = ()
 
 
@@ -265,7 +313,7 @@ class ChangeCustomer(Command):
         ],
         Field(max_length=100),
     ] = ()
-    closed: bool | None = None
+    closed: Flag | None = None
     overrides: Overrides = ()
 
     @model_validator(mode="after")
@@ -438,7 +486,7 @@ class CorrectFollowUp(Command):
     note: Note | None = None
     agreed: Note | None = None
     next_on: Day | None = None
-    at: AwareDatetime | None = None
+    at: Moment | None = None
 
 
 class VoidFollowUp(Command):
@@ -544,15 +592,15 @@ class ReachDeadline(Command):
     kind: Code
     # The longest: a customer, and a moment.
     subject: Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"^[!-~]+$")]
-    due: AwareDatetime
+    due: Moment
 
 
 class UnparkRequest(Command):
     """Have a parked request decided after all, by a stated version of the decider."""
 
     customer: Id
-    request: Annotated[int, Field(ge=1)]
-    decider: Annotated[int, Field(ge=1)]
+    request: Annotated[int, Field(ge=1, strict=True)]
+    decider: Annotated[int, Field(ge=1, strict=True)]
 
 
 CustomerCommand = (

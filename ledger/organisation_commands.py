@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from ledger.commands import Command, Day, Id, Name, Note, Numbers, Word
+from ledger.commands import AnyDay, Command, Day, Flag, Id, Moment, Name, Note, Numbers, Word
 from ledger.policy import Policy
 from ledger.working_days import is_weekend
 
@@ -105,14 +104,14 @@ class EndAbsence(Command):
     """The person is back from ``back_on`` on, before the day that was said."""
 
     person: Id
-    back_on: date
+    back_on: AnyDay
 
 
 class EndDelegation(Command):
     """Nobody acts for the person any more from ``ended_on`` on."""
 
     person: Id
-    ended_on: date
+    ended_on: AnyDay
 
 
 class AdoptPolicy(Command):
@@ -125,7 +124,7 @@ class AdoptPolicy(Command):
 class AdoptDecider(Command):
     """Put a version of the decider in force."""
 
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, strict=True)]
 
 
 class OpenImport(Command):
@@ -135,7 +134,7 @@ class OpenImport(Command):
     name: Word
     time_zone: ZoneName
     policy: Policy | None = None
-    cut_over: AwareDatetime | None = None
+    cut_over: Moment | None = None
 
 
 class CloseImport(Command):
@@ -147,7 +146,7 @@ class CloseImport(Command):
 class RequireFourEyes(Command):
     """Require, or no longer, that one proposes and another adopts (see ledger/four_eyes.py)."""
 
-    required: bool
+    required: Flag
 
 
 YEAR_MIN, YEAR_MAX = 1900, 2200
@@ -157,9 +156,9 @@ YEAR_MIN, YEAR_MAX = 1900, 2200
 class StateCalendar(Command):
     """Say which days of a year are worked, from now on; ``source`` names a library, if any."""
 
-    year: Annotated[int, Field(ge=YEAR_MIN, le=YEAR_MAX)]
-    holidays: Annotated[tuple[date, ...], Field(max_length=262)] = ()
-    workdays: Annotated[tuple[date, ...], Field(max_length=106)] = ()
+    year: Annotated[int, Field(ge=YEAR_MIN, le=YEAR_MAX, strict=True)]
+    holidays: Annotated[tuple[AnyDay, ...], Field(max_length=262)] = ()
+    workdays: Annotated[tuple[AnyDay, ...], Field(max_length=106)] = ()
     source: Word | None = None
 
     @model_validator(mode="after")

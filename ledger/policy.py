@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from ledger.approval_rules import ApprovalDeadlines, ApprovalRule, default_rules
 from ledger.conditions import Condition
@@ -43,17 +43,17 @@ class Policy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # 999 customers is the seed of the most used open CRM.
-    holding_limit: int | None = Field(default=999, ge=0)
-    won_customers_count: bool = True
+    holding_limit: int | None = Field(default=999, ge=0, strict=True)
+    won_customers_count: StrictBool = True
     # Against mass claiming of the pool (OWASP API6); counts grants of the local day, so that
     # claim-and-release does not bypass it.
-    daily_claim_limit: int | None = Field(default=50, ge=0)
-    cooldown_days: int = Field(default=3, ge=0, le=DAYS_MAX)
-    protection_days: int = Field(default=30, ge=0, le=DAYS_MAX)
+    daily_claim_limit: int | None = Field(default=50, ge=0, strict=True)
+    cooldown_days: int = Field(default=3, ge=0, le=DAYS_MAX, strict=True)
+    protection_days: int = Field(default=30, ge=0, le=DAYS_MAX, strict=True)
     claim_scope: Literal["own_territory", "subtree", "everywhere"] = "subtree"
     # Whether a claim from outside that scope, in whose way nothing else stands, awaits the steps of
     # the rules for claims, instead of being refused.
-    claims_may_await: bool = False
+    claims_may_await: StrictBool = False
     # The same of a customer in whose group only others own members, and no ruling lets the claimant
     # own some beside them. Known since version 3 of the decider.
     claims_in_others_groups: Literal["allow", "refuse", "await"] = "allow"
@@ -62,7 +62,7 @@ class Policy(BaseModel):
     guarded_changes_by: Literal["head", "manager", "anyone"] = "head"
     # A follow-up entered at most so many days late is judged by who owned the customer when it
     # happened; one that is entered later, by who owns it now.
-    late_follow_up_days: int = Field(default=7, ge=0, le=LATE_FOLLOW_UP_DAYS_MAX)
+    late_follow_up_days: int = Field(default=7, ge=0, le=LATE_FOLLOW_UP_DAYS_MAX, strict=True)
     # Whose approval a transfer, release or larger share needs: the steps of all rules that match,
     # in order.
     approval_rules: tuple[ApprovalRule, ...] = Field(default_factory=default_rules, max_length=50)
@@ -77,11 +77,11 @@ class Policy(BaseModel):
         default=Decimal(50), ge=0, le=100, max_digits=5, decimal_places=2
     )
     # Who collaborates at one customer, or has asked to; all of them stand in its guard.
-    collaborators_max: int = Field(default=20, ge=0, le=COLLABORATORS_MAX)
+    collaborators_max: int = Field(default=20, ge=0, le=COLLABORATORS_MAX, strict=True)
 
     # For so many days a head may have somebody stand in for an owner who has left: a quarter, in
     # which the customer is to find an owner of its own.
-    stand_in_days_max: int = Field(default=92, ge=1, le=DAYS_MAX)
+    stand_in_days_max: int = Field(default=92, ge=1, le=DAYS_MAX, strict=True)
 
     # What counts as a conflict (撞单). Another claim does within so many hours of the grant: later
     # ones are no rivals, but late. The last two are known since version 2 of the decider.
@@ -92,10 +92,10 @@ class Policy(BaseModel):
         "group",
         "identifier",
     )
-    conflict_window_hours: int = Field(default=24, ge=0, le=CONFLICT_WINDOW_HOURS_MAX)
+    conflict_window_hours: int = Field(default=24, ge=0, le=CONFLICT_WINDOW_HOURS_MAX, strict=True)
     # An imported history would open one for each quarrel of the past. Only that it brings a
     # customer of somebody else's a second time is seen in any case, since version 3.
-    conflicts_in_imports: bool = False
+    conflicts_in_imports: StrictBool = False
 
     @model_validator(mode="after")
     def _has_steps_for_claims(self) -> Policy:

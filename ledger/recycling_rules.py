@@ -17,7 +17,7 @@ WARNINGS_MAX = 5
 WON_DEALS_MAX = 1_000
 TOKEN_MINUTES_MAX = 24 * 60
 
-Days = Annotated[int, Field(ge=1, le=RECYCLE_DAYS_MAX)]
+Days = Annotated[int, Field(ge=1, le=RECYCLE_DAYS_MAX, strict=True)]
 
 
 class RecycleWarning(BaseModel):
@@ -44,7 +44,7 @@ class RecycleRule(BaseModel):
 
     territories: Annotated[tuple[str, ...], Field(max_length=200)] = ()
     conditions: Annotated[tuple[Condition, ...], Field(max_length=20)] = ()
-    won_deals_min: Annotated[int, Field(ge=1, le=WON_DEALS_MAX)] | None = None
+    won_deals_min: Annotated[int, Field(ge=1, le=WON_DEALS_MAX, strict=True)] | None = None
     follow_up_days: Days | None = None
     deal_days: Days | None = None
     # Left out where it says nothing, as in all policies from before there was any.
@@ -82,7 +82,7 @@ class Recycling(BaseModel):
     days: Literal["calendar", "working"] = "calendar"
     # A follow-up within so many minutes of the last one by the same person resets nothing, no more
     # than the same note again. Asked for since version 2 of the decider.
-    token_follow_up_minutes: Annotated[int, Field(ge=0, le=TOKEN_MINUTES_MAX)] = 10
+    token_follow_up_minutes: Annotated[int, Field(ge=0, le=TOKEN_MINUTES_MAX, strict=True)] = 10
     # A head's hold lasts at most so many days: a quarter.
     hold_days_max: Days = 92
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import psycopg
 from psycopg_pool import PoolTimeout
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from api.http import problems
 from api.http.callers import Caller
@@ -26,7 +26,7 @@ from api.http.services import Services
 from api.http.shapes import Problem, Shape
 from api.http.writing import Keyed, origin_of
 from ledger import commands
-from ledger.commands import InvalidRequestError
+from ledger.commands import InvalidRequestError, Moment
 from ledger.envelope import Event
 from ledger.errors import LedgerError, StoreUnavailableError
 from ledger.recording import Asked, Recorded, new_request_id
@@ -36,7 +36,7 @@ SLICE_MAX = 1_000
 # What is decided already is told even where the time to wait is over.
 _LOOK_SECONDS = 0.25
 _KEY = re.compile("[!-~]{1,200}")
-_OCCURRED: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
+_OCCURRED: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
 class ClaimLine(Claim):

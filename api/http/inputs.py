@@ -6,9 +6,10 @@ from datetime import UTC, date, datetime
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import AfterValidator, AwareDatetime, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
-from ledger.commands import EARLIEST, Id
+from ledger import commands
+from ledger.commands import EARLIEST, YEARS, AnyDay, Id
 
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)
 # No day of any time zone lies before the first moment that there is.
@@ -31,9 +32,9 @@ def _askable(text: str) -> str:
     return text.replace("\0", "")
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_within_time)]
+Moment = Annotated[commands.Moment, AfterValidator(_within_time)]
 """A moment with its zone, from 1900 on; UTC when it is read."""
-Day = Annotated[date, AfterValidator(_within_days)]
+Day = Annotated[AnyDay, AfterValidator(_within_days), Field(json_schema_extra={"pattern": YEARS})]
 """A calendar day of the organisation."""
 Text = Annotated[str, StringConstraints(max_length=300), AfterValidator(_askable)]
 """What somebody looks for."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from psycopg import Connection
-from pydantic import AwareDatetime, TypeAdapter
+from pydantic import TypeAdapter
 
 from api.http.admission import requires
 from api.http.callers import Caller
@@ -22,7 +22,7 @@ from api.http.shapes import MISSING, Page, Problem, Shape
 from api.http.writing import Keyed, Writes, show_version, submit
 from consumers.checking import would_decide
 from ledger import commands
-from ledger.commands import Id, Note
+from ledger.commands import Id, Moment, Note
 from ledger.envelope import Origin
 from ledger.recording import Asked, new_request_id
 from projections import claims
@@ -37,7 +37,7 @@ class ClaimIn(commands.Command):
     customer: Id
     claimant: Id | None = None
     note: Note | None = None
-    occurred: AwareDatetime | None = None
+    occurred: Moment | None = None
 
 
 class ClaimCheck(Shape):

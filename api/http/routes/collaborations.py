@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated
 
@@ -21,7 +21,7 @@ from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.writing import Writes, asked_for, show_version
 from ledger import commands
-from ledger.commands import Code, Id, Note
+from ledger.commands import Code, Day, Id, Note
 from projections import collaborators
 from projections.collaborators import CollaborationRow, Status
 
@@ -43,8 +43,8 @@ class CollaborationIn(commands.Command):
     person: Id | None = None
     role: Code = "collaborator"
     share: Annotated[Decimal, Field(gt=0, le=100, max_digits=5, decimal_places=2)] | None = None
-    from_day: date | None = None
-    until_day: date | None = None
+    from_day: Day | None = None
+    until_day: Day | None = None
     site: Id | None = None
     reason_code: Code = "collaboration"
     reason: Note | None = None

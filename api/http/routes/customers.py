@@ -21,7 +21,7 @@ from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, seen
 from api.http.writing import Keyed, Writes, asked_for, show_version
 from ledger import commands
-from ledger.commands import Id
+from ledger.commands import Flag, Id
 from projections import customers, intervals
 from projections.whois import Whose, whose
 
@@ -119,7 +119,7 @@ class CustomerChange(commands.Command):
     contacts: commands.Contacts = ()
     sites: commands.Sites = ()
     removed: tuple[str, ...] = ()
-    closed: bool | None = None
+    closed: Flag | None = None
     overrides: commands.Overrides = ()
 
 

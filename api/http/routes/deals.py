@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
-from pydantic import AwareDatetime
 
 from api.http.admission import requires
 from api.http.callers import Caller
@@ -27,7 +26,7 @@ from api.http.shapes import MISSING, Money, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
 from api.http.writing import Writes, asked_for, show_version
 from ledger import commands, reasons
-from ledger.commands import Code, Id, MoneyIn, Name, Note, Numbers
+from ledger.commands import Code, Id, Moment, MoneyIn, Name, Note, Numbers
 from ledger.events import values
 from projections import deals
 
@@ -46,7 +45,7 @@ class DealIn(commands.Command):
     value: MoneyIn | None = None
     product: Name | None = None
     foreign_ids: Numbers = ()
-    occurred: AwareDatetime | None = None
+    occurred: Moment | None = None
 
 
 class DealCorrection(commands.Command):

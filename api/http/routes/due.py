@@ -22,7 +22,7 @@ from api.http.sight import note_access, sight_of
 from api.http.writing import Writes, asked_for
 from consumers.clock import database_now
 from ledger import commands
-from ledger.commands import Code, Id, Note
+from ledger.commands import Code, Day, Id, Note
 from projections import deadlines, follow_ups
 from projections.deadlines import DueRow
 from projections.follow_ups import FollowUp
@@ -130,7 +130,7 @@ class KeptCustomer(Shape):
 class HoldIn(commands.Command):
     """Until the day before ``until`` nothing is counted towards the recycling of the customer."""
 
-    until: date
+    until: Day
     reason_code: Code = "held"
     reason: Note | None = None
 

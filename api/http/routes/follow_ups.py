@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
-from pydantic import AwareDatetime
 
 from api.http.admission import requires
 from api.http.callers import Caller
@@ -26,7 +25,7 @@ from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
 from api.http.writing import Writes, asked_for, show_version
 from ledger import commands, reasons
-from ledger.commands import Code, Id, Note, Numbers
+from ledger.commands import Code, Day, Id, Moment, Note, Numbers
 from projections import follow_ups
 
 router = APIRouter(prefix="/v1", tags=["follow-ups"])
@@ -46,11 +45,11 @@ class FollowUpIn(commands.Command):
     channel: Code = "call"
     note: Note | None = None
     agreed: Note | None = None
-    next_on: date | None = None
+    next_on: Day | None = None
     contact: Id | None = None
     site: Id | None = None
     foreign_ids: Numbers = ()
-    occurred: AwareDatetime | None = None
+    occurred: Moment | None = None
 
 
 class FollowUpCorrection(commands.Command):
@@ -59,8 +58,8 @@ class FollowUpCorrection(commands.Command):
     channel: Code | None = None
     note: Note | None = None
     agreed: Note | None = None
-    next_on: date | None = None
-    at: AwareDatetime | None = None
+    next_on: Day | None = None
+    at: Moment | None = None
     reason_code: Code = "corrected"
     reason: Note | None = None
 

@@ -19,7 +19,7 @@ from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.writing import Writes, asked_for, stream_version
 from api.orphaned import carers, every_orphan, is_in_care_of
 from ledger import commands
-from ledger.commands import Code, Id, Note
+from ledger.commands import Code, Day, Id, Note
 from projections.stand_ins import StandInRow, of_customer, stand_in_of
 
 router = APIRouter(prefix="/v1", tags=["orphans"])
@@ -64,7 +64,7 @@ class StandInIn(commands.Command):
     """Who stands in, until the day before ``until``."""
 
     person: Id
-    until: date
+    until: Day
     reason_code: Code = "orphaned"
     reason: Note | None = None
 

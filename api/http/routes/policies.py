@@ -29,7 +29,7 @@ from api.http.writing import (
 )
 from ledger import commands
 from ledger import organisation_commands as facts
-from ledger.commands import Id, parse
+from ledger.commands import AnyDay, Flag, Id, parse
 from ledger.organisation import OrganisationAt
 from ledger.organisation import Proposal as Proposed
 from ledger.policy import Policy
@@ -95,7 +95,7 @@ class FourEyes(Shape):
 class FourEyesAsIs(commands.Command):
     """Whether what decides over others takes two people, from now on."""
 
-    required: bool
+    required: Flag
 
 
 class Calendar(Shape):
@@ -114,8 +114,8 @@ class Calendar(Shape):
 class CalendarAsIs(commands.Command):
     """All exceptions of a year, which replace those that were stated before."""
 
-    holidays: Annotated[tuple[date, ...], Field(max_length=262)] = ()
-    workdays: Annotated[tuple[date, ...], Field(max_length=106)] = ()
+    holidays: Annotated[tuple[AnyDay, ...], Field(max_length=262)] = ()
+    workdays: Annotated[tuple[AnyDay, ...], Field(max_length=106)] = ()
 
 
 # --- policies ----------------------------------------------------------------------------------

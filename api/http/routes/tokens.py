@@ -43,7 +43,7 @@ class TokenIn(commands.Command):
     roles: Annotated[tuple[Role, ...], Field(max_length=5)] | None = None
     territories: Annotated[tuple[Id, ...], Field(min_length=1, max_length=100)] | None = None
     grants: Annotated[tuple[Permission, ...], Field(max_length=10)] = ()
-    days: Annotated[int, Field(ge=1, le=DAYS_MAX)] = DAYS
+    days: Annotated[int, Field(ge=1, le=DAYS_MAX, strict=True)] = DAYS
 
     @model_validator(mode="after")
     def _is_somebodys(self) -> TokenIn:
