@@ -177,6 +177,7 @@ def complete(document: Operation) -> Operation:
         for _, _, operation in operations(document)
     }
     for path, method, operation in operations(document):
+        _state_parameters(operation)
         _state_statuses(path, method, operation)
         _state_headers(operation)
         _state_links(operation, taken)
@@ -190,6 +191,20 @@ def operations(document: Operation) -> Iterator[tuple[str, str, Operation]]:
     for path, item in document["paths"].items():
         for method, operation in item.items():
             yield path, method, operation
+
+
+def _state_parameters(operation: Operation) -> None:
+    """Leave out that a parameter may be null: it is left out then, and ``null`` would be a text."""
+    for each in operation.get("parameters", ()):
+        schema = each["schema"]
+        kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"]
+        if len(kinds) == 1:
+            del schema["anyOf"]
+            schema.update(kinds[0])
+        elif kinds:
+            schema["anyOf"] = kinds
+        if each["name"].lower() == "if-match":
+            schema["pattern"] = _ETAGS
 
 
 def _state_statuses(path: str, method: str, operation: Operation) -> None:
@@ -260,8 +275,6 @@ def _state_headers(operation: Operation) -> None:
 
 def _give_examples(operation: Operation) -> None:
     for each in operation.get("parameters", ()):
-        if each["name"].lower() == "if-match":
-            each["schema"]["pattern"] = _ETAGS
         if each["in"] == "path":
             each["example"] = examples.OF_PATHS[each["name"]]
     for content in operation.get("requestBody", {}).get("content", {}).values():

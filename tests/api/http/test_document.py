@@ -56,6 +56,13 @@ def test_problems_are_problems_and_nothing_else_is(document: dict[str, Any]) -> 
                 }, (operation["operationId"], status)
 
 
+def test_no_parameter_is_null(document: dict[str, Any]) -> None:
+    """Clients would have sent ``If-Match: null``, as schemathesis did, and got 400."""
+    for _, _, operation in operations(document):
+        for each in operation.get("parameters", ()):
+            assert {"type": "null"} not in each["schema"].get("anyOf", ()), each["name"]
+
+
 def test_no_operation_claims_what_cannot_be(document: dict[str, Any]) -> None:
     said = {
         operation["operationId"]: operation["responses"].keys()
