@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from schemathesis.core.result import Ok
 from api.http import examples
 from api.http.document import operations
 from ledger import organisation_commands as facts
-from tests.api.http.office import EAST, Office, read
+from tests.api.http.office import EAST, Office, make_token, read
 from tests.api.http.test_conflicts import disputed
 from tests.api.http.test_orphans import today
 from tests.support.processes import wait_until
@@ -62,6 +62,10 @@ def made(office: Office, who: str, path: str, body: Any) -> str:
 def prepare(office: Office) -> dict[Any, Any]:
     """Make what the examples name; return it by the ids of the examples."""
     office.state(facts.AddPerson(person="per_second", name="second", roles=("admin",)))
+    expires = datetime.now(UTC) + timedelta(hours=1)
+    office.tokens["per_second"] = make_token(
+        office.services, "person", "per_second", ("admin",), expires
+    )
     office.state(facts.AdoptDecider(version=2))
     customer, conflict = disputed(office)
     about = f"/v1/customers/{customer}"
