@@ -11,6 +11,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from api import parked
 from api.bootstrap import Ledger
 from api.cli.calendar_commands import provisional
 from api.cli.resolve import NotFoundError
@@ -110,15 +111,12 @@ def verify(ledger: Ledger, progress: Callable[[int, int], None]) -> Verified:
 def customer_of_parked(ledger: Ledger, position: int) -> str:
     """Return whose request is parked at a position; raises NotFoundError."""
     with ledger.pool.connection() as connection:
-        row = connection.execute(
-            "SELECT customer FROM ledger.parked_requests WHERE position = %s AND error IS NOT NULL",
-            (position,),
-        ).fetchone()
-    if row is None:
+        customer = parked.customer_of_parked(connection, position)
+    if customer is None:
         raise NotFoundError(
             f"No request is parked at {position}.", way_out="guishu doctor lists those that are."
         )
-    return str(row[0])
+    return customer
 
 
 def examine(ledger: Ledger) -> list[Finding]:

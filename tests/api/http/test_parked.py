@@ -95,6 +95,14 @@ def test_parked_claims_are_listed_apart_until_they_are_decided_after_all(
     check = office.post("per_a", "/v1/claims/check", {"customer": customer})
     assert (check.status_code, check.json()["code"]) == (409, "would_wait")
 
+    (told,) = office.get("per_auditor", "/v1/requests/parked").json()["items"]
+    assert told == {
+        "request": filed[0],
+        "customer": customer,
+        "error": "ZeroDivisionError",
+        "behind": 1,
+    }
+
     defects.customers.clear()
     unpark = commands.UnparkRequest(customer=customer, request=filed[0], decider=1)
     services = office.services
@@ -106,6 +114,26 @@ def test_parked_claims_are_listed_apart_until_they_are_decided_after_all(
     assert listed("parked") == []
     assert (listed("granted"), listed("refused")) == ([filed[0]], [filed[1]])
     assert office.get("per_a", f"/v1/requests/{filed[0]}").json()["status"] == "done"
+
+
+def test_an_administrator_has_what_is_parked_decided_after_all(
+    defects: Defects, office: Office
+) -> None:
+    customer = office.customer("华星")
+    defects.customers.add(customer)
+    claim = office.post("per_a", "/v1/claims", {"customer": customer}).json()["claim"]
+    path, body = f"/v1/requests/{claim}/unpark", {"decider": 1}
+    defects.customers.clear()
+    lacking = office.post("per_admin", path, {"decider": 99})
+    assert (lacking.status_code, lacking.json()["code"]) == (422, "decider_missing")
+    key = {"Idempotency-Key": "unpark-1"}
+    first = office.post("per_admin", path, body, headers=key)
+    assert (first.status_code, first.json()["status"]) == (201, "done")
+    assert office.get("per_a", f"/v1/requests/{claim}").json()["status"] == "done"
+    again = office.post("per_admin", path, body, headers=key)
+    assert (again.json()["request"], again.json()["repeated"]) == (first.json()["request"], True)
+    other = office.post("per_b", "/v1/claims", {"customer": customer}).json()["claim"]
+    assert office.post("per_admin", f"/v1/requests/{other}/unpark", body).status_code == 404
 
 
 def test_what_nobody_can_read_is_told_as_parked(office: Office) -> None:
