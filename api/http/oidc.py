@@ -7,13 +7,13 @@ the person's id, or by what a stated system calls them. Such a token has all the
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import json
 import threading
 import time
 import urllib.request
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import KeySet, import_key
 
 from api.http.callers import Credentials
 from api.http.problems import UnauthorizedError
@@ -31,10 +31,12 @@ from ledger.organisation import OrganisationAt
 
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 KEYS_SECONDS_MAX = 3_600.0
-# An unknown key asks the issuer again, but whoever makes keys up must not make us ask all the time.
+# An unknown key asks the issuer again, but whoever makes keys up must not make us ask all the time;
+# nor do all callers, one behind the other, ask an issuer that does not answer.
 REFRESH_SECONDS_MIN = 10.0
+RETRY_SECONDS_MIN = 2.0
+TOKEN_CHARACTERS_MAX = 16_384
 LEEWAY_SECONDS = 60
-HELD_MAX = 10_000
 # Keys that are at hand when this is asked are still at hand when they are used.
 _MARGIN_SECONDS = 5.0
 _FETCH_SECONDS_MAX = 5.0
@@ -84,8 +86,6 @@ class OidcVerifier:
         self._lock = threading.Lock()
         self._keys: KeySet | None = None
         self._fetched_at = -KEYS_SECONDS_MAX
-        # When each expires of those that held by the keys at hand, by the digests of whole tokens.
-        self._held: OrderedDict[bytes, float] = OrderedDict()
         self._registry = jwt.JWTClaimsRegistry(
             leeway=LEEWAY_SECONDS,
             iss={"essential": True, "value": issuer.issuer},
@@ -94,44 +94,38 @@ class OidcVerifier:
         )
 
     def is_at_hand(self, whole: str) -> bool:
-        """Say whether neither the issuer nor anything else need be asked, nor be waited for.
-
-        That is known of tokens only that held before: another may make us ask for newer keys.
-        """
-        if self._now() - self._fetched_at >= KEYS_SECONDS_MAX - _MARGIN_SECONDS:
+        """Say whether it is a JWT for which the issuer need not be asked."""
+        if not _is_jwt(whole):
             return False
-        return self._held.get(_digest(whole), 0.0) > time.time()
+        keys = self._keys
+        is_fresh = self._now() - self._fetched_at < KEYS_SECONDS_MAX - _MARGIN_SECONDS
+        return keys is not None and is_fresh and _knows(keys, whole)
 
     def verify(self, whole: str) -> Credentials | None:
         """Return what a JWT says; None where it is none. Raises UnauthorizedError and
         IssuerUnavailableError.
         """
-        if whole.count(".") != 2:
+        if not _is_jwt(whole):
             return None
+        if len(whole) > TOKEN_CHARACTERS_MAX:
+            raise UnauthorizedError("The JWT is longer than any that is taken.")
         claims = self._claims(whole)
         person = self._person(claims.get(self._issuer.claim))
-        expires = datetime.fromtimestamp(int(claims["exp"]), UTC)
-        self._hold(whole, expires.timestamp())
+        try:
+            expires = datetime.fromtimestamp(int(claims["exp"]), UTC)
+        except (ValueError, OverflowError, OSError):
+            raise UnauthorizedError("The JWT does not say when it is over.") from None
         return Credentials("person", person, None, None, (), expires)
 
-    def _hold(self, whole: str, expires: float) -> None:
-        digest = _digest(whole)
-        if digest in self._held:
-            return
-        with self._lock:
-            self._held[digest] = expires
-            if len(self._held) > HELD_MAX:
-                self._held.popitem(last=False)
-
     def _claims(self, whole: str) -> Mapping[str, Any]:
-        try:
-            return self._decoded(whole, self._key_set(KEYS_SECONDS_MAX))
-        except (JoseError, ValueError):
+        keys = self._key_set(KEYS_SECONDS_MAX)
+        if not _knows(keys, whole):
             # It may be signed by a key that is newer than those at hand.
-            try:
-                return self._decoded(whole, self._key_set(REFRESH_SECONDS_MIN))
-            except (JoseError, ValueError):
-                raise UnauthorizedError("The JWT does not hold.") from None
+            keys = self._key_set(REFRESH_SECONDS_MIN)
+        try:
+            return self._decoded(whole, keys)
+        except (JoseError, ValueError):
+            raise UnauthorizedError("The JWT does not hold.") from None
 
     def _decoded(self, whole: str, keys: KeySet) -> Mapping[str, Any]:
         token = jwt.decode(whole, keys, algorithms=ALGORITHMS)
@@ -145,15 +139,10 @@ class OidcVerifier:
             # Without waiting for whoever asks for newer ones.
             return known
         with self._lock:
-            if self._keys is None or self._now() - self._fetched_at >= seconds_max:
-                try:
-                    found = KeySet.import_key_set(dict(self._fetch(self._jwks_url())))  # type: ignore[arg-type]
-                except (URLError, OSError, ValueError, KeyError, JoseError):
-                    if self._keys is None:
-                        raise IssuerUnavailableError from None
-                else:
-                    self._keys = found
-                    self._held.clear()
+            age = self._now() - self._fetched_at
+            if age >= (RETRY_SECONDS_MIN if self._keys is None else seconds_max):
+                with suppress(URLError, OSError, ValueError, KeyError, JoseError):
+                    self._keys = _imported(self._fetch(self._jwks_url()))
                 self._fetched_at = self._now()
             if self._keys is None:
                 raise IssuerUnavailableError
@@ -177,8 +166,38 @@ class OidcVerifier:
         raise UnauthorizedError("The JWT names nobody of the organisation.")
 
 
-def _digest(whole: str) -> bytes:
-    return hashlib.sha256(whole.encode()).digest()
+def _is_jwt(whole: str) -> bool:
+    return whole.count(".") == 2
+
+
+def _knows(keys: KeySet, whole: str) -> bool:
+    """Say whether a JWT names one of the keys, or none where there is only one."""
+    head = whole.partition(".")[0]
+    try:
+        named = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+        kid = named.get("kid")
+    except (ValueError, AttributeError, RecursionError):
+        # What cannot be read is signed by no key, however new.
+        return True
+    if kid is None:
+        return len(keys.keys) == 1
+    return any(each.kid == kid for each in keys.keys)
+
+
+def _imported(document: Mapping[str, Any]) -> KeySet:
+    """Return the keys of a JWKS, those of kinds left out that are not known (RFC 7517, 5).
+
+    Raises ValueError where none is left.
+    """
+    given = document["keys"]
+    found = []
+    for each in given if isinstance(given, list) else ():
+        with suppress(JoseError, ValueError, KeyError, TypeError):
+            if isinstance(each, dict):
+                found.append(import_key(each))
+    if not found:
+        raise ValueError("no key")
+    return KeySet(found)
 
 
 def fetch_json(url: str) -> Mapping[str, Any]:

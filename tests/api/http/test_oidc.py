@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.jwk import ECKey, KeySet, OctKey
 
 from api.http import callers, oidc
@@ -131,6 +131,13 @@ def test_a_person_may_be_named_as_another_system_names_them(office: Office) -> N
         {"iss": None},
         {"exp": None},
         {"exp": 1_000_000_000},
+        {"exp": "tomorrow"},
+        {"exp": 10**18},
+        {"nbf": 4_000_000_000},
+        {"aud": [f"not-{AUDIENCE}", "another"]},
+        {"sub": ["per_a"]},
+        {"sub": "per_nobody"},
+        {"padding": "x" * oidc.TOKEN_CHARACTERS_MAX},
     ],
 )
 def test_what_is_not_for_us_or_is_over_does_not_hold(
@@ -151,6 +158,43 @@ def test_a_token_that_somebody_else_signed_does_not_hold(office: Office) -> None
         for forged in (forger.token(), unsigned(keys), by_public_key(keys)):
             with pytest.raises(UnauthorizedError):
                 verifier.verify(forged)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"alg": "ES256", "kid": "one", "crit": ["exp"], "exp": 1},
+        {"alg": "ES256", "kid": "one", "crit": ["b64"], "b64": False},
+        {"alg": "ES256", "kid": ["one"]},
+        {"alg": "none", "kid": "one"},
+        {"alg": "HS256", "kid": "one"},
+        ["ES256"],
+        {},
+    ],
+)
+def test_a_head_that_says_something_else_does_not_hold(office: Office, head: Any) -> None:
+    """Whatever the head says, whoever sends it is refused, and nobody's request is a defect."""
+    keys = Keys()
+    with publishing(keys):
+        accepting(office, keys)
+        _, body, signature = keys.token().split(".")
+        said = base64.urlsafe_b64encode(json.dumps(head).encode()).rstrip(b"=").decode()
+        for forged in (f"{said}.{body}.{signature}", f"{said}.{body}.", f"{said}.."):
+            office.tokens["jwt"] = forged
+            assert office.get("jwt", "/v1/claims/1").status_code == 401
+
+
+def test_a_critical_header_that_is_signed_does_not_hold_either(office: Office) -> None:
+    keys = Keys()
+    with publishing(keys):
+        verifier = accepting(office, keys)
+        _, body, _ = keys.token().split(".")
+        head = base64.urlsafe_b64encode(b'{"alg":"ES256","kid":"one","crit":["x"],"x":1}')
+        signed = head.rstrip(b"=") + b"." + body.encode()
+        algorithm = jws.JWSRegistry.algorithms["ES256"]
+        signature = base64.urlsafe_b64encode(algorithm.sign(signed, keys.keys[0])).rstrip(b"=")
+        with pytest.raises(UnauthorizedError):
+            verifier.verify((signed + b"." + signature).decode())
 
 
 def unsigned(keys: Keys) -> str:
@@ -189,12 +233,81 @@ def test_a_new_key_is_fetched_but_not_for_everybody_who_makes_one_up(office: Off
         assert keys.asked == 2
 
 
+def test_the_issuer_is_asked_again_only_for_a_key_that_is_not_known(office: Office) -> None:
+    """Any forged token asked it again, and on the loop of all requests: it seemed to be at hand."""
+    keys, now = Keys(), [1_000.0]
+    with publishing(keys):
+        issuer = Issuer(keys.issuer, AUDIENCE, f"{keys.issuer}/keys")
+        organisation = office.services.directory.organisation
+        verifier = OidcVerifier(issuer, organisation, now=lambda: now[0])
+        assert not verifier.is_at_hand(keys.token())
+        verifier.verify(keys.token())
+        assert verifier.is_at_hand(keys.token())
+        assert not verifier.is_at_hand("gs_x_y")
+        forger = Keys()
+        forger.issuer = keys.issuer
+        now[0] += oidc.REFRESH_SECONDS_MIN
+        for forged in (forger.token(), "a.b.c", "..", "W10.b.c"):
+            with pytest.raises(UnauthorizedError):
+                verifier.verify(forged)
+        assert keys.asked == 1
+        forger.rotate()
+        assert not verifier.is_at_hand(forger.token())
+        with pytest.raises(UnauthorizedError):
+            verifier.verify(forger.token())
+        assert keys.asked == 2
+
+
+def test_keys_of_other_kinds_are_left_out(office: Office) -> None:
+    """One key of a kind that is not known kept all tokens of the issuer out."""
+    keys = Keys()
+    with publishing(keys):
+        verifier = accepting(office, keys)
+        published = keys.document
+        strange = [{"kty": "XYZ", "kid": "new"}, "one", None]
+
+        def document(path: str) -> dict[str, Any]:
+            found = published(path)
+            return found | {"keys": [*strange, *found["keys"]]} if "keys" in found else found
+
+        vars(keys)["document"] = document
+        assert verifier.verify(keys.token()) is not None
+
+
 def test_an_issuer_that_does_not_answer_is_told(office: Office) -> None:
     issuer = Issuer("http://127.0.0.1:1", AUDIENCE)
     verifier = OidcVerifier(issuer, office.services.directory.organisation)
     with pytest.raises(IssuerUnavailableError):
         verifier.verify("a.b.c")
     assert verifier.verify("gs_x_y") is None
+
+
+@pytest.mark.parametrize("answer", [OSError("away"), {"keys": []}, {"keys": 7}, {}])
+def test_an_issuer_that_does_not_answer_is_not_asked_by_everybody(
+    office: Office, answer: Any
+) -> None:
+    """Each caller asked it anew, one behind the other, and held a thread for as long."""
+    asked, now = [0], [1_000.0]
+
+    def fetch(_: str) -> dict[str, Any]:
+        asked[0] += 1
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    issuer = Issuer("https://issuer", AUDIENCE, "https://issuer/keys")
+    organisation = office.services.directory.organisation
+    verifier = OidcVerifier(issuer, organisation, fetch=fetch, now=lambda: now[0])
+    vars(office.services)["gate"] = Gate(office.services.directory, (verifier,))
+    office.tokens["jwt"] = "a.b.c"
+    for _ in range(5):
+        refused = office.get("jwt", "/v1/claims/1")
+        assert (refused.status_code, refused.json()["code"]) == (503, "issuer_unavailable")
+        assert refused.headers["Retry-After"] == "1"
+    assert asked[0] == 1
+    now[0] += oidc.RETRY_SECONDS_MIN
+    assert office.get("jwt", "/v1/claims/1").status_code == 503
+    assert asked[0] == 2
 
 
 @pytest.mark.parametrize("url", ["http://example.org/keys", "file:///etc/passwd", "ftp://x/y"])
