@@ -36,6 +36,7 @@ _IN_TERRITORY = """
              WHERE c.customer = substr(e.stream, strpos(e.stream, '-') + 1)
                AND c.territory = ANY(%(territories)b))
 """
+_VALUED = ("TransferRequested.", "DealRecorded.", "DealCorrected.")
 _ORDER = " ORDER BY position LIMIT %(limit)s"
 
 
@@ -90,6 +91,19 @@ def read_page(
     return [StoredEvent._make(row) for row in rows]
 
 
+def without_value(event: StoredEvent) -> StoredEvent:
+    """Return an event without the value of a deal, which is not for all who read the log.
+
+    Beside its data stands ``masked`` then: such a body is not that of which the leaf's hash is.
+    """
+    if not event.name.startswith(_VALUED):
+        return event
+    body = orjson.loads(event.body)
+    if body["data"].pop("value", None) is None:
+        return event
+    return event._replace(body=orjson.dumps(body | {"masked": ["value"]}))
+
+
 def as_json(event: StoredEvent) -> bytes:
     """Return an event as JSON: its place in the log, and its body as it stands there."""
     head = (
@@ -100,8 +114,8 @@ def as_json(event: StoredEvent) -> bytes:
 
 
 def page_json(events: Sequence[StoredEvent], following: int | None) -> bytes:
-    """Return a page of events as JSON; ``following`` is the position to go on behind."""
-    return joined([as_json(each) for each in events], following)
+    """Return a page of events as JSON, without values; ``following``: where to go on behind."""
+    return joined([as_json(without_value(each)) for each in events], following)
 
 
 def joined(items: Sequence[bytes], following: int | None) -> bytes:
@@ -119,6 +133,7 @@ def unsealed(
     was destroyed. Raises UnsealingFailedError.
     """
     document = orjson.loads(as_json(event))
+    has_value = document["body"]["data"].get("value") and event.name.startswith(_VALUED)
     decoded = decode(catalogue, event)
     plain = {
         name: open_text(decoded, name, sealed)
@@ -126,7 +141,7 @@ def unsealed(
     }
     if plain:
         document["plain"] = plain
-    return orjson.dumps(document), frozenset(plain)
+    return orjson.dumps(document), frozenset(plain).union({"value"} if has_value else ())
 
 
 def _sealed_in(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Sealed]]:

@@ -19,7 +19,7 @@ import psycopg
 from psycopg import Connection
 from psycopg_pool import PoolTimeout
 
-from api.http.log_view import Filter, as_json, customer_of
+from api.http.log_view import Filter, as_json, customer_of, without_value
 from ledger.envelope import StoredEvent
 from ledger.store.hints import Notifier, Stop, Waiter
 from ledger.store.reading import head, read_after
@@ -216,11 +216,11 @@ class Tail:
 
 
 def as_sse(event: StoredEvent) -> bytes:
-    """Return an event as Server-Sent Events have it; its id is the position."""
+    """Return an event as Server-Sent Events have it, without values; its id is the position."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (
         event.position,
         event.name.encode(),
-        as_json(event),
+        as_json(without_value(event)),
     )
 
 

@@ -56,7 +56,8 @@ class LogEvent(Shape):
 
     ``body`` holds who acts and records, the data, and of a decision the position of its request
     (``causation``). Sealed texts are ``{"key", "text"}``; ``plain`` has them in plain, by field,
-    where that was asked for and the caller may see personal data.
+    where that was asked for and the caller may see personal data. Else the value of a deal is left
+    out, which ``masked`` names in the body.
     """
 
     position: int
@@ -86,7 +87,10 @@ def read_log(
     territory: Territory = None,
     name: Names = None,
     unseal: Annotated[
-        bool, Query(description="Sealed texts in plain as well; needs personal:read everywhere.")
+        bool,
+        Query(
+            description="Sealed texts in plain as well, and values; needs personal:read everywhere."
+        ),
     ] = False,
 ) -> Response:
     """Return events in the order of the log; every position is there, once, and never changes."""

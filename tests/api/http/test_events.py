@@ -10,6 +10,8 @@ import httpx
 import pytest
 
 from api.http import routes, tail
+from ledger.envelope import StoredEvent
+from ledger.store.reading import read_at
 from tests.api.http.office import CRM, EAST, WEST, Office
 from tests.api.http.served import served
 
@@ -184,3 +186,39 @@ def test_the_stream_answers_as_the_document_says(office: Office) -> None:
         assert list(said[str(status)]["content"]) == [answer.headers["Content-Type"]]
     answer = office.call(CRM, "POST", path)
     assert (answer.status_code, answer.headers["Allow"]) == (405, "GET")
+
+
+def test_the_value_of_a_deal_is_left_out_unless_it_is_asked_for_and_that_is_noted(
+    office: Office,
+) -> None:
+    """Whoever read the log saw the values that the deals themselves hid from them."""
+    customer = office.customer("华星", territory=EAST)
+    office.post("per_a", "/v1/claims", {"customer": customer})
+    value = {"amount": "1054.00", "currency": "CNY"}
+    deal = {"outcome": "won", "value": value, "product": "水泵"}
+    made = office.post("per_a", f"/v1/customers/{customer}/deals", deal).json()
+    transfer = {"customer": customer, "receiver": "per_b", "value": value}
+    office.post("per_a", "/v1/transfers", transfer)
+    for who in ("per_auditor", "per_admin", CRM):
+        recorded, asked = log(office, who, name=["DealRecorded.v1", "TransferRequested.v1"])
+        assert (recorded["body"]["data"]["deal"], asked["body"]["data"]["receiver"]) == (
+            made["made"],
+            "per_b",
+        )
+        for each in (recorded, asked):
+            assert "value" not in each["body"]["data"]
+            assert each["body"]["masked"] == ["value"]
+    (recorded,) = log(office, "per_admin", name="DealRecorded.v1", unseal=True)
+    assert recorded["body"]["data"]["value"] == value
+    with office.services.ledger.pool.connection() as connection:
+        noted = connection.execute("SELECT person, subjects, fields FROM api.personal_access")
+        assert ("per_admin", [f"customer-{customer}"], ["value"]) in noted.fetchall()
+    event = tail.as_sse(stored(office, recorded["position"]))
+    assert b"1054.00" not in event
+
+
+def stored(office: Office, position: int) -> StoredEvent:
+    """Return an event as it stands in the log."""
+    with office.services.ledger.pool.connection() as connection:
+        (found,) = read_at(connection, [position])
+    return found
