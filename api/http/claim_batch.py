@@ -19,6 +19,7 @@ from psycopg_pool import PoolTimeout
 from pydantic import TypeAdapter, ValidationError
 
 from api.http import problems
+from api.http.bounds import outside
 from api.http.callers import Caller
 from api.http.claiming import Claim, told
 from api.http.problems import HttpError
@@ -144,6 +145,9 @@ class ClaimBatch:
 
     async def _record(self, lines: Sequence[_Line]) -> None:
         wanted = [each for each in lines if isinstance(each.outcome, Asked)]
+        if self._caller.territories is not None:
+            await self._keep_within(wanted)
+            wanted = [each for each in wanted if isinstance(each.outcome, Asked)]
         asked = [each.outcome for each in wanted if isinstance(each.outcome, Asked)]
         if not asked:
             return
@@ -158,6 +162,13 @@ class ClaimBatch:
             each.outcome = result
             if isinstance(result, Recorded):
                 self.last = max(self.last, result.positions[-1])
+
+    async def _keep_within(self, lines: Sequence[_Line]) -> None:
+        """Have those lines refused for which the caller's token is not."""
+        claims = [each.outcome.command for each in lines if isinstance(each.outcome, Asked)]
+        refusals = await outside(self._services, self._caller, claims)
+        for line, refusal in zip(lines, refusals, strict=True):
+            line.outcome = refusal or line.outcome
 
 
 def _object(line: bytes | None) -> dict[str, Any]:

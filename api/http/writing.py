@@ -17,6 +17,7 @@ from fastapi import Header, Response
 from psycopg import Connection
 from pydantic import AwareDatetime, Field
 
+from api.http.bounds import must_lie_within
 from api.http.callers import Caller
 from api.http.problems import MEDIA_TYPE, MalformedHeaderError, PreconditionFailedError
 from api.http.services import Reads, Services
@@ -169,6 +170,8 @@ async def submit(
     given = {name: value for name, value in fields.items() if value is not None}
     command: Any = parse(kind, given)
     asked = Asked(command, origin_of(caller, writes, occurred=occurred))
+    if caller.territories is not None:
+        await must_lie_within(services, caller, command)
     if isinstance(writes, Writes) and writes.expected is not None:
         recorded = await _record_at(services, asked, writes.expected)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from api.http import problems
 from api.http.admission import requires
+from api.http.bounds import outside
 from api.http.callers import Caller
 from api.http.cursors import Cursor, Limit
 from api.http.finding import find_soon
@@ -213,7 +214,7 @@ async def answer_many(
         if customer is not None:
             origin = origin_of(caller, writes, key=f"{own}:{number}")
             asked[each.approval] = Asked(_command(each, customer), origin)
-    results = dict(zip(asked, await services.intake.record_many(list(asked.values())), strict=True))
+    results = await _recorded(services, caller, asked)
     decided = await _decided(services, writes, list(results.values()))
     items = [
         _answered(services, each.approval, results.get(each.approval) or _missing(each), decided)
@@ -221,6 +222,19 @@ async def answer_many(
     ]
     _tell(writes, list(results.values()), items, decided)
     return AllAnswered(items=items)
+
+
+async def _recorded(
+    services: Services, caller: Caller, asked: Mapping[str, Asked]
+) -> dict[str, Recorded | LedgerError]:
+    """Record the answers, but those for which the caller's token is not."""
+    refusals = await outside(services, caller, [each.command for each in asked.values()])
+    found: dict[str, Recorded | LedgerError] = {
+        name: refusal for name, refusal in zip(asked, refusals, strict=True) if refusal
+    }
+    left = [name for name in asked if name not in found]
+    recorded = await services.intake.record_many([asked[name] for name in left])
+    return found | dict(zip(left, recorded, strict=True))
 
 
 async def _customers(services: Services, ids: Sequence[str]) -> dict[str, str]:
