@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
 from pydantic import Field
 
+from api.awaiting import asked_to_rule
 from api.http.admission import requires
 from api.http.callers import Caller
 from api.http.cursors import Cursor, Limit, make_cursor, page_of, read_cursor
@@ -40,7 +41,8 @@ class Proof(Shape):
 
     ``event`` is what was recorded, ``person`` whom it is about, such as the claimant or who
     followed up. ``words`` (such as a note), ``value`` and ``details`` are seen within one's scope,
-    and of what one has done oneself; else they are left out, and ``masked`` says so.
+    of what one has done oneself, and by whoever is to rule; else they are left out, and ``masked``
+    says so.
     """
 
     position: int
@@ -190,17 +192,31 @@ def _details(
     members = owned_members(connection, row.customer) if is_of_group else []
     return ConflictDetails(
         **dict(conflict(caller, row)),
-        proofs=_proofs(connection, caller, route, entries),
+        proofs=_proofs(connection, caller, route, entries, judges=_judges(caller, row)),
         members=[Member.model_validate(each) for each in members],
     )
 
 
+def _judges(caller: Caller, row: ConflictRow) -> bool:
+    """Say whether a ruling is the caller's today, who has to know then what proves the conflict."""
+    return caller.person in asked_to_rule(row, caller.organisation, caller.day)
+
+
 def _proofs(
-    connection: Connection[Any], caller: Caller, route: str, entries: Sequence[TimelineEntry]
+    connection: Connection[Any],
+    caller: Caller,
+    route: str,
+    entries: Sequence[TimelineEntry],
+    *,
+    judges: bool,
 ) -> list[Proof]:
     """Return requests as the caller may see them; that words or values are seen is noted."""
     sight = sight_of(connection, caller, {each.customer for each in entries})
-    visible = [each for each in entries if sight.shows(each.customer, each.actor)]
+    visible = [
+        each
+        for each in entries
+        if sight.shows(each.customer, each.actor) or (judges and each.customer in sight.bound)
+    ]
     fields = {name for each in visible for name in each.words}
     fields |= {"value" for each in visible if each.value}
     note_access(connection, caller, route, {each.customer for each in visible}, fields)

@@ -148,6 +148,9 @@ def test_whoever_stands_in_for_an_absent_head_rules_and_answers(office: Office) 
         facts.NameDelegate(person="per_east", delegate="per_w", **days),
     )
     office.services.directory.outdate()
+    # Whoever is to judge has to know.
+    (proof,) = read(office, "per_w", f"/v1/conflicts/{conflict}")["proofs"]
+    assert (proof["words"], proof["masked"]) == ({"note": "价格谈妥"}, False)
     # Who looks at the figures or takes the customers over is not for who stands in.
     assert office.get("per_w", "/v1/territories/figures").status_code == 403
     assert office.post("per_w", "/v1/hand-overs", {}).status_code == 403
