@@ -2,8 +2,8 @@
 
 Whose a customer is, everybody sees: that is what is looked up before a call. Contacts, notes,
 deal values and an individual's names are seen as far as ``personal:read`` reaches: at customers
-that the caller owns or collaborates at, or that lie in the caller's territories. What is not seen
-is None, or left out. Whoever sees personal fields is noted before they are sent.
+that the caller owns, collaborates or stands in at, or that lie in the caller's territories. What is
+not seen is None, or left out. Whoever sees personal fields is noted before they are sent.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from api.http.permissions import Permission, Reach
 from ledger.store.arrays import text_array
 from projections.whois import whose
 
-# At how many of a page's customers the caller works beside the owner, today.
-_COLLABORATES = """
-SELECT DISTINCT customer FROM projections.collaborations
-WHERE customer = ANY(%b) AND person = %s AND status = 'standing'
+# At which of a page's customers the caller works now, beside the owner or for one who has left.
+_WORKS = """
+SELECT customer FROM projections.collaborations
+WHERE customer = ANY(%(customers)b) AND person = %(person)s AND status = 'standing'
   AND (since IS NULL OR since <= now()) AND (until IS NULL OR until > now())
+UNION
+SELECT customer FROM projections.stand_ins
+WHERE customer = ANY(%(customers)b) AND person = %(person)s AND ended IS NULL
+  AND since <= now() AND until > now()
 """
 _NOTE = """
 INSERT INTO api.personal_access (caller, person, route, subjects, fields)
@@ -54,7 +58,7 @@ def seen(
         return frozenset()
     found = {each.customer for each in bound if _is_near(caller, each, reach)}
     left = [each.customer for each in bound if each.customer not in found]
-    return frozenset(found | _collaborates(connection, caller.person, left))
+    return frozenset(found | _works_at(connection, caller.person, left))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +139,11 @@ def _is_near(caller: Caller, each: Placed, reach: Reach) -> bool:
     return any(organisation.manages(person, place) for place in places)
 
 
-def _collaborates(connection: Connection[Any], person: str, customers: Sequence[str]) -> set[str]:
+def _works_at(connection: Connection[Any], person: str, customers: Sequence[str]) -> set[str]:
     if not customers:
         return set()
-    rows = connection.execute(_COLLABORATES, (text_array(customers), person))
+    given = {"customers": text_array(customers), "person": person}
+    rows = connection.execute(_WORKS, given)
     return {customer for (customer,) in rows}
 
 

@@ -11,6 +11,8 @@ from ledger import organisation_commands as facts
 from tests.api.http.office import EAST, WEST, Office, read
 from tests.api.http.test_transfers import owned
 
+CONTACTS = {"contacts": [{"name": "李雷"}]}
+
 
 def today(office: Office) -> date:
     return office.services.directory.organisation().day(datetime.now(UTC))
@@ -65,6 +67,20 @@ def test_a_head_names_a_stand_in_who_may_end_it(office: Office) -> None:
     assert over["end_reason"] == "ended"
     again = office.post("per_b", f"/v1/stand-ins/{stand_in}/end", None)
     assert (again.status_code, again.json()["status"]) == (201, "refused")
+
+
+def test_who_stands_in_sees_what_the_work_needs_for_so_long(office: Office) -> None:
+    """They were to call the customer, and its contacts were masked for them."""
+    customer, *_ = orphaned(office)
+    office.call("per_admin", "PATCH", f"/v1/customers/{customer}", body=CONTACTS)
+    path = f"/v1/customers/{customer}"
+    assert read(office, "per_b", path)["contacts"] is None
+    until = str(today(office) + timedelta(days=7))
+    named = office.post("per_east", f"{path}/stand-ins", {"person": "per_b", "until": until})
+    (contact,) = read(office, "per_b", path)["contacts"]
+    assert contact["name"] == "李雷"
+    office.post("per_b", f"/v1/stand-ins/{named.json()['made']}/end", {})
+    assert read(office, "per_b", path)["contacts"] is None
 
 
 def test_who_may_not_and_what_is_wrong(office: Office) -> None:
