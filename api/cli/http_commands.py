@@ -1,4 +1,7 @@
-"""Serving HTTP from the command line: beside ``guishu run``, and alone with ``guishu serve``."""
+"""Serving HTTP from the command line: beside ``guishu run``, and alone with ``guishu serve``.
+
+Imported by these two only when they begin: other commands need not wait until all routes are made.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from api.http.serving import AddressError, is_loopback, listen, serving
 from projections.ownership import list_ownership
 
 
-def serve() -> None:
-    """Serve HTTP alone; ``guishu run`` does so too, beside deciding and projecting."""
+def serve_alone() -> None:
+    """Serve HTTP until a signal comes."""
     ended = threading.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: ended.set())

@@ -19,7 +19,6 @@ from api.cli import (
     due_commands,
     four_eyes_commands,
     hand_over_commands,
-    http_commands,
     operations,
     orphan_commands,
     people_commands,
@@ -46,7 +45,7 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.command("run")(operations.run)
-    app.command("serve")(http_commands.serve)
+    app.command("serve")(operations.serve)
     app.command("migrate")(operations.migrate)
     app.command("init")(operations.init)
     app.command("import")(operations.import_)

@@ -33,7 +33,6 @@ from api.cli.context import (
     print_table,
     progress_bar,
 )
-from api.cli.http_commands import serving_beside, show_address
 from api.cli.policy_commands import must_be_a_decider
 from api.database import open_database
 from api.demo import close_demo, make_demo
@@ -164,6 +163,9 @@ def run(
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     began = time.monotonic()
+    # To make all routes takes as long as everything else that a command begins with.
+    from api.cli.http_commands import serving_beside, show_address
+
     with open_ledger(load_settings()) as ledger:
         fresh = demo and _make_demo(ledger)
         with running(ledger, clock_too=True) as service, serving_beside(ledger, end) as address:
@@ -178,6 +180,13 @@ def run(
                 show_address(ledger, address, demo=demo)
             _show_events(ledger, ended, service.stop)
         notes().print("stopped: everything that was recorded is kept")
+
+
+def serve() -> None:
+    """Serve HTTP alone; ``guishu run`` does so too, beside deciding and projecting."""
+    from api.cli.http_commands import serve_alone
+
+    serve_alone()
 
 
 def _make_demo(ledger: Ledger) -> bool:

@@ -21,7 +21,7 @@ import pytest
 
 from ledger.store.embedded import embedded_server
 from tests.support.database import DatabaseUrls
-from tests.support.processes import wait_until
+from tests.support.processes import run, wait_until
 
 _GUISHU = [sys.executable, "-c", "from api.cli.main import run; run()"]
 
@@ -108,7 +108,28 @@ def served() -> Iterator[Terminal]:
             yield terminal
 
 
-def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> None:
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """The folder of a ledger whose demo was made, and which was stopped."""
+    with TemporaryDirectory(prefix="guishu-test-") as folder:
+        terminal = Terminal(Path(folder))
+        running = terminal.run("--demo")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0, terminal.shown()
+        yield terminal.folder
+
+
+@pytest.fixture
+def demo(made: Path, servers_folder: Path) -> Terminal:
+    """A terminal in a folder of its own, in which the demo was made a moment ago."""
+    # With its owner: the server does not run as root.
+    done = run("cp", "-a", str(made / "data"), str(servers_folder / "data"))
+    assert done.returncode == 0, done.stderr
+    return Terminal(servers_folder)
+
+
+def test_run_shows_what_other_terminals_do_and_keeps_it(demo: Terminal) -> None:
+    terminal = demo
     running = terminal.run("--demo")
     try:
         claim, follow_up, whois = terminal.to_try()
@@ -143,7 +164,8 @@ def test_run_shows_what_other_terminals_do_and_keeps_it(terminal: Terminal) -> N
     assert f"{name} belongs to {person}" in terminal.guishu(*whois)
 
 
-def test_run_serves_http_and_what_it_prints_works(terminal: Terminal) -> None:
+def test_run_serves_http_and_what_it_prints_works(demo: Terminal) -> None:
+    terminal = demo
     running = terminal.run("--demo")
     try:
         wait_until(lambda: terminal.shown().count("curl -sS") == 3)
@@ -192,7 +214,8 @@ def test_run_in_an_empty_folder_says_how_to_begin(terminal: Terminal) -> None:
         assert running.wait(30) == 0, terminal.shown()
 
 
-def test_the_demo_shows_each_of_what_there_is(terminal: Terminal) -> None:
+def test_the_demo_shows_each_of_what_there_is(demo: Terminal) -> None:
+    terminal = demo
     """All that a leaver had was orphaned; nothing was ruled on, handed over, or soon recycled."""
     running = terminal.run("--demo")
     try:
@@ -257,7 +280,8 @@ def test_run_outlives_a_restart_of_the_database(
         assert running.wait(30) == 0, terminal.shown()
 
 
-def test_where_the_embedded_server_dies_it_is_said_how_to_go_on(terminal: Terminal) -> None:
+def test_where_the_embedded_server_dies_it_is_said_how_to_go_on(demo: Terminal) -> None:
+    terminal = demo
     """It was said to look at DATABASE_URL, which nobody had given."""
     running = terminal.run("--demo")
     server = terminal.folder / "data" / "postgres" / "postmaster.pid"
@@ -337,6 +361,15 @@ def test_bad_input_gets_a_clear_error(
     told = served.guishu(*arguments, "--as", "陈建国", status=1)
     assert told.startswith(code), told
     assert "Traceback" not in told
+
+
+def test_a_command_does_not_wait_for_the_routes_to_be_made() -> None:
+    """Half of what every command took to begin was making the routes of HTTP."""
+    asked = "import sys, api.cli.main; print('fastapi' in sys.modules)"
+    done = subprocess.run(  # noqa: S603 - our own interpreter and arguments
+        [sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "False"
 
 
 def test_settings_are_shown_without_secrets(terminal: Terminal) -> None:
