@@ -181,11 +181,39 @@ def test_run_serves_http_and_what_it_prints_works(demo: Terminal) -> None:
         assert answers[1]["customer"] not in others
         tokens = terminal.folder / "data" / "demo-tokens.json"
         assert tokens.stat().st_mode & 0o077 == 0
+        said, got = page_statuses(terminal)
+        assert got == said
     finally:
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0, terminal.shown()
     elsewhere = Terminal(terminal.folder, GUISHU_HTTP_HOST="0.0.0.0")  # noqa: S104 - it refuses
     assert "demo_tokens" in elsewhere.guishu("serve", status=1)
+
+
+def page_statuses(terminal: Terminal) -> tuple[list[str], list[str]]:
+    """Run the examples of docs/http.md in a shell; return what they should answer, and what came.
+
+    A comment in front of each curl command says which status it gets.
+    """
+    page = (Path(__file__).parents[3] / "docs" / "http.md").read_text(encoding="utf-8")
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    # Each of them tells its status on standard error, besides.
+    told = "curl() { command curl -w '%{stderr}\\nstatus %{http_code}\\n' \"$@\"; }\n"
+    tokens = list(json.loads((terminal.folder / "data/demo-tokens.json").read_text()).values())
+    (address,) = re.findall(r"HTTP is served on (\S+)", terminal.shown())
+    done = subprocess.run(  # noqa: S603 - our own page
+        ["bash", "-euo", "pipefail", "-c", told + script],  # noqa: S607 - a developer's machine has it
+        cwd=terminal.folder,
+        env={**os.environ, "GUISHU": address, "ADMIN": tokens[0], "REP": tokens[-1]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return re.findall(r"^# (\d{3})$", script, re.MULTILINE), re.findall(
+        r"^status (\d{3})$", done.stderr, re.MULTILINE
+    )
 
 
 def given(command: str) -> str:
