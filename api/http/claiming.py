@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from psycopg import Connection
+
 from api.http.shapes import Shape
 from api.outcomes import status_of
 from ledger import reasons
 from ledger.approving import CLAIM
-from ledger.envelope import Event
+from ledger.envelope import Event, decode
 from ledger.events import decisions
+from ledger.events.catalogue import Catalogue
 from ledger.recording import Recorded
+from ledger.store.reading import read_at
 from projections import claims
 
 
@@ -24,7 +28,7 @@ class Claim(Shape):
     administrator must look), ``awaiting`` (approval), ``granted``, ``refused`` (for ``reason``),
     ``withdrawn`` or ``expired``. ``owner`` is whose the customer was at the decision, or is by it;
     ``retry_at`` when the reason no longer holds. ``filed_for`` is the duplicate that it named
-    instead of ``customer``.
+    instead of ``customer``. ``filed`` is told when the claim is read, and not by the answer to it.
     """
 
     claim: int
@@ -93,8 +97,23 @@ def said_by(data: Any) -> dict[str, Any] | None:
             return None
 
 
-def shown(found: claims.Claim) -> Claim:
-    """Return a claim as the read model has it."""
+def shown(
+    connection: Connection[Any], catalogue: Catalogue, found: Sequence[claims.Claim]
+) -> list[Claim]:
+    """Return claims as the read model has them; until when a grant protects is read in the log."""
+    grants = [
+        each.decided_position
+        for each in found
+        if each.status == "granted" and each.decided_position is not None
+    ]
+    protected = {}
+    for stored in read_at(connection, grants) if grants else ():
+        said = said_by(decode(catalogue, stored).data) or {}
+        protected[stored.position] = said.get("protected_until")
+    return [_shown(each, protected.get(each.decided_position or 0)) for each in found]
+
+
+def _shown(found: claims.Claim, protected_until: datetime | None) -> Claim:
     sentence = reasons.SENTENCES.get(found.reason) if found.reason else None
     known = {name: getattr(found, name) for name in Claim.model_fields if hasattr(found, name)}
-    return Claim(claim=found.position, sentence=sentence, **known)
+    return Claim(claim=found.position, sentence=sentence, protected_until=protected_until, **known)

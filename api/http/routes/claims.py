@@ -17,8 +17,8 @@ from api.http.cursors import Cursor, Limit, make_cursor, page_of, read_cursor
 from api.http.ndjson import MEDIA_TYPE, NdjsonResponse, lines_of
 from api.http.permissions import Permission
 from api.http.problems import NotFoundError
-from api.http.services import InReads, InServices
-from api.http.shapes import MISSING, Page, Problem, Shape
+from api.http.services import InReads, InServices, Services
+from api.http.shapes import MISSING, Page, Shape
 from api.http.writing import Keyed, Writes, show_version, submit
 from consumers.checking import would_decide
 from ledger import commands
@@ -121,8 +121,8 @@ _BATCH_ANSWERS: dict[int | str, dict[str, Any]] = {
             }
         },
     },
-    413: {"model": Problem, "description": "The body is longer than 16 MiB."},
-    415: {"model": Problem, "description": f"The body is not {MEDIA_TYPE}."},
+    413: {"description": "The body is longer than 16 MiB."},
+    415: {"description": f"The body is not {MEDIA_TYPE}."},
 }
 
 
@@ -159,7 +159,7 @@ async def file_claims(
 
 @router.post(
     "/check",
-    responses={409: {"model": Problem, "description": "The customer waits for what is parked."}},
+    responses={409: {"description": "The customer waits for what is parked."}},
 )
 def check_claim(
     claim: ClaimIn,
@@ -219,10 +219,11 @@ def list_claims(
 ) -> Page[Claim]:
     """List claims from the newest back: those that are as all of the filters say."""
     with services.reading(reads) as connection:
-        return page_of_claims(connection, customer, claimant, status, limit, cursor)
+        return page_of_claims(services, connection, customer, claimant, status, limit, cursor)
 
 
 def page_of_claims(
+    services: Services,
     connection: Connection[Any],
     customer: str | None,
     claimant: str | None,
@@ -241,7 +242,7 @@ def page_of_claims(
         before=after[0] if after else claims.POSITION_MAX,
     )
     page, following = page_of(found, limit, lambda each: make_cursor("claims", each.position))
-    return Page(items=[shown(each) for each in page], next=following)
+    return Page(items=shown(connection, services.ledger.catalogue, page), next=following)
 
 
 @router.get("/{claim}", responses=MISSING)
@@ -257,4 +258,5 @@ def get_claim(
         if found is None:
             raise NotFoundError("claim", claim)
         show_version(connection, reads, found.customer)
-    return shown(found)
+        (told,) = shown(connection, services.ledger.catalogue, [found])
+    return told

@@ -152,7 +152,7 @@ def claims_of(
     """List a customer's claims from the newest back, those filed for it as a duplicate too."""
     with services.reading(reads) as connection:
         must_exist(connection, customer)
-        return page_of_claims(connection, customer, None, status, limit, cursor)
+        return page_of_claims(services, connection, customer, None, status, limit, cursor)
 
 
 def _has_personal(entry: TimelineEntry) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from api.http import decisions
 from ledger.envelope import decode
-from tests.api.http.office import CRM, Office
+from tests.api.http.office import CRM, EAST, Office, read
 
 
 def test_a_claim_is_decided_while_its_caller_waits(office: Office) -> None:
@@ -158,3 +158,15 @@ def test_what_cannot_be_read_keeps_nobody_else_waiting(
     assert office.post("per_a", "/v1/claims", {"customer": bad}).json()["code"] == "defect"
     answer = office.post("per_a", "/v1/claims", {"customer": good})
     assert (answer.status_code, answer.json()["status"]) == (201, "granted")
+
+
+def test_a_grant_is_read_as_it_was_answered(office: Office) -> None:
+    """Until when it protects was told by the answer only, and not by the claim that it named."""
+    customer = office.customer("华星", territory=EAST)
+    answer = office.post("per_a", "/v1/claims", {"customer": customer})
+    filed = answer.json()
+    assert filed["protected_until"] is not None
+    told = read(office, "per_a", answer.headers["Location"])
+    assert told["filed"] is not None
+    assert told | {"filed": None} == filed
+    assert read(office, "per_a", f"/v1/customers/{customer}/claims")["items"] == [told]
