@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.responses import JSONResponse
 
 from api.http import document, problems
 from api.http.around import BodiesInTime, Measured, ProblemsOfLimits
@@ -43,6 +45,7 @@ from api.http.services import Services
 from api.http.shapes import Problem
 
 BODY_BYTES_MAX = 1_048_576
+DOCUMENT = "/v1/openapi.json"
 _DESCRIPTION = """
 Who owns which customer, who asked for it, and what was decided, and why.
 
@@ -81,11 +84,20 @@ _RESOURCES = (
 
 
 class _Application(FastAPI):
+    """Describes itself once, and while others are answered."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(openapi_url=None, docs_url=None, redoc_url=None, **settings)
+        self._describing = threading.Lock()
+        # No coroutine, as FastAPI's own: to make the document takes seconds, of a thread's then.
+        self.add_route(DOCUMENT, lambda _: JSONResponse(self.openapi()), include_in_schema=False)
+
     def openapi(self) -> dict[str, Any]:
-        """Return the document, which is completed once."""
-        if self.openapi_schema is None:
-            self.openapi_schema = document.complete(super().openapi())
-        return self.openapi_schema
+        """Return the document."""
+        with self._describing:
+            if self.openapi_schema is None:
+                self.openapi_schema = document.complete(super().openapi(), Problem)
+            return self.openapi_schema
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -94,28 +106,29 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def create_app(services: Services) -> FastAPI:
-    """Return the application around parts that somebody else opens and closes."""
+    """Return the application around parts that somebody else opens and closes.
+
+    It finds them in ``app.state.services`` at each request. Its routes are made at the first ones.
+    """
     app = _Application(
         title="guishu",
         version=version("guishu"),
         summary="An event-sourced ledger of customer ownership",
         description=_DESCRIPTION,
-        openapi_url="/v1/openapi.json",
-        docs_url=None,
-        redoc_url=None,
         redirect_slashes=False,
-        responses=document.shared_problems(Problem),
         openapi_tags=document.TAGS,
         servers=document.SERVERS,
         generate_unique_id_function=_operation_id,
+        # Its logs would hold what was sent, and whether anybody listens it asks at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
     app.state.registry = registry_of(
-        services.ledger.pool.connection,
+        lambda: app.state.services.ledger.pool.connection(),
         {
-            "intake": lambda: services.intake.waiting,
-            "decisions_awaited": lambda: services.decisions.awaited,
-            "log_subscribers": lambda: services.tail.subscribers,
+            "intake": lambda: app.state.services.intake.waiting,
+            "decisions_awaited": lambda: app.state.services.decisions.awaited,
+            "log_subscribers": lambda: app.state.services.tail.subscribers,
         },
     )
     app.add_middleware(BodiesInTime)

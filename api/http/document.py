@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from api.http import examples
 from api.http.problems import MEDIA_TYPE
 
@@ -109,6 +111,7 @@ _AT_A_POSITION = {"export_ownership", "read_log", "check_claim"} | _TAGGED
 # What the routes read themselves, and answer with 400 where it is nothing like this.
 _ETAGS = r'^(\*|"[0-9]{1,18}"( *, *"[0-9]{1,18}")*)$'
 
+_PROBLEM = "#/components/schemas/Problem"
 _MADE, _CUSTOMER = "$response.body#/made", "$response.body#/customer"
 _ABOUT, _JOB = "$response.body#/about", "$response.body#/job"
 _LINKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -170,8 +173,16 @@ _LINKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 """By operation: to which operations what it answers leads, and by which parameters."""
 
 
-def complete(document: Operation) -> Operation:
-    """Return FastAPI's document with what it cannot know; it is changed in place."""
+def complete(document: Operation, problem: type[BaseModel]) -> Operation:
+    """Return FastAPI's document with what it cannot know; it is changed in place.
+
+    ``problem`` is the shape of problems. They are added here: of those that routes name themselves
+    FastAPI makes a model each, for each route, which took it seconds at the first request.
+    """
+    components = document["components"]
+    components["schemas"]["Problem"] = problem.model_json_schema()
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(unused, None)
     taken = {
         operation["operationId"]: {each["name"] for each in operation.get("parameters", ())}
         for _, _, operation in operations(document)
@@ -182,7 +193,7 @@ def complete(document: Operation) -> Operation:
         _state_headers(operation)
         _state_links(operation, taken)
         _give_examples(operation)
-    document["components"]["headers"] = {name: dict(said) for name, said in _HEADERS.items()}
+    components["headers"] = {name: dict(said) for name, said in _HEADERS.items()}
     return document
 
 
@@ -208,7 +219,7 @@ def _state_parameters(operation: Operation) -> None:
 
 
 def _state_statuses(path: str, method: str, operation: Operation) -> None:
-    """Leave out problems that cannot be; say of the others that they are problems."""
+    """Add the problems that may be, and say of all that they are problems."""
     parameters = {each["name"].lower() for each in operation.get("parameters", ())}
     is_secured, has_body = "security" in operation, "requestBody" in operation
     may_be = {
@@ -224,29 +235,22 @@ def _state_statuses(path: str, method: str, operation: Operation) -> None:
         429: is_secured,
         503: is_secured,
     }
-    answers = operation["responses"]
-    for status, answer in list(answers.items()):
-        if answer.pop(_SHARED, False) and not may_be[int(status)]:
-            del answers[status]
-            continue
-        schemas = [
-            each["schema"] for each in answer.get("content", {}).values() if "schema" in each
-        ]
-        if any(each.get("$ref", "").endswith("/Problem") for each in schemas):
-            # FastAPI lists a model under the media type of what the operation answers else.
-            answer["content"] = {MEDIA_TYPE: {"schema": schemas[0]}}
+    answers: dict[str, Operation] = {
+        str(status): {"description": words} for status, words in PROBLEMS.items() if may_be[status]
+    }
+    for status, answer in operation["responses"].items():
+        if not _is_frameworks(answer):
+            answers[status] = answer
+    for status, answer in answers.items():
+        if int(status) >= 400:
+            answer.setdefault("content", {MEDIA_TYPE: {"schema": {"$ref": _PROBLEM}}})
     operation["responses"] = dict(sorted(answers.items()))
 
 
-_SHARED = "x-shared"
-
-
-def shared_problems(model: type) -> dict[int | str, dict[str, Any]]:
-    """Return the problems that operations may answer with, for FastAPI; ``complete`` picks."""
-    return {
-        status: {"model": model, "description": words, "content": {MEDIA_TYPE: {}}, _SHARED: True}
-        for status, words in PROBLEMS.items()
-    }
+def _is_frameworks(answer: Operation) -> bool:
+    """Say whether it is FastAPI's own word for what is wrong, in place of which is a problem."""
+    schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+    return bool(schema.get("$ref", "").endswith("/HTTPValidationError"))
 
 
 def _state_headers(operation: Operation) -> None:

@@ -111,6 +111,7 @@ OF_BODIES: Mapping[str, Any] = {
     "refuse": {"reason_code": "too_early", "comment": "先做完这个项目"},
     "withdraw": {"reason_code": "settled"},
     "answer_approvals": {"answers": [{"approval": TRANSFER, "answer": "approve"}]},
+    "review": {"customer": CUSTOMER},
     "rule_on_conflict": {"ruling": "keep", "reason_code": "first_contact"},
     "order_hand_over": _HAND_OVER,
     "check_hand_over": _HAND_OVER,
@@ -128,14 +129,17 @@ OF_BODIES: Mapping[str, Any] = {
     "person_left": {"left_on": "2026-04-01"},
     "person_returned": {"returned_on": "2026-05-01"},
     "person_away": {"from_day": "2026-03-09", "until_day": "2026-03-16"},
+    "person_back": {"back_on": "2026-03-14"},
     "name_delegate": {
         "from_day": "2026-03-09",
         "until_day": "2026-03-16",
         "delegate": COLLEAGUE,
     },
+    "end_delegate": {"ended_on": "2026-03-14"},
     "define_territory": _TERRITORY,
     "change_territory": {"name": "华东", "head": COLLEAGUE},
     "adopt_policy": {"policy": _POLICY, "comment": "从三月起"},
+    "adopt_decider": {"version": 3},
     "require_four_eyes": {"required": False},
     "state_calendar": {
         "holidays": ["2026-01-01", "2026-01-02"],
@@ -143,6 +147,7 @@ OF_BODIES: Mapping[str, Any] = {
     },
     "ask_what_if": {"policy": _POLICY, "since": "2026-01-01T00:00:00+08:00"},
     "ask_import": {"mapping": _MAPPING, "file": ["客户名称,负责人\n华星,王芳\n"]},
+    "unpark": {"decider": 3},
     "make_token": {"person": OWNER, "roles": ["rep"], "days": 90},
 }
 """An example of what an operation takes, by its id."""

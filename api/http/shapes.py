@@ -43,13 +43,7 @@ class Problem(Shape):
     )
 
 
-MISSING: dict[int | str, dict[str, Any]] = {
-    404: {
-        "model": Problem,
-        "description": "There is none of this id.",
-        "content": {"application/problem+json": {}},
-    }
-}
+MISSING: dict[int | str, dict[str, Any]] = {404: {"description": "There is none of this id."}}
 """What a route that names something answers where there is none of it."""
 
 

@@ -19,9 +19,9 @@ from pydantic import AwareDatetime, Field
 
 from api.http.bounds import must_lie_within
 from api.http.callers import Caller
-from api.http.problems import MEDIA_TYPE, MalformedHeaderError, PreconditionFailedError
+from api.http.problems import MalformedHeaderError, PreconditionFailedError
 from api.http.services import Reads, Services
-from api.http.shapes import Outcome, Problem, Shape, outcome
+from api.http.shapes import Outcome, Shape, outcome
 from api.outcomes import status_of
 from ledger import organisation_commands as facts_in
 from ledger.commands import Command, HandOver, parse
@@ -249,11 +249,7 @@ class Stated(Shape):
 
 STATED: dict[int | str, dict[str, Any]] = {
     202: {"model": Stated, "description": "It is proposed, for somebody else to adopt."},
-    412: {
-        "model": Problem,
-        "description": "The organisation has changed since If-Match.",
-        "content": {MEDIA_TYPE: {}},
-    },
+    412: {"description": "The organisation has changed since If-Match."},
 }
 """What a route that states a fact answers besides 201, for OpenAPI."""
 

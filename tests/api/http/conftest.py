@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import schemathesis
+from fastapi import FastAPI
 
+from api.http.app import create_app
+from api.http.services import Services
 from tests.api.http.office import Office, deciding_office
 from tests.support.database import DatabaseUrls
 
 
+@pytest.fixture(scope="session")
+def app() -> FastAPI:
+    """The application, which serves one office after another: its routes take long to make."""
+    return create_app(cast(Services, None))
+
+
 @pytest.fixture
-def office(database: DatabaseUrls, tmp_path: Path) -> Iterator[Office]:
+def office(app: FastAPI, database: DatabaseUrls, tmp_path: Path) -> Iterator[Office]:
     """An organisation with people of every role, served; tokens by person."""
-    with deciding_office(database, tmp_path) as office:
+    with deciding_office(database, tmp_path, app) as office:
         yield office
 
 

@@ -107,20 +107,30 @@ def settings_of(urls: DatabaseUrls, folder: Path, **more: Any) -> Settings:
 
 
 @contextmanager
-def deciding_office(urls: DatabaseUrls, folder: Path, **more: Any) -> Iterator[Office]:
+def deciding_office(
+    urls: DatabaseUrls, folder: Path, app: FastAPI | None = None, **more: Any
+) -> Iterator[Office]:
     """Make an office with people of every role; its consumers run beside the block."""
     with (
         open_ledger(settings_of(urls, folder, **more), migrating=False) as ledger,
         running(ledger),
         open_services(ledger) as services,
     ):
-        office = make_office(services, datetime.now(UTC) + timedelta(hours=1))
+        office = make_office(services, datetime.now(UTC) + timedelta(hours=1), app=app)
         settle(ledger, timeout_seconds=60)
         yield office
 
 
-def make_office(services: Services, expires: datetime, policy: Policy | None = None) -> Office:
-    """Found the office, and make tokens for its people and for one integration."""
+def make_office(
+    services: Services,
+    expires: datetime,
+    policy: Policy | None = None,
+    app: FastAPI | None = None,
+) -> Office:
+    """Found the office, and make tokens for its people and for one integration.
+
+    ``app`` is an application that served another office before, whose routes are made already.
+    """
     given: list[facts.FactCommand] = [
         facts.FoundOrganisation(name="测试公司", time_zone="Asia/Shanghai"),
         facts.DefineTerritory(territory=EAST, name="华东"),
@@ -135,7 +145,10 @@ def make_office(services: Services, expires: datetime, policy: Policy | None = N
     if policy is not None:
         given.append(facts.AdoptPolicy(policy=policy))
     services.ledger.recording.record_facts(given, Origin("setup", "req_found", "setup"))
-    office = Office(services, create_app(services))
+    if app is None:
+        app = create_app(services)
+    app.state.services = services
+    office = Office(services, app)
     for person, (_, roles) in PEOPLE.items():
         office.tokens[person] = make_token(services, "person", person, roles, expires)
     office.tokens[CRM] = make_token(services, "integration", CRM, ("integration",), expires)
