@@ -37,6 +37,8 @@ NEAR_MAX = 5
 # Of each pair of characters of an unknown name so many customers are compared with it.
 _NEAR_BY_PAIR_MAX = 300
 _NEAR_IDS = 50
+ALL = "*"
+"""In place of a person: what everybody's customers have that is personal."""
 # The beginning of a number that more customers than this share says nothing about any of them.
 _BY_NUMBER_MAX = 1_000
 # Fewer digits than this say nothing about a phone, fewer characters nothing about a number.
@@ -639,13 +641,14 @@ ORDER BY c.customer LIMIT %(limit)s
 """
 # Ordered by the length of the name: a customer whose whole name was typed comes first. Whatever
 # is found by its id, a number or a phone comes before all names.
-_SEARCH = f"""
+_SEARCH = """
 WITH numbered AS MATERIALIZED (
     SELECT customer FROM projections.customers WHERE customer = %(text)s
     UNION
-    (SELECT customer FROM projections.customer_identifiers
-     WHERE %(number)s <> '' AND folded >= %(number)s AND folded < %(number)s || chr(1114111)
-     ORDER BY folded, customer LIMIT %(numbered)s)
+    (SELECT i.customer FROM projections.customer_identifiers i
+     WHERE %(number)s <> '' AND i.folded >= %(number)s AND i.folded < %(number)s || chr(1114111)
+       {identifiers}
+     ORDER BY i.folded, i.customer LIMIT %(numbered)s)
     UNION
     (SELECT customer FROM projections.customer_foreign_ids
      WHERE %(number)s <> '' AND folded >= %(number)s AND folded < %(number)s || chr(1114111)
@@ -655,10 +658,11 @@ WITH numbered AS MATERIALIZED (
      WHERE folded = %(value)s AND lower(system) = lower(%(system)s)
      ORDER BY customer LIMIT %(numbered)s)
     UNION
-    (SELECT customer FROM projections.customer_contacts
-     WHERE %(phone)s <> '' AND phone_reversed >= %(phone)s
-       AND phone_reversed < %(phone)s || chr(1114111)
-     ORDER BY phone_reversed, customer LIMIT %(numbered)s)
+    (SELECT t.customer FROM projections.customer_contacts t
+     WHERE %(phone)s <> '' AND t.phone_reversed >= %(phone)s
+       AND t.phone_reversed < %(phone)s || chr(1114111)
+       {phones}
+     ORDER BY t.phone_reversed, t.customer LIMIT %(numbered)s)
 ), start AS MATERIALIZED (
     SELECT CASE WHEN EXISTS (SELECT FROM numbered n WHERE n.customer = c.customer)
                 THEN 0 ELSE coalesce(c.length, 0) END AS rank, c.customer
@@ -669,20 +673,35 @@ WITH numbered AS MATERIALIZED (
 ), hits AS (
     SELECT 0 AS rank, customer FROM numbered
     UNION ALL
-    (SELECT n.length, n.customer {_FROM}
+    (SELECT n.length, n.customer {found}
      WHERE n.grams @> %(grams)b AND position(%(folded)s IN n.folded) > 0
+       {names}
        AND (n.length, n.customer) > ((SELECT rank FROM start), (SELECT customer FROM start))
        AND (%(state)s::text IS NULL OR c.state = %(state)s)
        AND (%(territory)s::text IS NULL OR c.territory = %(territory)s)
        AND NOT EXISTS (SELECT FROM numbered d WHERE d.customer = n.customer)
      ORDER BY n.length, n.customer LIMIT %(limit)s)
 )
-SELECT {_COLUMNS} {_FROM} JOIN hits ON hits.customer = c.customer
+SELECT {columns} {found} JOIN hits ON hits.customer = c.customer
 WHERE (hits.rank, c.customer) > ((SELECT rank FROM start), (SELECT customer FROM start))
   AND (%(state)s::text IS NULL OR c.state = %(state)s)
   AND (%(territory)s::text IS NULL OR c.territory = %(territory)s)
 ORDER BY hits.rank, c.customer LIMIT %(limit)s
-"""  # noqa: S608  # constants
+"""
+# What is personal is found in part only by who sees it: else a number could be felt out by digits.
+_THEIRS = """EXISTS (SELECT FROM projections.ownership o
+                     WHERE o.customer = {customer} AND o.owner = %(own)s)"""
+_SEARCH_ALL = _SEARCH.format(columns=_COLUMNS, found=_FROM, identifiers="", phones="", names="")
+_SEARCH_OWN = _SEARCH.format(
+    columns=_COLUMNS,
+    found=_FROM,
+    identifiers=f"""AND (i.folded = %(number)s OR {_THEIRS.format(customer="i.customer")}
+            OR EXISTS (SELECT FROM projections.customers p
+                       WHERE p.customer = i.customer AND p.kind <> 'individual'))""",
+    phones=f"AND (t.phone_reversed = %(phone)s OR {_THEIRS.format(customer='t.customer')})",
+    names=f"""AND (c.kind <> 'individual' OR n.folded = %(folded)s
+            OR {_THEIRS.format(customer="n.customer")})""",
+)
 # Of duplicates with one number or name those that were not refused are meant.
 _BY_NUMBER = f"""
 SELECT {_COLUMNS} {_FROM} WHERE c.customer IN (
@@ -749,6 +768,7 @@ def search(
     territory: str | None = None,
     limit: int = PAGE,
     after: str | None = None,
+    personal_of: str | None = ALL,
 ) -> list[Customer]:
     """Return customers whose name holds ``text``, or whose number or phone it is.
 
@@ -756,6 +776,9 @@ def search(
     digits, at least 4 each; a foreign id also as ``system:value``. Those found by a number come
     first, then the shorter names. Without text all customers are listed by id. ``after`` is the
     last customer of the page before.
+
+    By a part of a phone, or of the name or identifier of an individual, only customers of
+    ``personal_of`` are found (None: nobody's); others by the whole of it.
     """
     filters = {"state": state, "territory": territory, "limit": limit, "after": after or ""}
     compared = folded(text)
@@ -765,9 +788,10 @@ def search(
     system, _, value = text.partition(":")
     return _found(
         connection,
-        _SEARCH,
+        _SEARCH_ALL if personal_of == ALL else _SEARCH_OWN,
         {
             **filters,
+            "own": personal_of,
             "text": text.strip(),
             "number": number if len(number) >= _NUMBER_CHARACTERS_MIN else "",
             "system": system.strip(),

@@ -17,6 +17,7 @@ from psycopg import Connection
 from api.http.callers import Caller
 from api.http.permissions import Permission, Reach
 from ledger.store.arrays import text_array
+from projections.customers import ALL
 from projections.whois import whose
 
 # At which of a page's customers the caller works now, beside the owner or for one who has left.
@@ -59,6 +60,14 @@ def seen(
     found = {each.customer for each in bound if _is_near(caller, each, reach)}
     left = [each.customer for each in bound if each.customer not in found]
     return frozenset(found | _works_at(connection, caller.person, left))
+
+
+def searchable(caller: Caller) -> str | None:
+    """Return by whose customers' personal fields the caller may feel about: ALL, own, nobody's."""
+    reach = caller.rights.get(Permission.READ_PERSONAL, Reach.NOWHERE)
+    if reach is Reach.NOWHERE or caller.territories is not None:
+        return None
+    return ALL if reach is Reach.EVERYWHERE else caller.person
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
-from api.http.sight import note_access, seen
+from api.http.sight import note_access, searchable, seen
 from api.http.writing import Keyed, Writes, asked_for, show_version
 from ledger import commands
 from ledger.commands import Flag, Id
@@ -175,7 +175,11 @@ def search(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[Customer]:
-    """Find customers, each with whose it is; without ``text`` all of them, by id."""
+    """Find customers, each with whose it is; without ``text`` all of them, by id.
+
+    Where the caller does not see all that is personal, a part of a phone, or of the name or
+    identifier of an individual, finds only the caller's own customers; others the whole finds.
+    """
     after = read_cursor(cursor, "customers", str)
     with services.reading(reads) as connection:
         found = customers.search(
@@ -185,6 +189,7 @@ def search(
             territory=territory,
             limit=limit + 1,
             after=after[0] if after else None,
+            personal_of=searchable(caller),
         )
         shown, following = page_of(
             found, limit, lambda each: make_cursor("customers", each.customer)
