@@ -67,6 +67,7 @@ class FoundedBeforeError(LedgerError):
 
 # After a lost database it is tried again so often.
 _LOST_SECONDS = 0.5
+_SHOW_SECONDS = 0.2
 
 
 def settings(json: Json = False) -> None:
@@ -226,10 +227,11 @@ def _show_events(ledger: Ledger, ended: threading.Event, failed: threading.Event
             if after is None:
                 with ledger.dedicated("tail") as connection:
                     after = head(connection)
-            for event in _follow(ledger, after, ended, failed):
+            for events in _follow(ledger, after, ended, failed):
                 names.refresh()
-                console().print(summary.line(event, names), markup=False, soft_wrap=True)
-                after = event.position
+                lines = "\n".join(summary.line(event, names) for event in events)
+                console().print(lines, markup=False, soft_wrap=True)
+                after = events[-1].position
         except psycopg.OperationalError:
             # Enforcer and projector say that they lost it, and try again as well. The embedded
             # server is started by whoever comes next, which nobody does who stays.
@@ -239,18 +241,19 @@ def _show_events(ledger: Ledger, ended: threading.Event, failed: threading.Event
 
 
 def _follow(
-    ledger: Ledger, after: int, ended: threading.Event, failed: threading.Event | None = None
-) -> Iterator[Event]:
-    """Yield events behind ``after`` as they are projected, until ``ended`` is set."""
-    while not ended.is_set() and not (failed is not None and failed.is_set()):
+    ledger: Ledger, after: int, ended: threading.Event, failed: threading.Event
+) -> Iterator[list[Event]]:
+    """Yield events behind ``after`` as they are projected, several at once; until ``ended``.
+
+    People read them: where there are many, they come a few times a second and not one by one.
+    """
+    while not (ended.wait(_SHOW_SECONDS) or failed.is_set()):
         with ledger.pool.connection() as connection:
             _, _, projected = reflected(connection)
-            stored = read_after(connection, after, 500, max(projected, after))
-        for each in stored:
-            yield decode(ledger.catalogue, each)
-            after = each.position
-        if not stored:
-            ended.wait(0.1)
+            stored = read_after(connection, after, 2_000, max(projected, after))
+        if stored:
+            yield [decode(ledger.catalogue, each) for each in stored]
+            after = stored[-1].position
 
 
 def events(

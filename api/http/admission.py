@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request, Security
+from fastapi import Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 
 from api.http.callers import Caller
 from api.http.permissions import Permission
 from api.http.problems import UnauthorizedError
-from api.http.services import InServices
+from api.http.services import services_of
 
-_bearer = HTTPBearer(
-    auto_error=False,
-    scheme_name="token",
-    description="A token of guishu (gs_…), or a JWT of the issuer that the settings name.",
-)
 OnBehalfOf = Annotated[
     str | None,
     Header(
@@ -28,21 +23,26 @@ OnBehalfOf = Annotated[
 ]
 
 
-class Requires:
-    """A dependency that admits callers with a permission; a test reads it off every route."""
+class Requires(HTTPBearer):
+    """A dependency that admits callers with a permission; a test reads it off every route.
+
+    It is the security scheme itself, for each dependency of its own costs every request some time.
+    """
 
     def __init__(self, permission: Permission) -> None:
+        super().__init__(
+            auto_error=False,
+            scheme_name="token",
+            description="A token of guishu (gs_…), or a JWT of the issuer that the settings name.",
+        )
         self.permission = permission
 
-    async def __call__(
-        self,
-        request: Request,
-        services: InServices,
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-        on_behalf_of: OnBehalfOf = None,
+    async def __call__(  # type: ignore[override]  # who calls, instead of what was sent
+        self, request: Request, on_behalf_of: OnBehalfOf = None
     ) -> Caller:
         """Return the caller; raises UnauthorizedError and ForbiddenError."""
-        authorization = f"{bearer.scheme} {bearer.credentials}" if bearer else None
+        authorization = request.headers.get("authorization")
+        services = services_of(request)
         gate = services.gate
         try:
             if gate.is_at_hand(authorization):

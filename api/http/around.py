@@ -54,7 +54,8 @@ class BodiesInTime:
                 # What comes behind the body is that the client goes.
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), deadline - loop.time())
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
             except TimeoutError:
                 raise BodyTooSlowError from None
             is_whole = not message.get("more_body", False)

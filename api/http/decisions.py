@@ -117,7 +117,8 @@ class Decisions:
                 self._waiting.setdefault(position, []).append(waiting)
         self._asked.set()
         try:
-            return await asyncio.wait_for(asyncio.shield(waiting.answer), seconds)
+            async with asyncio.timeout(seconds):
+                return await waiting.answer
         except TimeoutError:
             return dict(waiting.found)
         finally:

@@ -6,12 +6,14 @@ everywhere soon; what is recorded is judged by the log itself all the same.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Self
 
 import psycopg
 from psycopg import Connection
@@ -26,9 +28,14 @@ from ledger.store.reading import read_stream
 
 FRESH_SECONDS = 1.0
 
+_log = logging.getLogger(__name__)
+
 
 class Directory:
-    """Answers from memory; for any number of threads."""
+    """Answers from memory; for any number of threads. A context manager.
+
+    What is about to grow old is read again beside the questions, so that they seldom wait for it.
+    """
 
     def __init__(
         self,
@@ -45,6 +52,14 @@ class Directory:
         self._latest: OrganisationAt | None = None
         self._read_at: float | None = None
         self._failed_at = -math.inf
+        self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="guishu-directory")
+        self._is_reading_beside = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._beside.shutdown()
 
     def organisation(self, *, now: bool = False) -> OrganisationAt:
         """Return the organisation, at most a second old, or read ``now``.
@@ -53,6 +68,7 @@ class Directory:
         """
         latest = self._latest
         if latest is not None and not now and self.is_fresh:
+            self._read_beside()
             return latest
         asked = time.monotonic()
         with self._lock:
@@ -86,6 +102,28 @@ class Directory:
         self._organisation.apply_all(decode(self._catalogue, each) for each in stored)
         self._latest = self._organisation.latest
         self._read_at = time.monotonic()
+
+    def _read_beside(self) -> None:
+        read_at = self._read_at
+        if (
+            read_at is not None
+            and not self._is_reading_beside
+            and time.monotonic() - read_at >= self._fresh_seconds / 2
+        ):
+            self._is_reading_beside = True
+            with suppress(RuntimeError):  # it is being ended
+                self._beside.submit(self._refresh)
+
+    def _refresh(self) -> None:
+        asked = time.monotonic()
+        try:
+            with self._lock:
+                self._read(asked)
+        except (psycopg.Error, PoolTimeout, StoreUnavailableError) as error:
+            # Whoever asks when it is old is told.
+            _log.info("the organisation could not be read again: %s", type(error).__name__)
+        finally:
+            self._is_reading_beside = False
 
     @property
     def is_fresh(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 
 
@@ -124,15 +125,20 @@ GRANTABLE = frozenset({P.APPROVE, P.RULE, P.READ_PERSONAL, P.ASSIGN, P.HAND_OVER
 Rights = Mapping[Permission, Reach]
 
 
-def rights_of(roles: Iterable[str], grants: Iterable[str] = ()) -> dict[Permission, Reach]:
+def rights_of(roles: Iterable[str], grants: Iterable[str] = ()) -> Rights:
     """Return what roles and grants give together; unknown names give nothing."""
+    return _rights_of(frozenset(roles), frozenset(grants))
+
+
+@lru_cache(maxsize=256)
+def _rights_of(roles: frozenset[str], grants: frozenset[str]) -> Rights:
     rights: dict[Permission, Reach] = {}
     for role in roles:
         for permission, reach in TABLE.get(role, {}).items():
             rights[permission] = max(reach, rights.get(permission, Reach.NOWHERE))
     for name in grants:
         rights[Permission(name)] = Reach.EVERYWHERE
-    return rights
+    return MappingProxyType(rights)
 
 
 def both(one: Rights, other: Rights) -> dict[Permission, Reach]:

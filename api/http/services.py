@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request, Response
 from psycopg import Connection
@@ -28,6 +29,8 @@ from projections.runner import NotReflectedError, positions
 # How long a read waits for a position that it is to reflect.
 REFLECT_SECONDS_MAX = 5.0
 _PAUSE_SECONDS = 0.005
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,13 @@ def await_reflected(connection: Connection[Any], wanted: int, names: Collection[
 def open_services(ledger: Ledger) -> Iterator[Services]:
     """Wire the parts around an open ledger, and end them with the block."""
     connect = ledger.pool.connection
-    directory = Directory(connect, ledger.catalogue)
-    gate = Gate(directory, (TokenVerifier(connect), *_issuers(ledger.settings, directory)))
     # A recording is used by one thread at a time, and the intake's is one more.
     parts = (ledger.committer, connect, ledger.vault, ledger.catalogue)
     recording, rehearsing = Recording(*parts), Rehearsing(*parts)
     near, url = ledger.notifier, ledger.database.service_url
     with ExitStack() as stack:
+        directory = stack.enter_context(Directory(connect, ledger.catalogue))
+        gate = Gate(directory, (TokenVerifier(connect), *_issuers(ledger.settings, directory)))
         yield Services(
             ledger=ledger,
             directory=directory,
@@ -147,10 +150,23 @@ class Reads:
         self.min_position = min_position
 
 
+def made_of(kind: Callable[..., T]) -> Callable[..., Awaitable[T]]:
+    """Return a dependency that makes ``kind`` of what its constructor names.
+
+    It is a coroutine, for FastAPI makes a class in another thread, at each request.
+    """
+
+    async def make(**given: Any) -> T:
+        return kind(**given)
+
+    make.__signature__ = inspect.signature(kind, eval_str=True)  # type: ignore[attr-defined]
+    return make
+
+
 async def _services(request: Request) -> Services:
     # A coroutine, for FastAPI runs anything else in another thread.
     return services_of(request)
 
 
 InServices = Annotated[Services, Depends(_services)]
-InReads = Annotated[Reads, Depends()]
+InReads = Annotated[Reads, Depends(made_of(Reads))]

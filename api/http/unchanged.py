@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Header, Response
+from fastapi import Depends, Header, Response
 
 from api.http.problems import NotModified
+from api.http.services import made_of
 
 
 class Unless:
@@ -39,6 +40,7 @@ class Unless:
 
 
 _KEPT = ("ETag", "Ledger-Position")
+InUnless = Annotated[Unless, Depends(made_of(Unless))]
 
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is as If-None-Match says."}}
 """What a route that asks ``Unless`` answers besides, for OpenAPI."""

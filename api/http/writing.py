@@ -13,14 +13,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Header, Response
+from fastapi import Depends, Header, Response
 from psycopg import Connection
 from pydantic import AwareDatetime, Field
 
 from api.http.bounds import must_lie_within
 from api.http.callers import Caller
 from api.http.problems import MalformedHeaderError, PreconditionFailedError
-from api.http.services import Reads, Services
+from api.http.services import Reads, Services, made_of
 from api.http.shapes import Outcome, Shape, outcome
 from api.outcomes import status_of
 from ledger import organisation_commands as facts_in
@@ -122,6 +122,10 @@ class Writes(Keyed):
     ) -> None:
         super().__init__(response, key, prefer, correlation)
         self.expected = versions_of(if_match)
+
+
+InKeyed = Annotated[Keyed, Depends(made_of(Keyed))]
+InWrites = Annotated[Writes, Depends(made_of(Writes))]
 
 
 def wait_of(prefer: str | None) -> int:

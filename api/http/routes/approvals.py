@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, model_validator
 
 from api.http import problems
@@ -20,7 +20,14 @@ from api.http.routes.transfers import InStatus, listed, one
 from api.http.services import InReads, InServices, Services
 from api.http.shapes import MISSING, Outcome, Page, Problem, Shape, outcome
 from api.http.waiting import Approval
-from api.http.writing import Keyed, Writes, asked_for, origin_of
+from api.http.writing import (
+    InKeyed,
+    InWrites,
+    Keyed,
+    Writes,
+    asked_for,
+    origin_of,
+)
 from api.outcomes import Status
 from ledger import commands
 from ledger.approval_rules import Purpose
@@ -137,7 +144,7 @@ async def approve(
     approval: ApprovalId,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.APPROVE)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
     said: AgreementIn | None = None,
 ) -> Outcome:
     """Agree to what awaits approval; an answer that does not count is a refused outcome."""
@@ -149,7 +156,7 @@ async def refuse(
     approval: ApprovalId,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.APPROVE)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
     said: RefusalIn | None = None,
 ) -> Outcome:
     """Do not agree to what awaits approval."""
@@ -163,7 +170,7 @@ async def withdraw(
     approval: ApprovalId,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.TRANSFER)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
     said: WithdrawalIn | None = None,
 ) -> Outcome:
     """Withdraw what one asked for, and what still awaits approval."""
@@ -199,7 +206,7 @@ async def answer_many(
     answers: AnswersIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.APPROVE)],
-    writes: Annotated[Keyed, Depends()],
+    writes: InKeyed,
 ) -> AllAnswered:
     """Answer up to 500 things that await approval, each with its own outcome.
 

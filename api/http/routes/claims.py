@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from psycopg import Connection
 from pydantic import TypeAdapter
 
@@ -19,7 +19,12 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices, Services
 from api.http.shapes import MISSING, Page, Shape
-from api.http.writing import Keyed, Writes, show_version, submit
+from api.http.writing import (
+    InKeyed,
+    InWrites,
+    show_version,
+    submit,
+)
 from consumers.checking import would_decide
 from ledger import commands
 from ledger.commands import Id, Moment, Note
@@ -70,7 +75,7 @@ async def file_claim(
     response: Response,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.CLAIM)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Claim:
     """File a claim; with ``Prefer: wait=N`` the answer has its decision.
 
@@ -137,7 +142,7 @@ async def file_claims(
     request: Request,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.CLAIM)],
-    writes: Annotated[Keyed, Depends()],
+    writes: InKeyed,
 ) -> NdjsonResponse:
     """File up to 10,000 claims, a line each (`application/x-ndjson`), answered in their order.
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
 from api.http.admission import requires
@@ -19,7 +19,11 @@ from api.http.problems import NotFoundError
 from api.http.routes.customers import CustomerId
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
-from api.http.writing import Writes, asked_for, show_version
+from api.http.writing import (
+    InWrites,
+    asked_for,
+    show_version,
+)
 from ledger import commands
 from ledger.commands import Code, Day, Id, Note
 from projections import collaborators
@@ -91,7 +95,7 @@ async def request_collaboration(
     body: CollaborationIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.COLLABORATE)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Add a collaborator, as the owner or a head; what others ask for awaits an answer.
 
@@ -114,7 +118,7 @@ async def end_collaboration(
     body: EndIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.COLLABORATE)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """End a collaboration, as the owner, a head, or whoever collaborates."""
     fields = body.model_dump(exclude_unset=True)

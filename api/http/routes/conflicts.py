@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from psycopg import Connection
 from pydantic import Field
 
@@ -21,7 +21,11 @@ from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Money, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
 from api.http.waiting import Conflict, conflict
-from api.http.writing import Writes, asked_for, show_version
+from api.http.writing import (
+    InWrites,
+    asked_for,
+    show_version,
+)
 from api.orphaned import territories_below
 from ledger import commands, conflicts
 from ledger.commands import Id
@@ -158,7 +162,7 @@ async def review(
     group: ReviewIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.RULE)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Have the conflict opened of a group that came under several owners unseen (核查).
 
@@ -251,7 +255,7 @@ async def rule(
     ruling: RulingIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.RULE)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Rule on a conflict, as the head above its parties, or as who stands in for that head.
 

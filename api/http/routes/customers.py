@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from psycopg import Connection
 from pydantic import AwareDatetime, Field
 
@@ -19,7 +19,12 @@ from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, searchable, seen
-from api.http.writing import Keyed, Writes, asked_for, show_version
+from api.http.writing import (
+    InKeyed,
+    InWrites,
+    asked_for,
+    show_version,
+)
 from ledger import commands
 from ledger.commands import Flag, Id
 from projections import customers, intervals
@@ -133,7 +138,7 @@ async def register(
     customer: commands.RegisterCustomer,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_CUSTOMERS)],
-    writes: Annotated[Keyed, Depends()],
+    writes: InKeyed,
 ) -> Outcome:
     """Enter a customer; ``claim_for`` claims it in the same breath, before anybody else can."""
     fields = customer.model_dump(exclude_unset=True)
@@ -151,7 +156,7 @@ async def change(
     changes: CustomerChange,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_CUSTOMERS)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Change a customer; with ``If-Match`` only if nothing was asked about it since (else 412)."""
     fields = changes.model_dump(exclude_unset=True) | {"customer": customer}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from psycopg import Connection
 
 from api.http.admission import requires
@@ -24,7 +24,11 @@ from api.http.routes.follow_ups import VoidIn
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Money, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
-from api.http.writing import Writes, asked_for, show_version
+from api.http.writing import (
+    InWrites,
+    asked_for,
+    show_version,
+)
 from ledger import commands, reasons
 from ledger.commands import Code, Id, Moment, MoneyIn, Name, Note, Numbers
 from ledger.events import values
@@ -98,7 +102,7 @@ async def record_deal(
     body: DealIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WORK)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Record a deal; ``made`` is its id, and ``Location`` names it."""
     fields = body.model_dump(exclude_unset=True, exclude={"occurred"})
@@ -117,7 +121,7 @@ async def correct_deal(
     body: DealCorrection,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WORK)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Correct a deal, as whoever recorded it or a manager over the customer."""
     fields = body.model_dump(exclude_unset=True) | {"customer": customer, "deal": deal}
@@ -131,7 +135,7 @@ async def void_deal(
     body: VoidIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WORK)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Void a deal, so that it counts no more; it stays in the history."""
     fields = body.model_dump(exclude_unset=True) | {"customer": customer, "deal": deal}

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from psycopg import Connection
 from pydantic import Field
 
@@ -15,8 +15,16 @@ from api.http.callers import Caller
 from api.http.permissions import Permission
 from api.http.services import InServices
 from api.http.shapes import Page, Shape
-from api.http.unchanged import UNCHANGED, Unless
-from api.http.writing import Stated, Writes, etag, fact
+from api.http.unchanged import (
+    UNCHANGED,
+    InUnless,
+)
+from api.http.writing import (
+    InWrites,
+    Stated,
+    etag,
+    fact,
+)
 from ledger import commands, deciders
 from ledger import organisation_commands as facts
 from ledger.commands import parse
@@ -57,7 +65,7 @@ class AdoptIn(commands.Command):
 def list_deciders(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
-    unless: Annotated[Unless, Depends()],
+    unless: InUnless,
     response: Response,
 ) -> Deciders:
     """List the versions that were in force, the newest first; the ETag is for adopting another."""
@@ -89,7 +97,7 @@ async def adopt_decider(
     adopt: AdoptIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Have the requests from now on decided by a version of the decider.
 

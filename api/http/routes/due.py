@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from psycopg import Connection
 from pydantic import Field
 
@@ -19,7 +19,10 @@ from api.http.permissions import Permission
 from api.http.services import InReads, InServices
 from api.http.shapes import Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
-from api.http.writing import Writes, asked_for
+from api.http.writing import (
+    InWrites,
+    asked_for,
+)
 from consumers.clock import database_now
 from ledger import commands
 from ledger.commands import Code, Day, Id, Note
@@ -345,7 +348,7 @@ async def hold(
     held: HoldIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.HOLD)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Have a customer not recycled until a day, as a head over it."""
     fields = held.model_dump(exclude_unset=True) | {"customer": customer}

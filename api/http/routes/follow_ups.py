@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from psycopg import Connection
 
 from api.http.admission import requires
@@ -23,7 +23,11 @@ from api.http.routes.customers import CustomerId, Number
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, sight_of
-from api.http.writing import Writes, asked_for, show_version
+from api.http.writing import (
+    InWrites,
+    asked_for,
+    show_version,
+)
 from ledger import commands, reasons
 from ledger.commands import Code, Day, Id, Moment, Note, Numbers
 from projections import follow_ups
@@ -113,7 +117,7 @@ async def log_follow_up(
     body: FollowUpIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WORK)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Log a follow-up; ``made`` is its id, and ``Location`` names it."""
     fields = body.model_dump(exclude_unset=True, exclude={"occurred"})
@@ -132,7 +136,7 @@ async def correct_follow_up(
     body: FollowUpCorrection,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WORK)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Correct a follow-up, as whoever logged it or a manager over the customer."""
     fields = body.model_dump(exclude_unset=True) | {"customer": customer, "follow_up": follow_up}
@@ -146,7 +150,7 @@ async def void_follow_up(
     body: VoidIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WORK)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Void a follow-up, so that it counts no more; it stays in the history."""
     fields = body.model_dump(exclude_unset=True) | {"customer": customer, "follow_up": follow_up}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from psycopg import Connection
 from pydantic import Field
 
@@ -20,7 +20,11 @@ from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
 from api.http.sight import note_access, seen
-from api.http.writing import Writes, asked_for, reflected_etag
+from api.http.writing import (
+    InWrites,
+    asked_for,
+    reflected_etag,
+)
 from ledger import commands, reasons
 from ledger.commands import Id
 from ledger.deciding import person_stream
@@ -116,7 +120,7 @@ async def order(
     response: Response,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.HAND_OVER)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Order that what somebody holds goes to others; ``made`` is the hand-over's id.
 

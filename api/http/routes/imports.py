@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import StreamingResponse
@@ -22,7 +22,11 @@ from api.http.problems import NotFoundError
 from api.http.services import InServices, Services
 from api.http.shapes import Page, Shape
 from api.http.sight import note_access
-from api.http.writing import Keyed, etag
+from api.http.writing import (
+    InKeyed,
+    Keyed,
+    etag,
+)
 from api.imports.errors import MappingInvalidError, MappingProblem
 from api.imports.mapping import Mapping as ImportMapping
 from api.imports.mapping import parse_mapping
@@ -70,7 +74,7 @@ async def ask_import(
     request: Request,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.IMPORT)],
-    writes: Annotated[Keyed, Depends()],
+    writes: InKeyed,
     check: Annotated[bool, Query(description="Only say what would be filed.")] = False,
 ) -> Job:
     """Import CSV files or workbooks of up to 100 MB by a mapping, with historical actors and times.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
 from api.http.admission import requires
@@ -16,7 +16,11 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import MISSING, Outcome, Page, Shape
-from api.http.writing import Writes, asked_for, stream_version
+from api.http.writing import (
+    InWrites,
+    asked_for,
+    stream_version,
+)
 from api.orphaned import carers, every_orphan, is_in_care_of
 from ledger import commands
 from ledger.commands import Code, Day, Id, Note
@@ -138,7 +142,7 @@ async def name_stand_in(
     stand_in: StandInIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.ASSIGN)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Have somebody work an orphaned customer for the owner who left; ``made`` is its id."""
     fields = stand_in.model_dump(exclude_unset=True) | {"customer": customer}
@@ -152,7 +156,7 @@ async def end_stand_in(
     stand_in: Annotated[Id, Path(description="The stand-in's id.")],
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WORK)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
     said: StandInEndIn | None = None,
 ) -> Outcome:
     """End a stand-in before its day, as the head, as an owner who is back, or as who stands in."""

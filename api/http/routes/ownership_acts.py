@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from api.http.admission import requires
 from api.http.callers import Caller
@@ -12,7 +12,10 @@ from api.http.permissions import Permission
 from api.http.routes.customers import CustomerId
 from api.http.services import InServices
 from api.http.shapes import Outcome
-from api.http.writing import Writes, asked_for
+from api.http.writing import (
+    InWrites,
+    asked_for,
+)
 from ledger import commands
 from ledger.commands import Code, Id, Note
 
@@ -44,7 +47,7 @@ async def release(
     body: ReleaseIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WORK)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Give a customer back to the pool, as its owner or a manager over it.
 
@@ -62,7 +65,7 @@ async def assign(
     body: AssignmentIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.ASSIGN)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Give a free customer to somebody, as a manager of its territory."""
     fields = body.model_dump(exclude_unset=True) | {"customer": customer}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from psycopg import Connection
 from pydantic import Field, model_validator
 
@@ -19,7 +19,14 @@ from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import ForeignId, Page, Shape
 from api.http.sight import note_access, seen_people
-from api.http.writing import STATED, Stated, Writes, fact, reflected_etag
+from api.http.writing import (
+    STATED,
+    InWrites,
+    Stated,
+    Writes,
+    fact,
+    reflected_etag,
+)
 from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.commands import Id, InvalidRequestError, parse
@@ -359,7 +366,7 @@ async def add_person(
     joins: PersonJoins,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Add somebody. Where four eyes are required everybody begins as a rep."""
     caller.must_be_within(joins.territory)
@@ -375,7 +382,7 @@ async def change_person(
     as_is: PersonAsIs,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Say where somebody is at home and in which roles from now on.
 
@@ -392,7 +399,7 @@ async def person_left(
     leaves: Leaves,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Say that somebody left, or will; the customers stay, orphaned, until they are handed over."""
     fields = {"person": person, "left_on": leaves.left_on}
@@ -405,7 +412,7 @@ async def person_returned(
     returns: Returns,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Say that somebody who had left is there again."""
     fields = {"person": person, "returned_on": returns.returned_on}
@@ -418,7 +425,7 @@ async def person_away(
     away: Period,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Say that somebody is away for a time; the customers stay theirs."""
     fields = away.model_dump() | {"person": person}
@@ -431,7 +438,7 @@ async def person_back(
     back: Back,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Say that somebody is back before the day that was said, or is not away after all."""
     fields = back.model_dump() | {"person": person}
@@ -444,7 +451,7 @@ async def name_delegate(
     delegate: Delegate,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Say who acts for somebody for a time; it ends by itself."""
     if delegate.delegate == person:
@@ -459,7 +466,7 @@ async def end_delegate(
     ends: DelegationEnds,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Say that nobody acts for somebody any more, before the day that was said."""
     fields = ends.model_dump() | {"person": person}

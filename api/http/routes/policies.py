@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from api import holidays
@@ -17,11 +17,14 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices, Services
 from api.http.shapes import Page, Shape
-from api.http.unchanged import UNCHANGED, Unless
+from api.http.unchanged import (
+    UNCHANGED,
+    InUnless,
+)
 from api.http.writing import (
     STATED,
+    InWrites,
     Stated,
-    Writes,
     etag,
     fact,
     reflected_etag,
@@ -145,7 +148,7 @@ def list_policies(
 def get_policy_in_force(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
-    unless: Annotated[Unless, Depends()],
+    unless: InUnless,
     reads: InReads,
 ) -> PolicyInForce:
     """Return the policy in force; the ETag is for adopting the next."""
@@ -163,7 +166,7 @@ def get_policy(
     number: Annotated[int, Path(ge=0, le=_NUMBER_MAX, description="0 is the default.")],
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
-    unless: Annotated[Unless, Depends()],
+    unless: InUnless,
     reads: InReads,
 ) -> PolicyDetails:
     """Return a policy by its number."""
@@ -202,7 +205,7 @@ async def adopt_policy(
     new: NewPolicy,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Put a policy in force (201); where four eyes are required, propose it (202).
 
@@ -251,7 +254,7 @@ def get_proposal(
     proposal: ProposalId,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
-    unless: Annotated[Unless, Depends()],
+    unless: InUnless,
     response: Response,
 ) -> Proposal:
     """Return a proposal; the ETag is for adopting it."""
@@ -280,7 +283,7 @@ async def adopt_proposal(
     proposal: ProposalId,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.ADOPT)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Put in force what somebody else has proposed.
 
@@ -299,7 +302,7 @@ async def withdraw_proposal(
     proposal: ProposalId,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Withdraw a proposal that nobody has adopted, one's own or another's."""
     caller.must_be_unbound()
@@ -313,7 +316,7 @@ async def withdraw_proposal(
 def get_four_eyes(
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
-    unless: Annotated[Unless, Depends()],
+    unless: InUnless,
     response: Response,
 ) -> FourEyes:
     """Say whether policies, heads, roles and imports take two people."""
@@ -327,7 +330,7 @@ async def require_four_eyes(
     as_is: FourEyesAsIs,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Require four eyes (201), or no longer, which takes two people itself (202)."""
     caller.must_be_unbound()
@@ -363,7 +366,7 @@ def get_calendar(
     year: Year,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.READ_ORGANISATION)],
-    unless: Annotated[Unless, Depends()],
+    unless: InUnless,
     response: Response,
 ) -> Calendar:
     """Return the exceptions of a year; 404 where nothing was stated of it."""
@@ -388,7 +391,7 @@ async def seed_calendar(
     year: Year,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """State the holidays of mainland China of a year, as the library chinesecalendar knows them.
 
@@ -405,7 +408,7 @@ async def state_calendar(
     as_is: CalendarAsIs,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """State all exceptions of a year, from now on; they replace those stated before."""
     caller.must_be_unbound()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Path
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
@@ -16,7 +16,10 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InServices, Services
 from api.http.shapes import MISSING, Outcome, Page, Shape, outcome
-from api.http.writing import Keyed, asked_for
+from api.http.writing import (
+    InKeyed,
+    asked_for,
+)
 from api.parked import customer_of_parked, parked_requests, was_parked
 from ledger import commands
 from ledger.deciding import named_by
@@ -67,7 +70,7 @@ async def unpark(
     body: UnparkIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Keyed, Depends()],
+    writes: InKeyed,
 ) -> Outcome:
     """Have a parked request decided after all, and those of its customer that waited behind it."""
     caller.must_be_unbound()

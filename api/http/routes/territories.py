@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
@@ -18,7 +18,13 @@ from api.http.permissions import Permission
 from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices
 from api.http.shapes import ForeignId, Page, Shape
-from api.http.writing import STATED, Stated, Writes, fact, reflected_etag
+from api.http.writing import (
+    STATED,
+    InWrites,
+    Stated,
+    fact,
+    reflected_etag,
+)
 from api.periods import period
 from ledger import commands
 from ledger import organisation_commands as facts
@@ -191,7 +197,7 @@ async def define_territory(
     as_is: TerritoryAsIs,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Make a territory. Where four eyes are required, one with managers is proposed (202)."""
     caller.must_be_within(as_is.parent)
@@ -208,7 +214,7 @@ async def change_territory(
     as_is: TerritoryAsIs,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WRITE_ORGANISATION)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Stated:
     """Say how a territory is from now on, as a whole.
 

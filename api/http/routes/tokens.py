@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field, model_validator
 
 from api.http import tokens
@@ -17,7 +17,9 @@ from api.http.permissions import Permission, rights_of
 from api.http.problems import ForbiddenError, NotFoundError
 from api.http.services import InServices, Services
 from api.http.shapes import Page, Shape
-from api.http.writing import Keyed
+from api.http.writing import (
+    InKeyed,
+)
 from ledger import commands
 from ledger.canonical import canonical_bytes
 from ledger.commands import Id, UnknownIdError
@@ -83,7 +85,7 @@ def make_token(
     asked: TokenIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.TOKENS)],
-    writes: Annotated[Keyed, Depends()],
+    writes: InKeyed,
 ) -> MadeToken:
     """Make a token; nobody makes one that has more than its person, or than who makes it."""
     fields = _fields(services, caller, asked)

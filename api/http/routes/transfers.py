@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from api.http.admission import requires
 from api.http.callers import Caller
@@ -15,7 +15,11 @@ from api.http.problems import NotFoundError
 from api.http.services import InReads, InServices, Reads, Services
 from api.http.shapes import MISSING, Outcome, Page
 from api.http.waiting import Approval, approvals
-from api.http.writing import Writes, asked_for, show_version
+from api.http.writing import (
+    InWrites,
+    asked_for,
+    show_version,
+)
 from ledger import commands
 from ledger.approving import TRANSFER
 from ledger.commands import Id
@@ -34,7 +38,7 @@ async def request_transfer(
     response: Response,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.TRANSFER)],
-    writes: Annotated[Writes, Depends()],
+    writes: InWrites,
 ) -> Outcome:
     """Ask that somebody else becomes the owner; approvals follow the policy.
 

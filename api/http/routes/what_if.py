@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from api.http.admission import requires
 from api.http.callers import Caller
@@ -13,7 +13,9 @@ from api.http.inputs import Moment
 from api.http.jobs import Job, ask, asked_of
 from api.http.permissions import Permission
 from api.http.services import InServices
-from api.http.writing import Keyed
+from api.http.writing import (
+    InKeyed,
+)
 from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.canonical import instant
@@ -35,7 +37,7 @@ def ask_what_if(
     asked: WhatIfIn,
     services: InServices,
     caller: Annotated[Caller, requires(Permission.WHAT_IF)],
-    writes: Annotated[Keyed, Depends()],
+    writes: InKeyed,
 ) -> Job:
     """Decide again what was recorded since then, under another policy; nothing is written.
 

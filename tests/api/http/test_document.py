@@ -81,7 +81,11 @@ def test_every_body_and_every_id_has_an_example(document: dict[str, Any]) -> Non
     for _, _, operation in operations(document):
         bodies = operation.get("requestBody", {}).get("content", {}).values()
         paths = [each for each in operation.get("parameters", ()) if each["in"] == "path"]
-        lacking += [operation["operationId"] for each in (*bodies, *paths) if "example" not in each and "examples" not in each]
+        lacking += [
+            operation["operationId"]
+            for each in (*bodies, *paths)
+            if "example" not in each and "examples" not in each
+        ]
     assert lacking == []
     names = {operation["operationId"] for _, _, operation in operations(document)}
     assert examples.OF_BODIES.keys() <= names
