@@ -183,6 +183,7 @@ def serving(
 
     def serve() -> None:
         try:
+            _make_routes(app)
             asyncio.run(server.serve([listening]))
         except Exception as error:
             failures.append(error)
@@ -199,6 +200,16 @@ def serving(
         listening.close()
     if failures:
         raise failures[0]
+
+
+def _make_routes(app: FastAPI) -> None:
+    """Have FastAPI make all routes; it does so a router at a time, at the first request for it.
+
+    Each would then take up to a second on the event loop, in which nobody is answered.
+    """
+    scope = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
+    for route in app.routes:
+        route.matches(scope)
 
 
 def _allow_files(count: int) -> None:
