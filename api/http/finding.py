@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from fastapi.concurrency import run_in_threadpool
 from psycopg import Connection
 
-from api.http.services import Services, await_reflected
+from api.http.services import Services
 from api.running import reflected
 
 T = TypeVar("T")
@@ -35,8 +35,8 @@ def _find(
     deadline = time.monotonic() + SOON_SECONDS_MAX
     target, requested = 0, True
     while True:
+        services.reflection.reached()
         with services.ledger.pool.connection() as connection:
-            await_reflected(connection, 0)
             # Before anything is found: what is projected up to there, is found.
             head, decided, projected = reflected(connection)
             found = find(connection)

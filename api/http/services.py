@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -18,17 +17,13 @@ from api.http.decisions import Decisions
 from api.http.directory import Directory
 from api.http.intake import Intake
 from api.http.oidc import Issuer, OidcVerifier
+from api.http.reflection import Reflection
 from api.http.rehearsing import Rehearsing
 from api.http.tail import Tail
 from api.http.throttle import Throttle
 from api.jobs.worker import Worker
 from api.settings import Settings
 from ledger.recording import Recording
-from projections.runner import NotReflectedError, positions
-
-# How long a read waits for a position that it is to reflect.
-REFLECT_SECONDS_MAX = 5.0
-_PAUSE_SECONDS = 0.005
 
 T = TypeVar("T")
 
@@ -40,6 +35,7 @@ class Services:
     ledger: Ledger
     directory: Directory
     gate: Gate
+    reflection: Reflection
     intake: Intake = field(repr=False)
     decisions: Decisions = field(repr=False)
     tail: Tail = field(repr=False)
@@ -58,34 +54,10 @@ class Services:
 
         ``Ledger-Position`` is a position that all of them reflect. Raises NotReflectedError.
         """
+        reached = self.reflection.reached(reads.min_position)
+        reads.response.headers["Ledger-Position"] = str(reached)
         with self.ledger.pool.connection() as connection:
-            names = [each.name for each in self.ledger.projections]
-            reached = await_reflected(connection, reads.min_position, names)
-            reads.response.headers["Ledger-Position"] = str(reached)
             yield connection
-
-
-def await_reflected(connection: Connection[Any], wanted: int, names: Collection[str] = ()) -> int:
-    """Return a position that all read models reflect, as soon as that is ``wanted`` or behind it.
-
-    Those of ``names`` must have been made. Raises NotReflectedError where it takes too long.
-    """
-    deadline = time.monotonic() + REFLECT_SECONDS_MAX
-    while True:
-        found = positions(connection)
-        # Without any there are no tables yet: the projector makes them at its first start.
-        are_made = bool(found) and all(name in found for name in names)
-        reached = min(found.values(), default=0)
-        if are_made and reached >= wanted:
-            return reached
-        if time.monotonic() > deadline:
-            said = (
-                f"reflect position {reached}, and not {wanted} yet"
-                if are_made
-                else "are being made"
-            )
-            raise NotReflectedError(f"The read models {said}.", way_out="Ask again a little later.")
-        time.sleep(_PAUSE_SECONDS)
 
 
 @contextmanager
@@ -103,6 +75,7 @@ def open_services(ledger: Ledger) -> Iterator[Services]:
             ledger=ledger,
             directory=directory,
             gate=gate,
+            reflection=Reflection(connect, [each.name for each in ledger.projections]),
             intake=stack.enter_context(Intake(recording)),
             decisions=stack.enter_context(Decisions(url, connect, ledger.catalogue, near)),
             tail=stack.enter_context(Tail(url, connect, near)),

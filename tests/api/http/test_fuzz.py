@@ -21,7 +21,7 @@ from schemathesis.generation.case import Case
 from schemathesis.hooks import HookContext
 from schemathesis.schemas import BaseSchema
 
-from api.http import finding, services
+from api.http import finding, reflection
 from tests.api.http.office import Office
 
 PHASES = ("coverage", "fuzzing", "stateful")
@@ -169,7 +169,7 @@ def told(event: events.ScenarioFinished) -> Iterator[str]:
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_document_holds(office: Office, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     # What is not there yet is not waited for.
-    monkeypatch.setattr(services, "REFLECT_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(reflection, "REFLECT_SECONDS_MAX", 0.0)
     monkeypatch.setattr(finding, "SOON_SECONDS_MAX", 0.0)
     monkeypatch.setattr(office.services.throttle, "admit", lambda caller: None)
     customer = office.customer("华星")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from api.bootstrap import open_ledger
-from api.http import finding, services
+from api.http import finding, reflection
 from api.http.services import open_services
 from api.settings import Settings
 from tests.api.http.office import Office, make_office
@@ -24,11 +27,36 @@ def test_nothing_is_waited_for_where_nothing_is_asked(office: Office) -> None:
     assert asyncio.run(asyncio.wait_for(waits, 60)) == []
 
 
+def test_whoever_waits_for_a_position_keeps_no_connection_from_others(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight reads of a position far ahead held every connection of the pool for five seconds."""
+    monkeypatch.setattr(reflection, "REFLECT_SECONDS_MAX", 3.0)
+    pool, many = office.services.ledger.pool, 2 * office.services.ledger.pool.max_size
+    far = f"/v1/customers?min_position={2**40}"
+    looks = threading.Semaphore(0)
+    wait = time.sleep
+
+    def waiting(seconds: float) -> None:
+        looks.release()
+        wait(seconds)
+
+    monkeypatch.setattr("api.http.reflection.time.sleep", waiting)
+    with ThreadPoolExecutor(many) as threads:
+        asked = [threads.submit(office.get, "per_a", far) for _ in range(many)]
+        for _ in range(many):
+            looks.acquire()
+        with pool.connection(timeout=1.0):
+            assert not any(each.done() for each in asked)
+        answers = [each.result() for each in asked]
+    assert {each.json()["code"] for each in answers} == {"not_reflected"}
+
+
 def test_without_read_models_a_read_is_told_to_come_back(
     database: DatabaseUrls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The projector makes the tables at its first start: until then reads were a defect (500)."""
-    monkeypatch.setattr(services, "REFLECT_SECONDS_MAX", 0.01)
+    monkeypatch.setattr(reflection, "REFLECT_SECONDS_MAX", 0.01)
     monkeypatch.setattr(finding, "SOON_SECONDS_MAX", 0.01)
     settings = Settings(
         database_url=database.service_url,  # type: ignore[arg-type]  # pydantic makes it a secret
