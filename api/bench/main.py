@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.bench import enforcer, hand_over, projections, store, whatif
+from api.bench import enforcer, hand_over, http, projections, store, whatif
 from api.bench.harness import (
     BenchServer,
     Measure,
@@ -64,12 +64,26 @@ def suites(*, small: bool) -> dict[str, Callable[[BenchServer], list[Measure]]]:
         whatif.Scale(requests=20_000, customers=5_000, reps=100) if small else whatif.Scale()
     )
     handing_over = hand_over.Scale(customers=5_000) if small else hand_over.Scale()
+    serving = (
+        http.Scale(
+            seconds=1,
+            rounds=3,
+            customers=5_000,
+            events=100_000,
+            paged_events=20_000,
+            subscribers=100,
+            decisions=100,
+        )
+        if small
+        else http.Scale()
+    )
     return {
         "store": lambda server: store.measure(server, storing),
         "enforcer": lambda server: enforcer.measure(server, enforcing),
         "projections": lambda server: projections.measure(server, projecting),
         "what-if": lambda server: whatif.measure(server, deciding_again),
         "hand-over": lambda server: hand_over.measure(server, handing_over),
+        "http": lambda server: http.measure(server, serving),
     }
 
 

@@ -81,7 +81,7 @@ def single_appends(server: BenchServer, scale: Scale) -> list[Measure]:
     row_bytes = _row_bytes(server)
     taken = interleaved(
         {
-            "pgbench": lambda: _pgbench_rate(server, row_bytes, scale.seconds),
+            "pgbench": lambda: pgbench_rate(server, scale.seconds, row_bytes),
             "32": lambda: _append_rate(server, 32, scale.seconds),
             "128": lambda: _append_rate(server, 128, scale.seconds),
             "library": lambda: _library_rate(server, 32, scale.seconds),
@@ -277,8 +277,9 @@ def _row_bytes(server: BenchServer) -> int:
             return int((row.fetchone() or (0,))[0])
 
 
-def _pgbench_rate(server: BenchServer, row_bytes: int, seconds: float) -> float:
-    """Let pgbench insert rows as long as ours, one a commit; returns rows a second."""
+def pgbench_rate(server: BenchServer, seconds: float, row_bytes: int | None = None) -> float:
+    """Let pgbench insert rows as long as ours, one a commit, 32 clients; returns rows a second."""
+    row_bytes = _row_bytes(server) if row_bytes is None else row_bytes
     with server.database(migrated=False) as database, TemporaryDirectory() as folder:
         with psycopg.connect(database.owner_url, autocommit=True) as connection:
             connection.execute(

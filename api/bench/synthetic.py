@@ -27,6 +27,7 @@ _APPEND_EVENTS = 5_000
 _BLOCK_REQUESTS = 500
 _TERRITORIES = 20
 _CALLER = "bench"
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -42,7 +43,7 @@ class SyntheticLog:
     customers: int = 100_000
     people: int = 1_000
     position: int = 0
-    _now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    _now: datetime = BEGIN
     _chance: random.Random = field(
         default_factory=lambda: random.Random(1)  # noqa: S311 - the same each time
     )
@@ -76,6 +77,16 @@ class SyntheticLog:
             if len(self._new) >= _APPEND_EVENTS:
                 self._append()
         self._append()
+
+    @property
+    def customer_ids(self) -> list[str]:
+        """The customers that were entered so far."""
+        return [_customer(number) for number in range(self._known)]
+
+    @property
+    def halfway(self) -> datetime:
+        """The middle between the first moment and the last that decisions hold from."""
+        return BEGIN + (self._now - BEGIN) / 2
 
     # --- what happens --------------------------------------------------------------------------
 

@@ -214,7 +214,10 @@ def _state_parameters(operation: Operation) -> None:
             schema.update(kinds[0])
         elif kinds:
             schema["anyOf"] = kinds
-        if each["name"].lower() == "if-match":
+        if each["in"] == "header":
+            # As headers are written everywhere; a program may write them as it likes.
+            each["name"] = "-".join(part.capitalize() for part in each["name"].split("-"))
+        if each["name"] == "If-Match":
             schema["pattern"] = _ETAGS
 
 

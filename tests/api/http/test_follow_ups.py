@@ -187,7 +187,7 @@ def test_what_is_malformed_or_not_there_is_refused(office: Office, customer: str
         {"colour": "red"},
     ):
         assert office.post("per_a", path, body).status_code == 422, body
-    assert office.post("per_a", "/v1/customers/cus_none/follow-ups", {}).status_code == 422
+    assert office.post("per_a", "/v1/customers/cus_none/follow-ups", {}).status_code == 404
     assert office.get("per_a", "/v1/customers/cus_none/follow-ups").status_code == 404
     assert office.get("per_a", f"{path}/fup_none").status_code == 404
     assert office.get("per_a", "/v1/follow-ups").status_code == 422

@@ -322,7 +322,7 @@ def test_what_is_of_no_known_kind_is_refused(office: Office) -> None:
     assert office.get("x", "/v1/claims/1").status_code == 401
 
 
-def test_only_what_held_before_is_admitted_without_asking_anybody(
+def test_only_what_a_known_key_signed_is_admitted_without_asking_anybody(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the issuer's keys were there any token was let in on the event loop.
@@ -336,6 +336,12 @@ def test_only_what_held_before_is_admitted_without_asking_anybody(
         gate, good = office.services.gate, keys.token()
         assert gate.admit(f"Bearer {good}", None).actor == "per_a"
         monkeypatch.setattr(office.services.directory, "_fresh_seconds", 3_600.0)
-        for other in (office.tokens["per_b"], f"{good[:-4]}AAAA", keys.token(jti="another")):
-            assert not gate.is_at_hand(f"Bearer {other}")
         assert gate.is_at_hand(f"Bearer {good}")
+        asked = keys.asked
+        keys.rotate()
+        for other in (office.tokens["per_b"], keys.token()):
+            assert not gate.is_at_hand(f"Bearer {other}")
+        # Of what a known key is said to have signed, and has not, nobody is asked.
+        with pytest.raises(UnauthorizedError):
+            gate.admit(f"Bearer {good[:-4]}AAAA", None)
+        assert keys.asked == asked

@@ -97,7 +97,7 @@ def test_who_may_not_and_what_is_wrong(office: Office) -> None:
         good | {"reason": "\0"},
     ):
         assert office.post("per_east", path, wrong).status_code == 422
-    assert office.post("per_east", "/v1/customers/cus_none/stand-ins", good).status_code == 422
+    assert office.post("per_east", "/v1/customers/cus_none/stand-ins", good).status_code == 404
     assert office.get("per_east", "/v1/customers/cus_none/stand-ins").status_code == 404
     assert office.post("per_b", "/v1/stand-ins/sti_none/end", {}).status_code == 404
     assert office.post("per_auditor", "/v1/stand-ins/sti_none/end", {}).status_code == 403
