@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import Phase, settings
 
+from consumers.kafka.local import LocalKafka, local_kafka
 from ledger.store.embedded import embedded_server
 from tests.support.database import DatabaseServer, DatabaseUrls, Templates
 
@@ -99,3 +100,16 @@ def more_databases(
     """Call it for one more fresh, migrated database in the same test."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(postgres.database(migrated_template))
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[LocalKafka]:
+    """The Apache Kafka of this session: one real broker, started when the first test asks for it.
+
+    A test has topics of its own names. It may kill the broker, if it starts it again.
+    """
+    with (
+        TemporaryDirectory(prefix="guishu-test-") as folder,
+        local_kafka(folder, grace_seconds=0) as started,
+    ):
+        yield started

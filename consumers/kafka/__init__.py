@@ -1,0 +1,1 @@
+"""What is of Kafka: topics, the relay, the feed, and a real broker for this machine."""
