@@ -2,7 +2,8 @@
 
 The file is ``guishu.toml`` in the working folder, or the one that ``GUISHU_SETTINGS`` names. Its
 keys are the names of the fields of ``Settings``; the environment says ``GUISHU_`` and the name in
-capitals, and ``DATABASE_URL`` for the first. The environment beats the file.
+capitals, but ``DATABASE_URL`` and ``KAFKA_BOOTSTRAP`` as everybody else does. The environment beats
+the file.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -43,7 +45,11 @@ HOW_TO_MAKE_A_KEY = "openssl rand -base64 32"
 _PREFIX = "GUISHU_"
 _FILE_VARIABLE = "GUISHU_SETTINGS"
 _URL_VARIABLE = "DATABASE_URL"
+_KAFKA_VARIABLE = "KAFKA_BOOTSTRAP"
+# Read under these names, without the prefix.
+_BARE_VARIABLES = frozenset({_URL_VARIABLE, _KAFKA_VARIABLE})
 _LIKENESS_MIN = 50
+_ADDRESS = re.compile(r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$")
 
 
 class SettingsError(LedgerError):
@@ -70,6 +76,13 @@ def _connection_url(secret: SecretStr) -> SecretStr:
 def _master_key(secret: SecretStr) -> SecretStr:
     decode_master_key(secret.get_secret_value())
     return secret
+
+
+def _addresses(text: str) -> str:
+    if not all(_ADDRESS.match(each) for each in text.split(",")):
+        # A password may stand in it by mistake, so it is not quoted.
+        raise ValueError("is not a list of addresses such as kafka-1:9092,kafka-2:9092")
+    return text
 
 
 Seconds = Annotated[int, Field(gt=0, le=86_400)]
@@ -160,6 +173,46 @@ class Settings(BaseSettings):
         default=None,
         description="… by the foreign id that this system has for the person.",
     )
+    kafka_bootstrap: Annotated[str, AfterValidator(_addresses)] | None = Field(
+        default=None,
+        validation_alias=AliasChoices(_KAFKA_VARIABLE, "kafka_bootstrap"),
+        description="The brokers of an Apache Kafka, as host:port,host:port. Without it there is"
+        " no relay, and consumers follow the store.",
+    )
+    kafka_topic_prefix: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")] = Field(
+        default="guishu",
+        description="What the names of the topics begin with; another one for each ledger that"
+        " shares a cluster.",
+    )
+    kafka_partitions: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=12,
+        description="How many partitions a topic is made with. It never changes afterwards.",
+    )
+    kafka_replication_factor: Annotated[int, Field(ge=1, le=9)] | None = Field(
+        default=None,
+        description="How many brokers keep each partition of a new topic. Default: 3, or as many"
+        " as there are.",
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="How the brokers are spoken to."
+    )
+    kafka_ssl_cafile: Path | None = Field(
+        default=None,
+        description="The authorities that the brokers' certificates are checked by. Default: those"
+        " of the system.",
+    )
+    kafka_ssl_certfile: Path | None = Field(
+        default=None, description="Our own certificate, where the brokers ask for one."
+    )
+    kafka_ssl_keyfile: Path | None = Field(default=None, description="Its private key.")
+    kafka_ssl_password: SecretStr | None = Field(
+        default=None, description="The password of that private key."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description="How we log in to the brokers, with SASL."
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="As whom.")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="With which password.")
     requests_per_second_max: PositiveInt = Field(
         default=500,
         description="How many HTTP requests one caller may send a second, on average; beyond that "
@@ -185,6 +238,13 @@ class Settings(BaseSettings):
             raise ValueError("owner_database_url is given without database_url")
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
             raise ValueError("oidc_issuer and oidc_audience are given together or not at all")
+        uses_sasl = self.kafka_security_protocol.startswith("SASL")
+        login = (self.kafka_sasl_mechanism, self.kafka_sasl_username, self.kafka_sasl_password)
+        if any(each is None for each in login) if uses_sasl else any(login):
+            raise ValueError(
+                "kafka_sasl_mechanism, kafka_sasl_username and kafka_sasl_password are given"
+                " together, with a kafka_security_protocol of SASL, or not at all"
+            )
         if self.pool_connections_min > self.pool_connections_max:
             raise ValueError("pool_connections_min is above pool_connections_max")
         return self
@@ -234,7 +294,10 @@ def load_settings() -> Settings:
 def _check_environment() -> None:
     """Raise SettingsError for variables of guishu that nobody reads, or whose bytes are no text."""
     known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    known = known - {_PREFIX + _URL_VARIABLE} | {_FILE_VARIABLE, _URL_VARIABLE}
+    known = known - {_PREFIX + each for each in _BARE_VARIABLES} | {
+        _FILE_VARIABLE,
+        *_BARE_VARIABLES,
+    }
     faults = []
     for name, value in sorted(os.environ.items()):
         # As pydantic-settings reads them: in capitals or not.

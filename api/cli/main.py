@@ -19,6 +19,7 @@ from api.cli import (
     due_commands,
     four_eyes_commands,
     hand_over_commands,
+    kafka_commands,
     operations,
     orphan_commands,
     people_commands,
@@ -46,6 +47,7 @@ def make_app() -> typer.Typer:
     )
     app.command("run")(operations.run)
     app.command("serve")(operations.serve)
+    app.add_typer(kafka_commands.topics_app(), name="topics")
     app.command("migrate")(operations.migrate)
     app.command("init")(operations.init)
     app.command("import")(operations.import_)

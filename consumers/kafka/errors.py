@@ -73,3 +73,42 @@ class TopicPartitionsError(LedgerError):
             f" lost. Set GUISHU_KAFKA_PARTITIONS to {found}; or name new topics with another"
             " GUISHU_KAFKA_TOPIC_PREFIX, which are filled from the log.",
         )
+
+
+class TopicMissingError(LedgerError):
+    """The topic that is to be filled or read does not exist."""
+
+    code = "topic_missing"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"The topic {topic} does not exist.", way_out="Make it with guishu topics apply."
+        )
+
+
+class RelayInterruptedError(LedgerError):
+    """Kafka did not acknowledge what was sent; the relay begins again from its checkpoint."""
+
+    code = "relay_interrupted"
+
+    def __init__(self, topic: str, failure: Exception) -> None:
+        super().__init__(
+            f"Not all that was sent to {topic} is acknowledged:"
+            f" {type(failure).__name__}: {failure}".rstrip(": "),
+            way_out="See that Kafka runs. Events wait in the log, and are sent when it is back.",
+        )
+
+
+class TailLostError(LedgerError):
+    """The topic holds positions that the store does not have: the store has lost its tail."""
+
+    code = "tail_lost"
+
+    def __init__(self, topic: str, known: int, head: int) -> None:
+        super().__init__(
+            f"The topic {topic} holds positions up to {known}, and the log ends at {head}: the"
+            " database has lost what was recorded last, or is not the one that filled the topic.",
+            way_out="Let no more be written here. Bring back the server or the backup that has all"
+            " of it; or, to give up what is missing, name new topics with another"
+            " GUISHU_KAFKA_TOPIC_PREFIX.",
+        )

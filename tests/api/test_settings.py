@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 from pydantic import SecretStr, ValidationError
 
+from api.kafka import cluster_of
 from api.settings import Settings, SettingsError, load_settings, masked
+from consumers.kafka.errors import KafkaNotNamedError
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 URL = "postgresql://guishu:hunter2@db.example:5433/ledger?sslmode=require"
@@ -20,7 +23,7 @@ def _nothing_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of whoever runs the tests out of them."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
-        if name.upper().startswith("GUISHU_") or name.upper() == "DATABASE_URL":
+        if name.upper().startswith(("GUISHU_", "DATABASE_URL", "KAFKA_BOOTSTRAP")):
             monkeypatch.delenv(name)
 
 
@@ -216,3 +219,80 @@ def test_bytes_of_the_environment_that_are_no_text_are_an_error(
     monkeypatch.setenv("GUISHU_DATA_DIRECTORY", os.fsdecode(b"data-\xb9\xe9"))
     with pytest.raises(SettingsError, match="GUISHU_DATA_DIRECTORY holds bytes that are not UTF-8"):
         load_settings()
+
+
+class TestKafka:
+    def test_a_cluster_is_named_as_everybody_else_does(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("KAFKA_BOOTSTRAP", "kafka-1:9092,[::1]:9093")
+        monkeypatch.setenv("GUISHU_KAFKA_TOPIC_PREFIX", "north")
+        cluster = cluster_of(load_settings())
+        assert cluster.bootstrap == "kafka-1:9092,[::1]:9093"
+        assert cluster.topic_prefix == "north"
+        assert cluster.options == {"security_protocol": "PLAINTEXT"}
+
+    def test_without_one_it_is_said_how_to_name_it(self) -> None:
+        with pytest.raises(KafkaNotNamedError) as raised:
+            cluster_of(load_settings())
+        assert "KAFKA_BOOTSTRAP" in raised.value.way_out
+
+    def test_the_prefix_does_not_belong_to_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GUISHU_KAFKA_BOOTSTRAP", "kafka:9092")
+        with pytest.raises(SettingsError, match="did you mean KAFKA_BOOTSTRAP"):
+            load_settings()
+
+    def test_tls_and_sasl_are_passed_on_and_never_shown(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = {
+            "KAFKA_BOOTSTRAP": "kafka:9093",
+            "GUISHU_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "GUISHU_KAFKA_SSL_CAFILE": "/etc/ca.pem",
+            "GUISHU_KAFKA_SSL_CERTFILE": "/etc/own.pem",
+            "GUISHU_KAFKA_SSL_KEYFILE": "/etc/own.key",
+            "GUISHU_KAFKA_SSL_PASSWORD": "hunter2-key",
+            "GUISHU_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+            "GUISHU_KAFKA_SASL_USERNAME": "guishu",
+            "GUISHU_KAFKA_SASL_PASSWORD": "hunter2",
+        }
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        settings = load_settings()
+        cluster = cluster_of(settings)
+        assert cluster.options == {
+            "security_protocol": "SASL_SSL",
+            "ssl_cafile": "/etc/ca.pem",
+            "ssl_certfile": "/etc/own.pem",
+            "ssl_keyfile": "/etc/own.key",
+            "ssl_password": "hunter2-key",
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_plain_username": "guishu",
+            "sasl_plain_password": "hunter2",
+        }
+        # kafka-python knows each of them.
+        assert cluster.options.keys() <= KafkaProducer.DEFAULT_CONFIG.keys()
+        for text in (str(masked(settings)), repr(settings), repr(cluster)):
+            assert "hunter2" not in text
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"KAFKA_BOOTSTRAP": "kafka"},
+            {"KAFKA_BOOTSTRAP": "kafka:9092,"},
+            {"KAFKA_BOOTSTRAP": "sasl://guishu:hunter2@kafka:9092"},
+            {"GUISHU_KAFKA_TOPIC_PREFIX": "a.b"},
+            {"GUISHU_KAFKA_PARTITIONS": "0"},
+            {"GUISHU_KAFKA_SECURITY_PROTOCOL": "TLS"},
+            {"GUISHU_KAFKA_SASL_PASSWORD": "hunter2"},
+            {"GUISHU_KAFKA_SECURITY_PROTOCOL": "SASL_SSL"},
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+    ) -> None:
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SettingsError, match="kafka") as raised:
+            load_settings()
+        assert "hunter2" not in str(raised.value)
