@@ -20,7 +20,7 @@ from psycopg import Connection
 from api.bootstrap import Ledger
 from consumers import clock, enforcing, progress
 from consumers.enforcer import CONSUMER
-from consumers.enforcing import ENDED_BY_THE_SERVER
+from consumers.leading import ENDED_BY_THE_SERVER
 from consumers.feed import StoreFeed
 from ledger.errors import LedgerError
 from ledger.recording import Recording

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
-from consumers.enforcing import ENDED_BY_THE_SERVER
+from consumers.leading import ENDED_BY_THE_SERVER
 from ledger.commands import UnknownIdError
 from ledger.errors import LedgerError
 
