@@ -20,6 +20,7 @@ from ledger.recording import Recording
 from ledger.sealing import Vault
 from ledger.store import arrays
 from ledger.store.committer import CommitterThread
+from ledger.store.generations import is_in_force, open_generation
 from ledger.store.hints import Notifier
 from ledger.store.migrations import migrate, pending
 from projections.base import Projection
@@ -67,12 +68,29 @@ def _configure(connection: Connection[Any]) -> None:
     arrays.register(connection)
 
 
+def _open_generation(connection: Connection[Any], settings: Settings) -> None:
+    """Open a generation where this server has not written before, and Kafka knows no more than it.
+
+    While Kafka does not answer, only a server that has passed this goes on recording.
+    """
+    if is_in_force(connection):
+        return
+    if settings.kafka_bootstrap is not None:
+        # They take a while to import, and are seldom needed.
+        from api.kafka import cluster_of
+        from consumers.kafka.tail import check_tail
+
+        check_tail(connection, cluster_of(settings))
+    open_generation(connection)
+
+
 @contextmanager
 def open_ledger(settings: Settings, *, migrating: bool = True) -> Iterator[Ledger]:
     """Open everything that the settings name, and close it in the opposite order.
 
     With the embedded server pending migrations are applied; with DATABASE_URL only where
-    ``migrating`` says so. Raises what ``open_database`` and ``migrate`` raise.
+    ``migrating`` says so. Raises what ``open_database`` and ``migrate`` raise; TailLostError and
+    KafkaUnavailableError where this server has not written before, and Kafka has to be asked.
     """
     with open_database(settings) as database:
         if database.embedded or (migrating and pending(database.owner_url)):
@@ -90,6 +108,8 @@ def open_ledger(settings: Settings, *, migrating: bool = True) -> Iterator[Ledge
             Notifier(database.service_url) as notifier,
             CommitterThread(database.service_url, committed=notifier.hint) as committer,
         ):
+            with pool.connection() as connection:
+                _open_generation(connection, settings)
             vault = Vault(pool.connection, database.master_key)
             vault.check_master_key()
             events = catalogue()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import Connection
@@ -27,6 +27,9 @@ from ledger.recording import Recording
 from ledger.store.hints import LINGER_SECONDS, Stop, Waiter
 from ledger.store.reading import head
 from projections.runner import Runner, positions
+
+if TYPE_CHECKING:
+    from consumers.kafka.connecting import Cluster
 
 _PAUSE_SECONDS_MIN = 0.2
 _PAUSE_SECONDS_MAX = 5.0
@@ -140,6 +143,17 @@ def keep_time(ledger: Ledger) -> Callable[[Service], None]:
         )
         with ledger.dedicated("clock") as connection:
             clock.keep_time(connection, recording, service.stop, service.wait)
+
+    return work
+
+
+def relay(ledger: Ledger, cluster: Cluster) -> Callable[[Service], None]:
+    """Return the work of a relay: it sends the log to Kafka while it leads."""
+    from consumers.kafka import relay as relaying  # takes a while, and few need it
+
+    def work(service: Service) -> None:
+        with Waiter(ledger.database.service_url, service.stop, near=ledger.notifier) as waiter:
+            relaying.relay(lambda: ledger.dedicated("relay"), cluster, service.stop, waiter.wait)
 
     return work
 

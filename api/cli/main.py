@@ -25,6 +25,7 @@ from api.cli import (
     people_commands,
     policy_commands,
     read_commands,
+    role_commands,
     territory_commands,
     token_commands,
     what_if_commands,
@@ -47,6 +48,10 @@ def make_app() -> typer.Typer:
     )
     app.command("run")(operations.run)
     app.command("serve")(operations.serve)
+    app.command("relay")(role_commands.relay)
+    app.command("enforce")(role_commands.enforce)
+    app.command("project")(role_commands.project)
+    app.command("clock")(role_commands.clock)
     app.add_typer(kafka_commands.topics_app(), name="topics")
     app.command("migrate")(operations.migrate)
     app.command("init")(operations.init)

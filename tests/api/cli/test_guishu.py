@@ -79,6 +79,17 @@ class Terminal:
         assert process.poll() is None, self.shown()
         return process
 
+    def begin(self, role: str) -> subprocess.Popen[bytes]:
+        """Start a role; ``role``.log is what it says."""
+        with (self.folder / f"{role}.log").open("wb") as output:
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                [*_GUISHU, role],
+                cwd=self.folder,
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
     def shown(self) -> str:
         """Return what ``run`` has shown so far."""
         return self.output.read_text(encoding="utf-8")

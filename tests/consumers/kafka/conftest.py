@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import warnings
-from collections.abc import Iterator
-
 import pytest
 
 from consumers.kafka.connecting import Cluster
@@ -17,12 +13,3 @@ from tests.consumers.kafka.support import cluster_for_a_test
 def cluster(kafka: LocalKafka) -> Cluster:
     """A real cluster without any of our topics."""
     return cluster_for_a_test(kafka)
-
-
-@pytest.fixture
-def failed_connections() -> Iterator[None]:
-    """For a test that lets connections fail: kafka-python leaves their sockets to the collector."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()

@@ -3,13 +3,121 @@
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Iterable, Sequence
+
+import psycopg
+from kafka import TopicPartition
 
 from consumers.kafka.connecting import Cluster
 from consumers.kafka.local import LocalKafka
+from consumers.kafka.records import Linked, Mark, decode
+from consumers.kafka.relay import RelayLimits
+from consumers.kafka.topics import LOG, apply_topics
+from ledger.envelope import StoredEvent
+from ledger.store.committer import CommitterThread
+from ledger.store.generations import open_generation
+from ledger.store.reading import read_after
+from tests.ledger.store.support import asked, event
+from tests.support.database import DatabaseUrls
 
 PARTITIONS = 3
+RELAY = "relaying-process"
+"""The application name of the connections of the relay in another process."""
+
+QUICK = RelayLimits(
+    pause_seconds_min=0.01,
+    pause_seconds_max=0.1,
+    standby_seconds=0.02,
+    batch_events_max=20,
+    poll_seconds=0.01,
+    mark_seconds=0.0,
+    delivery_seconds_max=5.0,
+)
 
 
 def cluster_for_a_test(kafka: LocalKafka) -> Cluster:
     """Return the session's cluster, with names of topics that no other test has."""
     return Cluster(kafka.bootstrap, f"test-{secrets.token_hex(6)}")
+
+
+def with_topics(cluster: Cluster, partitions: int = PARTITIONS) -> Cluster:
+    """Make the topics of a cluster, and return it."""
+    apply_topics(cluster, partitions)
+    return cluster
+
+
+def append(urls: DatabaseUrls, count: int, customers: Sequence[str] = "abcdefg") -> int:
+    """Append requests about these customers in turn; return the position of the last.
+
+    A generation is opened first, as each start of a process does.
+    """
+    with psycopg.connect(urls.service_url, autocommit=True) as connection:
+        open_generation(connection)
+    return append_only(urls, count, customers)
+
+
+def append_only(urls: DatabaseUrls, count: int, customers: Sequence[str] = "abcdefg") -> int:
+    """Append as ``append``, to a database on whose server no process has started yet."""
+    with CommitterThread(urls.service_url) as committer:
+        results = committer.append_many(
+            [
+                asked(None, event(f"customer-{customers[n % len(customers)]}", b"%d" % n))
+                for n in range(count)
+            ]
+        )
+    return max(each.first_position for each in results)  # type: ignore[union-attr]
+
+
+def log(urls: DatabaseUrls) -> list[StoredEvent]:
+    """Return the whole log."""
+    with psycopg.connect(urls.service_url, autocommit=True) as connection:
+        return read_after(connection, 0, 100_000)
+
+
+def topic(cluster: Cluster, partitions: int = PARTITIONS) -> list[list[Linked | Mark]]:
+    """Return all that stands in the log's topic, a list for each partition."""
+    name = LOG.name(cluster.topic_prefix)
+    at = [TopicPartition(name, number) for number in range(partitions)]
+    found: list[list[Linked | Mark]] = [[] for _ in at]
+    with cluster.consumer(auto_offset_reset="earliest") as consumer:
+        consumer.assign(at)
+        consumer.seek_to_beginning()
+        ends = consumer.end_offsets(at)
+        deadline = time.monotonic() + 60
+        while any(consumer.position(each) < ends[each] for each in at):
+            assert time.monotonic() < deadline
+            for where, records in consumer.poll(timeout_ms=100).items():
+                found[where.partition] += [decode(each.value, each.headers) for each in records]
+    return found
+
+
+def events_of(records: Iterable[Linked | Mark]) -> list[Linked]:
+    """Return the events among records."""
+    return [each for each in records if isinstance(each, Linked)]
+
+
+def read_as_a_consumer(records: Iterable[Linked | Mark]) -> list[StoredEvent]:
+    """Return what a reader takes: what it has seen is dropped, and nothing may be missing."""
+    taken: list[StoredEvent] = []
+    reached = 0
+    for each in records:
+        if isinstance(each, Mark):
+            assert each.previous <= reached, "something is missing in front"
+            reached = max(reached, each.upto)
+        elif each.event.position > reached:
+            assert each.previous <= reached, "something is missing in front"
+            taken.append(each.event)
+            reached = each.event.position
+    return taken
+
+
+def check_topic(cluster: Cluster, urls: DatabaseUrls) -> None:
+    """The topic has the whole log, byte for byte, with nothing missing in any partition."""
+    partitions = topic(cluster)
+    taken = [read_as_a_consumer(each) for each in partitions]
+    assert sorted(event for each in taken for event in each) == log(urls)
+    for records in partitions:
+        same: dict[int, Linked] = {}
+        for each in events_of(records):
+            assert same.setdefault(each.event.position, each) == each

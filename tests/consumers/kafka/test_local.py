@@ -54,7 +54,6 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-@pytest.mark.usefixtures("failed_connections")
 def test_what_was_acknowledged_outlives_a_broker_that_is_killed(kafka: LocalKafka) -> None:
     make_topic(kafka, "outlives-a-kill")
     send(kafka, "outlives-a-kill", b"1", b"2")
@@ -82,7 +81,6 @@ def test_a_folder_is_used_again_by_one_at_a_time(
         assert read(kafka, "kept", 1) == [b"1"]
 
 
-@pytest.mark.usefixtures("failed_connections")
 def test_one_of_three_brokers_may_be_lost(tmp_path: Path) -> None:
     with local_kafka(tmp_path, brokers=3, in_sync=2, grace_seconds=0) as kafka:
         make_topic(kafka, "three")

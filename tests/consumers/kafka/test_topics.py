@@ -69,7 +69,6 @@ def test_a_partition_count_is_never_changed_and_nothing_else_is_done_then(
     assert partitions_of(cluster) == {name: 2}
 
 
-@pytest.mark.usefixtures("failed_connections")
 def test_a_cluster_that_is_not_there_is_an_error_with_a_way_out() -> None:
     nowhere = Cluster("127.0.0.1:1", options={"bootstrap_timeout_ms": 200})
     with pytest.raises(KafkaUnavailableError, match=r"127\.0\.0\.1:1") as raised:

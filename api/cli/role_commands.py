@@ -1,0 +1,50 @@
+"""One role a process: what ``guishu run`` does all at once, apart, on any number of machines."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from api import running
+from api.bootstrap import Ledger
+from api.cli.context import notes, opened
+from api.running import Service
+from api.settings import load_settings
+
+
+def enforce() -> None:
+    """Decide what is asked, alone; of several such processes one decides, the others stand by."""
+    _run("enforcer", running.enforce)
+
+
+def project() -> None:
+    """Keep the read models, alone; of several such processes one works, the others stand by."""
+    _run("projector", running.project)
+
+
+def clock() -> None:
+    """Raise what falls due, alone; of several such processes one works, the others stand by."""
+    _run("clock", running.keep_time)
+
+
+def relay() -> None:
+    """Send the log to Kafka, alone; of several such processes one works, the others stand by."""
+    from api.kafka import cluster_of
+
+    cluster = cluster_of(load_settings())
+    _run("relay", lambda ledger: running.relay(ledger, cluster))
+
+
+def _run(role: str, work: Callable[[Ledger], Callable[[Service], None]]) -> None:
+    """Work until SIGINT or SIGTERM; raises what ended the work for good."""
+    service = Service()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: service.stop.set())
+    with opened() as ledger:
+        service.start(role, work(ledger))
+        notes().print(f"{role}: running")
+        service.stop.wait()
+        service.end()
+    if service.failure is not None:
+        raise service.failure
+    notes().print("stopped: everything that was recorded is kept")

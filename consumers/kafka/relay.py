@@ -1,0 +1,317 @@
+"""The relay: sends the log to its topic, in order, as often as it takes, and skips nothing.
+
+One process leads (see ``consumers/leading.py``). It reads positions in order, sends each event to
+the partition of its customer, waits until all copies in sync have it, and moves its checkpoint up
+to the last acknowledgement without a gap. After any failure it begins again from the checkpoint
+with a new producer: events may come twice, in the same words, and readers know them by position.
+
+A zombie that wakes up may still send what it had at hand. That is what a later relay sends too,
+word for word, and it cannot move the checkpoint, whose epoch has risen.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, KafkaTimeoutError
+from psycopg import Connection
+
+from consumers.kafka.chain import Chain, Placed, checkpoint
+from consumers.kafka.connecting import Cluster
+from consumers.kafka.errors import (
+    KafkaUnavailableError,
+    RelayInterruptedError,
+    TopicMissingError,
+    TopicPartitionsError,
+)
+from consumers.kafka.records import Encoded, Mark, encode, encode_mark
+from consumers.kafka.tail import check_tail
+from consumers.kafka.topics import LOG
+from consumers.leading import Connect, LeadingLimits, while_leading
+from consumers.progress import FencedError
+from ledger.store.generations import open_generation, read_generations
+from ledger.store.reading import read_after
+
+CONSUMER = "relay"
+
+_log = logging.getLogger(__name__)
+
+_MAKE = "INSERT INTO ledger.relay (topic) VALUES (%s) ON CONFLICT DO NOTHING"
+_TAKE = """
+UPDATE ledger.relay SET epoch = epoch + 1 WHERE topic = %s
+RETURNING epoch, position, partitions, topic_id
+"""
+# The topic was made, or made anew: it has nothing of what the checkpoint speaks of.
+_BEGIN = "UPDATE ledger.relay SET position = 0, partitions = %s, topic_id = %s WHERE topic = %s"
+_FORGET = "UPDATE ledger.relay_partitions SET position = 0 WHERE topic = %s"
+_LASTS = "SELECT partition, position FROM ledger.relay_partitions WHERE topic = %s"
+_MOVE = "UPDATE ledger.relay SET position = %s WHERE topic = %s AND epoch = %s AND position = %s"
+_MOVE_PARTITIONS = """
+INSERT INTO ledger.relay_partitions (topic, partition, position)
+SELECT %s, p.partition, p.position
+FROM unnest(%s::integer[], %s::bigint[]) AS p(partition, position)
+ON CONFLICT (topic, partition) DO UPDATE SET position = excluded.position
+"""
+# What a crash of the server takes away of the checkpoint is sent again.
+_DO_NOT_WAIT_FOR_THE_DISK = "SELECT set_config('synchronous_commit', 'off', false)"
+_ALIVE = "SELECT 1"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits(LeadingLimits):
+    """Bounds of the relay."""
+
+    batch_events_max: int = 2_000
+    poll_seconds: float = 0.2
+    # How often partitions without anything new are told so, at most.
+    mark_seconds: float = 0.2
+    # After so long without an acknowledgement all is begun again; events wait in the log.
+    delivery_seconds_max: float = 30.0
+
+
+class Relay:
+    """Fills the log's topic, on a connection of its own (autocommit, nobody else's).
+
+    Usable until its first error; then a new one begins from the checkpoint. ``acknowledged`` is
+    called between the acknowledgements of a batch and the move of the checkpoint, for the tests.
+    """
+
+    def __init__(
+        self,
+        connection: Connection[Any],
+        cluster: Cluster,
+        limits: RelayLimits | None = None,
+        *,
+        acknowledged: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._connection = connection
+        self._cluster = cluster
+        self._limits = limits or RelayLimits()
+        self._acknowledged = acknowledged
+        self._topic = LOG.name(cluster.topic_prefix)
+        self._stop = threading.Event()
+        self._producer: KafkaProducer | None = None
+        self._epoch = 0
+        self._position = 0
+        self._chain = Chain(0, {})
+        # Of each partition its last position up to the checkpoint, and up to where it was told so.
+        self._lasts: list[int] = []
+        self._told: list[int] = []
+        self._marked_at = 0.0
+
+    @property
+    def position(self) -> int:
+        """The checkpoint: up to here everything stands in the topic."""
+        return self._position
+
+    def start(self) -> None:
+        """Take over from whoever relayed before.
+
+        Raises KafkaUnavailableError, KafkaError and OSError where the cluster cannot be reached;
+        TopicMissingError; TopicPartitionsError; TailLostError.
+        """
+        topic_id, partitions = self._describe()
+        check_tail(self._connection, self._cluster)
+        self._connection.execute(_DO_NOT_WAIT_FOR_THE_DISK)
+        open_generation(self._connection)
+        self._take_over(topic_id, partitions)
+        self._producer = self._cluster.producer(
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=2,
+            batch_size=256 * 1_024,
+            max_block_ms=5_000,
+            request_timeout_ms=round(self._limits.delivery_seconds_max * 500),
+            delivery_timeout_ms=round(self._limits.delivery_seconds_max * 1_000),
+        )
+
+    def run_once(self) -> int:
+        """Send one batch and wait for its acknowledgements; return how many events it had.
+
+        From time to time idle partitions are told so. Raises RelayInterruptedError where
+        something was not acknowledged, after the checkpoint was moved as far as may be; FencedError
+        where another relay has taken over; KafkaError; psycopg's errors.
+        """
+        stored = read_after(self._connection, self._position, self._limits.batch_events_max)
+        if stored:
+            generations = read_generations(self._connection)
+            placed = [self._chain.place(each) for each in stored]
+            sent = [
+                self._send(each.partition, encode(each, generations.of(each.event.position)))
+                for each in placed
+            ]
+            self._settle(placed, sent)
+        if time.monotonic() - self._marked_at >= self._limits.mark_seconds:
+            self._mark()
+        return len(stored)
+
+    def catch_up(self) -> None:
+        """Send until nothing is left."""
+        while self.run_once():
+            pass
+
+    def run(self, stop: threading.Event, wait: Callable[[float], object]) -> None:
+        """Send until ``stop`` is set; ``wait(seconds)`` returns early when there may be news."""
+        self._stop = stop
+        while not stop.is_set():
+            if not self.run_once():
+                wait(self._limits.poll_seconds)
+
+    def close(self) -> None:
+        """Let go of the cluster, without waiting for what it has not acknowledged."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=0)
+
+    # --- taking over ---------------------------------------------------------------------------
+
+    def _describe(self) -> tuple[UUID, int]:
+        """Return the id and the number of partitions of the topic."""
+        with self._cluster.admin() as admin:
+            if self._topic not in admin.list_topics():
+                raise TopicMissingError(self._topic)
+            (described,) = admin.describe_topics([self._topic])
+        return UUID(str(described["topic_id"])), len(described["partitions"])
+
+    def _take_over(self, topic_id: UUID, partitions: int) -> None:
+        connection = self._connection
+        with connection.transaction():
+            connection.execute(_MAKE, (self._topic,))
+            row = connection.execute(_TAKE, (self._topic,)).fetchone()
+            if row is None:
+                raise AssertionError(f"there is no row of {self._topic}")
+            self._epoch, self._position, known_partitions, known_id = row
+            if known_partitions not in (None, partitions):
+                raise TopicPartitionsError(self._topic, partitions, known_partitions)
+            if known_id != topic_id:
+                if known_id is not None:
+                    _log.warning("%s was made anew, and is filled from the log", self._topic)
+                connection.execute(_BEGIN, (partitions, topic_id, self._topic))
+                connection.execute(_FORGET, (self._topic,))
+                self._position = 0
+            lasts = dict(connection.execute(_LASTS, (self._topic,)).fetchall())
+        self._chain = Chain(partitions, lasts)
+        self._lasts = [lasts.get(number, 0) for number in range(partitions)]
+        self._told = [0] * partitions
+
+    # --- sending -------------------------------------------------------------------------------
+
+    def _send(self, partition: int, encoded: Encoded) -> Any:
+        if self._producer is None:
+            raise RuntimeError("The relay is used before start.")
+        key, value, headers = encoded
+        return self._producer.send(
+            self._topic, value=value, key=key, headers=headers, partition=partition
+        )
+
+    def _settle(self, placed: Sequence[Placed], sent: Sequence[Any]) -> None:
+        """Wait for the acknowledgements of a batch, and move the checkpoint as far as they go."""
+        failure: Exception | None = None
+        outcomes = []
+        for future in sent:
+            # Behind the first that is missing nothing counts, so that nothing is waited for.
+            error = failure or self._outcome(future)
+            outcomes.append(error is None)
+            failure = error
+        self._acknowledged()
+        reached = checkpoint(placed, outcomes)
+        if reached is not None:
+            self._move(reached.position, reached.lasts)
+        if failure is not None:
+            raise RelayInterruptedError(self._topic, failure) from failure
+
+    def _outcome(self, future: Any) -> Exception | None:
+        """Wait until a record is acknowledged or will not be; return what is in the way.
+
+        Meanwhile the database is asked something from time to time: it would end a session that
+        says nothing, and this process would lead no more while Kafka is away.
+        """
+        while not future.is_done:
+            try:
+                future.get(timeout=1)
+            except KafkaTimeoutError:
+                if self._stop.is_set():
+                    return TimeoutError("stopped before it was acknowledged")
+                self._connection.execute(_ALIVE, prepare=True)
+            except KafkaError:
+                break
+        failure: Exception | None = future.exception if future.failed() else None
+        return failure
+
+    def _move(self, position: int, lasts: dict[int, int]) -> None:
+        connection = self._connection
+        with connection.transaction():
+            values = (position, self._topic, self._epoch, self._position)
+            if connection.execute(_MOVE, values, prepare=True).rowcount != 1:
+                raise FencedError(CONSUMER)
+            moved = (self._topic, list(lasts), list(lasts.values()))
+            connection.execute(_MOVE_PARTITIONS, moved, prepare=True)
+        self._position = position
+        for partition, last in lasts.items():
+            self._lasts[partition] = self._told[partition] = last
+
+    def _mark(self) -> None:
+        """Tell every partition that it has nothing more up to the checkpoint."""
+        behind = [number for number, told in enumerate(self._told) if told < self._position]
+        if not behind:
+            return
+        # That of the position, and not the newest: the same mark says the same at each sending.
+        generation = read_generations(self._connection).of(self._position)
+        marks = [(each, Mark(self._position, generation, self._lasts[each])) for each in behind]
+        for future in [self._send(partition, encode_mark(mark)) for partition, mark in marks]:
+            failure = self._outcome(future)
+            if failure is not None:
+                raise RelayInterruptedError(self._topic, failure) from failure
+        for partition in behind:
+            self._told[partition] = self._position
+        self._marked_at = time.monotonic()
+
+
+@contextmanager
+def relaying(
+    connection: Connection[Any],
+    cluster: Cluster,
+    limits: RelayLimits | None = None,
+    *,
+    acknowledged: Callable[[], None] = lambda: None,
+) -> Iterator[Relay]:
+    """Open a relay that has taken over; raises as ``Relay.start``."""
+    relay = Relay(connection, cluster, limits, acknowledged=acknowledged)
+    try:
+        relay.start()
+        yield relay
+    finally:
+        relay.close()
+
+
+def relay(
+    connect: Connect,
+    cluster: Cluster,
+    stop: threading.Event,
+    wait: Callable[[float], object],
+    limits: RelayLimits | None = None,
+    *,
+    acknowledged: Callable[[], None] = lambda: None,
+) -> None:
+    """Relay while this process leads, and stand by while another does, until ``stop`` is set.
+
+    A lost database or cluster is tried again, with pauses that grow. Raises what no retry mends:
+    TopicMissingError, TopicPartitionsError, TailLostError, and what the database refuses.
+    """
+    bounds = limits or RelayLimits()
+
+    def work(connection: Connection[Any]) -> None:
+        with relaying(connection, cluster, bounds, acknowledged=acknowledged) as started:
+            _log.info("this process relays from position %d on", started.position)
+            started.run(stop, wait)
+
+    others = (RelayInterruptedError, KafkaUnavailableError, KafkaError, OSError)
+    while_leading(CONSUMER, "relaying", connect, work, stop, bounds, others=others)

@@ -1,0 +1,78 @@
+"""Generations of the log: which server wrote what, so that a lost tail can be told from a new one.
+
+A generation is opened before the first write after a start on a server or timeline that has not
+written before. See the architecture, "Many machines, and the worst day".
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+
+# Looked at first, for to open one takes the append lock.
+_IN_FORCE = """
+SELECT g.generation, g.first_position, g.system, g.timeline
+FROM (SELECT * FROM ledger.generations ORDER BY generation DESC LIMIT 1) g
+JOIN ledger.this_server() s USING (system, timeline)
+"""
+_OPEN = "SELECT generation, first_position, system, timeline FROM ledger.open_generation()"
+_ALL = """
+SELECT generation, first_position, system, timeline FROM ledger.generations ORDER BY generation
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What one server (its system identifier) wrote on one timeline, from ``first_position`` on."""
+
+    number: int
+    first_position: int
+    system: str
+    timeline: int
+
+
+class Generations:
+    """All generations there are, and to which of them a position belongs."""
+
+    def __init__(self, opened: Sequence[Generation]) -> None:
+        self._opened = tuple(opened)
+        self._firsts = [each.first_position for each in self._opened]
+
+    @property
+    def newest(self) -> int:
+        """The number of the one in force, 0 before any was opened."""
+        return self._opened[-1].number if self._opened else 0
+
+    def of(self, position: int) -> int:
+        """Return the number of the generation that wrote a position, 0 before any was opened.
+
+        Of two that begin at one position the earlier one wrote nothing that is left.
+        """
+        at = bisect_right(self._firsts, position)
+        return self._opened[at - 1].number if at else 0
+
+
+def is_in_force(connection: Connection[Any]) -> bool:
+    """Say whether this server is the one that wrote last: then there is nothing to open."""
+    return connection.execute(_IN_FORCE).fetchone() is not None
+
+
+def open_generation(connection: Connection[Any]) -> Generation:
+    """Open a generation if this server is not the one that wrote last; return the one in force.
+
+    To be called before anything is appended, on a connection in autocommit mode to the primary.
+    """
+    row = connection.execute(_IN_FORCE).fetchone() or connection.execute(_OPEN).fetchone()
+    if row is None:
+        raise AssertionError("the function returns a row")
+    return Generation(*row)
+
+
+def read_generations(connection: Connection[Any]) -> Generations:
+    """Return all generations."""
+    rows = connection.execute(_ALL, prepare=True).fetchall()
+    return Generations([Generation(*row) for row in rows])
