@@ -96,3 +96,9 @@ class StoreRefusedError(LedgerError):
     """The database refused an append for a reason that a retry does not mend."""
 
     code = "store_refused"
+
+
+class AnotherTimelineError(LedgerError):
+    """The database is another server than when this process began; nothing was recorded."""
+
+    code = "another_timeline"

@@ -61,6 +61,7 @@ STATUS: Mapping[str, int] = {
     "busy": _UNAVAILABLE,
     "store_unavailable": _UNAVAILABLE,
     "store_full": _UNAVAILABLE,
+    "another_timeline": _UNAVAILABLE,
     "outcome_unknown": _UNAVAILABLE,
     "not_reflected": _UNAVAILABLE,
     "not_followed": _UNAVAILABLE,

@@ -16,6 +16,7 @@ import psycopg
 from psycopg import errors
 
 from ledger.errors import (
+    AnotherTimelineError,
     BusyError,
     LedgerError,
     OutcomeUnknownError,
@@ -308,6 +309,11 @@ def _translated(error: psycopg.Error) -> LedgerError:
         )
     if error.sqlstate == "GS001":
         return VersionConflictError("of the transaction")
+    if error.sqlstate == "GS004":
+        return AnotherTimelineError(
+            "The database has failed over since this process began.",
+            way_out="Start guishu anew: it goes on once it has seen that the log lost nothing.",
+        )
     if isinstance(error, (*_RETRYABLE, psycopg.OperationalError)):
         return StoreUnavailableError(
             "The database did not finish in time.",

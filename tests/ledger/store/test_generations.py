@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
+from ledger.errors import AnotherTimelineError
 from ledger.store.committer import CommitterThread
 from ledger.store.embedded import embedded_server
 from ledger.store.generations import Generation, Generations, open_generation, read_generations
@@ -47,7 +48,10 @@ def test_another_server_opens_another_one_behind_what_is_there(database: Databas
 
 
 def test_a_promoted_server_is_on_another_timeline_at_once(servers_folder: Path) -> None:
-    """The control file tells the new timeline only with the next checkpoint."""
+    """The control file tells the new timeline only with the next checkpoint.
+
+    Until a start has seen that nothing is lost, and opened a generation, nothing is appended.
+    """
     with embedded_server(servers_folder) as server:
         migrate(server.owner_url)
         with psycopg.connect(server.service_url, autocommit=True) as connection:
@@ -65,8 +69,11 @@ def test_a_promoted_server_is_on_another_timeline_at_once(servers_folder: Path) 
                 return connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
 
         wait_until(is_writable)
+        with pytest.raises(AnotherTimelineError, match="failed over"):
+            append(server.service_url, "r-2")
         with psycopg.connect(server.service_url, autocommit=True) as connection:
             after = open_generation(connection)
+        append(server.service_url, "r-2")
     assert (after.number, after.first_position) == (2, 2)
     assert (after.system, after.timeline) == (before.system, before.timeline + 1)
 
