@@ -1,13 +1,18 @@
-"""The feed: what consumers follow. On one machine it is the store's own tail."""
+"""The feed: what consumers follow. On one machine it is the store's own tail.
+
+With Kafka there is a feed for each partition of the customers (``consumers/kafka/feed.py``). One
+suite of tests holds for both (``tests/consumers/test_feeds.py``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from psycopg import Connection
 
+from ledger.deciding import is_request_stream
 from ledger.envelope import StoredEvent
 
 _HEAD = "SELECT position FROM ledger.events ORDER BY position DESC LIMIT 1"
@@ -44,16 +49,38 @@ class Feed(Protocol):
 
 
 class StoreFeed:
-    """The store's own tail: positions are dense and visible in order, so nothing can be missed."""
+    """The store's own tail: positions are dense and visible in order, so nothing can be missed.
+
+    ``belongs``, where it is given, says of a stream whether its requests are of this feed's part of
+    the customers.
+    """
+
+    def __init__(self, belongs: Callable[[str], bool] | None = None) -> None:
+        self._belongs = belongs
 
     def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
         row = connection.execute(_HEAD, prepare=True).fetchone()
         head = int(row[0]) if row else 0
         if head <= after:
             return Batch((), head)
-        upto = min(head, after + limit * _SPAN_PER_EVENT)
+        return self.read_upto(connection, after, limit, head)
+
+    def read_upto(self, connection: Connection[Any], after: int, limit: int, upto: int) -> Batch:
+        """Return the requests behind ``after`` and not behind ``upto``, which the log has."""
+        end = min(upto, after + limit * _SPAN_PER_EVENT)
         rows = connection.execute(
-            _REQUESTS, (after, upto, limit), prepare=True, binary=True
+            _REQUESTS, (after, end, limit), prepare=True, binary=True
         ).fetchall()
         requests = [StoredEvent._make(each) for each in rows]
-        return Batch(requests, requests[-1].position if len(requests) == limit else upto)
+        reached = requests[-1].position if len(requests) == limit else end
+        if self._belongs is not None:
+            requests = [each for each in requests if self._belongs(each.stream)]
+        return Batch(requests, reached)
+
+
+def is_request(event: StoredEvent) -> bool:
+    """Say whether an event of the log is what a feed brings: the same as the store's own look-up.
+
+    Requests have no cause; a parking has none either, and stands among the decisions.
+    """
+    return event.causation is None and is_request_stream(event.stream)
