@@ -218,6 +218,7 @@ class MeetingFeed(StoreFeed):
     """Lets two enforcers read a first batch, and begin with it, together."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._met = threading.Barrier(2)
 
     def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
@@ -260,6 +261,7 @@ class PartFeed(StoreFeed):
     """Every second customer: what an enforcer sees that decides a part of the customers."""
 
     def __init__(self, part: int) -> None:
+        super().__init__()
         self._part = part
 
     def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
