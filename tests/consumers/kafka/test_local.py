@@ -133,9 +133,11 @@ class TestKeeper:
             assert keeper.wait(60) != 0
             assert not is_alive(pid)
 
-    def test_it_kills_what_does_not_end_in_time(self) -> None:
-        script = "trap '' TERM; echo deaf >&2; while true; do sleep 0.01; done"
-        with kept("0.1", "sh", "-c", script) as (keeper, pid):
+    def test_it_kills_what_does_not_end_in_time(self, tmp_path: Path) -> None:
+        is_deaf = tmp_path / "is_deaf"
+        script = "trap '' TERM; touch \"$0\"; while true; do sleep 0.01; done"
+        with kept("0.1", "sh", "-c", script, str(is_deaf)) as (keeper, pid):
+            wait_until(is_deaf.exists)
             assert keeper.stdin is not None
             keeper.stdin.close()
             assert keeper.wait(60) == -signal.SIGKILL % 256
