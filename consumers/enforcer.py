@@ -95,7 +95,7 @@ class EnforcerLimits:
 class Enforcer:
     """Decides what the feed brings, on a connection of its own (autocommit; nobody else's).
 
-    ``consumer`` names its progress: one for each part of the customers that is enforced apart.
+    ``consumer`` names its progress, and ``part`` the part of the customers that the feed brings.
     ``committed`` is called after each batch that brought decisions; it must return at once.
     """
 
@@ -108,6 +108,7 @@ class Enforcer:
         versions: Mapping[int, Decider] | None = None,
         *,
         consumer: str = CONSUMER,
+        part: progress.Part = progress.WHOLE,
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
@@ -116,6 +117,7 @@ class Enforcer:
         self._limits = limits or EnforcerLimits()
         self._versions = deciders() if versions is None else versions
         self._consumer = consumer
+        self._part = part
         self._committed = committed
         self._organisation = Organisation()
         self._batches = BatchDecider(catalogue, self._versions, self._organisation)
@@ -132,12 +134,13 @@ class Enforcer:
     def start(self) -> None:
         """Take over from whoever enforced before; both may live, only the newer can write.
 
-        Raises as ``run_once``: an unparking that was interrupted is brought to its end.
+        Raises ProgressDividedError, and as ``run_once``: an unparking that was interrupted is
+        brought to its end.
         """
         limits = self._limits
         timeouts = (str(limits.lock_timeout_ms), str(limits.statement_timeout_ms))
         self._connection.execute(_SETTINGS, timeouts)
-        self._progress = progress.take_over(self._connection, self._consumer)
+        self._progress = progress.take_over(self._connection, self._consumer, self._part)
         for customer in parking.ready_customers(self._connection):
             self._decide_parked(customer, None)
 

@@ -1,9 +1,13 @@
-"""How far a consumer has come, and who may move it: one row, an epoch, and an advisory lock."""
+"""How far a consumer has come, and who may move it: a row, an epoch, and an advisory lock.
+
+There is one row for all customers, or one for each partition of them in Kafka. The highest position
+that all rows have reached is how far the consumer has come.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import Connection
 
@@ -11,12 +15,21 @@ from ledger.errors import LedgerError
 
 _MAKE = "INSERT INTO ledger.consumer_progress (consumer) VALUES (%s) ON CONFLICT DO NOTHING"
 _TAKE = """
-UPDATE ledger.consumer_progress SET epoch = epoch + 1 WHERE consumer = %s AND partition = 0
+UPDATE ledger.consumer_progress SET epoch = epoch + 1 WHERE consumer = %s AND partition = %s
 RETURNING epoch, position
+"""
+_COUNT = "SELECT count(*) FROM ledger.consumer_progress WHERE consumer = %s"
+_LOCK_ALL = """
+SELECT position FROM ledger.consumer_progress WHERE consumer = %s ORDER BY partition FOR UPDATE
+"""
+_FENCE_ALL = "UPDATE ledger.consumer_progress SET epoch = epoch + 1 WHERE consumer = %s"
+_ADD = """
+INSERT INTO ledger.consumer_progress (consumer, partition, position)
+SELECT %s, number, %s FROM generate_series(%s::integer, %s::integer) AS number
 """
 _MOVE = """
 UPDATE ledger.consumer_progress SET position = %s
-WHERE consumer = %s AND partition = 0 AND epoch = %s AND position = %s
+WHERE consumer = %s AND partition = %s AND epoch = %s AND position = %s
 """
 # Nothing is lost with such a step: it goes over what needs no decision, and can be made again.
 _SKIP = _MOVE + " AND set_config('synchronous_commit', 'off', true) = 'off'"
@@ -36,13 +49,37 @@ class FencedError(LedgerError):
         )
 
 
+class ProgressDividedError(LedgerError):
+    """A consumer's progress is divided into other parts than asked for; nothing was changed."""
+
+    code = "progress_divided"
+
+    def __init__(self, consumer: str, found: int, wanted: int) -> None:
+        super().__init__(
+            f"The progress of the {consumer} is divided into {found} parts, not {wanted}.",
+            way_out="Follow the topic that it was divided for, with as many partitions"
+            " (KAFKA_BOOTSTRAP, GUISHU_KAFKA_PARTITIONS).",
+        )
+
+
+class Part(NamedTuple):
+    """Which part of the customers is followed: one of so many, all by default."""
+
+    number: int = 0
+    of: int = 1
+
+
+WHOLE = Part()
+
+
 @dataclass(slots=True)
 class Progress:
-    """What this process believes: its epoch, and the position that it has reached."""
+    """What this process believes: its epoch, and the position that its part has reached."""
 
     consumer: str
     epoch: int
     position: int
+    part: int = 0
 
 
 def become_leader(connection: Connection[Any], consumer: str) -> bool:
@@ -54,17 +91,53 @@ def become_leader(connection: Connection[Any], consumer: str) -> bool:
     return bool(row and row[0])
 
 
-def take_over(connection: Connection[Any], consumer: str) -> Progress:
-    """Take a new epoch, so that whoever held an older one can write nothing more.
+def take_over(connection: Connection[Any], consumer: str, part: Part = WHOLE) -> Progress:
+    """Take a new epoch of a part, so that whoever held an older one can write nothing more.
 
-    Waits for a transaction of theirs to end, as long as ``lock_timeout`` allows.
+    Waits for a transaction of theirs to end, as long as ``lock_timeout`` allows. Raises
+    ProgressDividedError where the progress is divided into another number of parts: two that
+    follow the same customers would decide the same requests.
     """
     with connection.transaction():
         connection.execute(_MAKE, (consumer,))
-        row = connection.execute(_TAKE, (consumer,)).fetchone()
+        row = connection.execute(_TAKE, (consumer, part.number)).fetchone()
+        # A later statement: it sees what was divided while this one waited for the row.
+        found = _parts(connection, consumer)
+        if found != part.of:
+            raise ProgressDividedError(consumer, found, part.of)
     if row is None:
-        raise AssertionError(f"there is no progress row of {consumer}")
-    return Progress(consumer, *row)
+        raise AssertionError(f"there is no progress row of {consumer}, part {part.number}")
+    epoch, position = row
+    return Progress(consumer, epoch, position, part.number)
+
+
+def fence_all(connection: Connection[Any], consumer: str) -> None:
+    """Take a new epoch of every part: whoever follows one of them begins anew."""
+    connection.execute(_MAKE, (consumer,))
+    connection.execute(_FENCE_ALL, (consumer,))
+
+
+def divide(connection: Connection[Any], consumer: str, parts: int) -> None:
+    """Divide a progress that is whole into parts, each of which has reached what the whole has.
+
+    Whoever follows the whole is fenced, and cannot take it over again. Nothing is done where it is
+    divided so already. Raises ProgressDividedError where it is divided otherwise.
+    """
+    with connection.transaction():
+        connection.execute(_MAKE, (consumer,))
+        rows = connection.execute(_LOCK_ALL, (consumer,)).fetchall()
+        found = _parts(connection, consumer)
+        if found == parts:
+            return
+        if found != 1:
+            raise ProgressDividedError(consumer, found, parts)
+        fence_all(connection, consumer)
+        connection.execute(_ADD, (consumer, rows[0][0], 1, parts - 1))
+
+
+def _parts(connection: Connection[Any], consumer: str) -> int:
+    row = connection.execute(_COUNT, (consumer,)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def move(connection: Connection[Any], progress: Progress, position: int) -> None:
@@ -86,7 +159,7 @@ def skip(connection: Connection[Any], progress: Progress, position: int) -> None
 
 
 def _update(connection: Connection[Any], statement: str, progress: Progress, to: int) -> None:
-    values = (to, progress.consumer, progress.epoch, progress.position)
+    values = (to, progress.consumer, progress.part, progress.epoch, progress.position)
     if connection.execute(statement.encode(), values, prepare=True).rowcount != 1:
         raise FencedError(progress.consumer)
 

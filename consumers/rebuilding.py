@@ -56,7 +56,7 @@ def rebuild_guards(
     reached. Raises what reading the log raises; then everything is as before.
     """
     arrays.register(connection)
-    progress.take_over(connection, CONSUMER)
+    progress.fence_all(connection, CONSUMER)
     with connection.transaction():
         connection.execute(_UNHURRIED)
         connection.execute(_LOCK, (CONSUMER,))

@@ -16,6 +16,7 @@ from psycopg import Connection
 from consumers.enforcer import CONSUMER, Enforcer, EnforcerLimits
 from consumers.enforcing import EnforcingLimits, enforce
 from consumers.feed import Feed, StoreFeed
+from consumers.progress import WHOLE, Part
 from consumers.rebuilding import compare_guards
 from ledger.deciders import Decider, deciders
 from ledger.deciders.drafts import Draft
@@ -42,11 +43,14 @@ def enforcing(
     limits: EnforcerLimits | None = None,
     versions: Mapping[int, Decider] | None = None,
     consumer: str = CONSUMER,
+    part: Part = WHOLE,
 ) -> Iterator[Enforcer]:
     """Open an enforcer that has taken over, on a connection of its own."""
     with connection_class.connect(ledger.urls.service_url, autocommit=True) as connection:
         enforcer = Enforcer(
-            connection, feed or StoreFeed(), ledger.catalogue, limits, versions, consumer=consumer
+            *(connection, feed or StoreFeed(), ledger.catalogue, limits, versions),
+            consumer=consumer,
+            part=part,
         )
         enforcer.start()
         yield enforcer

@@ -10,6 +10,8 @@ import psycopg
 import pytest
 from kafka import TopicPartition
 
+from consumers import progress
+from consumers.enforcer import CONSUMER
 from consumers.feed import Batch, Feed, StoreFeed, is_request
 from consumers.kafka.chain import key_of, partition_of
 from consumers.kafka.connecting import Cluster
@@ -17,6 +19,7 @@ from consumers.kafka.feed import KafkaFeed
 from consumers.kafka.local import LocalKafka
 from consumers.kafka.relay import relaying
 from consumers.kafka.topics import LOG
+from consumers.progress import Part
 from ledger.envelope import StoredEvent
 from tests.consumers.kafka.support import (
     PARTITIONS,
@@ -220,7 +223,9 @@ class TestKafka:
     def test_enforcers_of_all_partitions_decide_all_of_it(
         self, ledger: TestLedger, source: Source
     ) -> None:
-        """One after the other, each with a progress of its own."""
+        """One after the other, each with a part of the progress, which was whole before."""
+        ledger.decide()
+        progress.divide(ledger.connection, CONSUMER, PARTITIONS)
         customers = [ledger.register(f"客户{number}") for number in range(12)]
         for number, customer in enumerate(customers):
             ledger.claim(customer, f"per_{number % 3}")
@@ -232,12 +237,13 @@ class TestKafka:
             assert isinstance(feed, KafkaFeed)
             decide_up_to(ledger, feed, partition, head)
         assert grants(ledger) == dict.fromkeys(customers, 1)
+        assert progress.reached(ledger.connection, CONSUMER) == head
         check(ledger)
 
 
 def decide_up_to(ledger: TestLedger, feed: Feed, partition: int, position: int) -> None:
     """Let an enforcer of one partition decide what the feed brings, up to a position."""
-    with enforcing(ledger, feed=feed, consumer=f"enforcer-{partition}") as enforcer:
+    with enforcing(ledger, feed=feed, part=Part(partition, PARTITIONS)) as enforcer:
 
         def is_there() -> bool:
             enforcer.run_once()

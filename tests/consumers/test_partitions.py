@@ -12,9 +12,10 @@ from psycopg import Connection
 from consumers import progress
 from consumers.enforcer import CONSUMER
 from consumers.feed import Batch, StoreFeed
+from consumers.progress import Part
 from consumers.rebuilding import compare_guards, rebuild_guards
 from ledger.verification import Report, verify_log
-from tests.consumers.support import catch_up, check
+from tests.consumers.support import catch_up, check, enforcing
 from tests.support.ledgers import TestLedger
 
 
@@ -38,13 +39,10 @@ class Parted:
         first, second = ledger.register("甲公司"), ledger.register("乙公司")
         ledger.decide()
         self.all_reached = progress.reached(ledger.connection, CONSUMER)
-        ledger.connection.execute(
-            "INSERT INTO ledger.consumer_progress VALUES (%s, 1, 0, %s)",
-            (CONSUMER, self.all_reached),
-        )
+        progress.divide(ledger.connection, CONSUMER, 2)
         (self.waiting,) = ledger.claim(second, "per_1").positions
         ledger.claim(first, "per_2")
-        catch_up(ledger, feed=PartOfTheFeed(first))
+        catch_up(ledger, feed=PartOfTheFeed(first), part=Part(0, 2))
 
     def audit(self) -> Report:
         return verify_log(self.ledger.connection, self.ledger.catalogue)
@@ -98,5 +96,49 @@ def test_guards_made_again_bring_all_partitions_to_one_position(parted: Parted) 
     assert len(rows) == 2
     assert len(set(rows)) == 1
     assert rows[0][1], "whoever held the old epoch can write nothing more"
-    ledger.decide()
+    catch_up(ledger, part=Part(0, 2))
     check(ledger)
+
+
+class TestDividing:
+    def test_each_part_begins_where_the_whole_has_come_to(self, ledger: TestLedger) -> None:
+        ledger.register("甲公司")
+        ledger.decide()
+        reached = progress.reached(ledger.connection, CONSUMER)
+        progress.divide(ledger.connection, CONSUMER, 3)
+        progress.divide(ledger.connection, CONSUMER, 3)
+        for number in range(3):
+            taken = progress.take_over(ledger.connection, CONSUMER, Part(number, 3))
+            assert (taken.part, taken.position) == (number, reached)
+
+    def test_whoever_follows_the_whole_is_fenced_and_cannot_take_over_again(
+        self, ledger: TestLedger
+    ) -> None:
+        """Else it would decide what the parts decide too."""
+        with enforcing(ledger) as whole:
+            whole.catch_up()
+            progress.divide(ledger.connection, CONSUMER, 2)
+            ledger.register("甲公司")
+            with pytest.raises(progress.FencedError):
+                whole.catch_up()
+            with pytest.raises(progress.ProgressDividedError, match="into 2 parts, not 1"):
+                whole.start()
+
+    @pytest.mark.parametrize("parts", [1, 3])
+    def test_what_is_divided_is_not_divided_otherwise(self, ledger: TestLedger, parts: int) -> None:
+        progress.divide(ledger.connection, CONSUMER, 2)
+        with pytest.raises(progress.ProgressDividedError):
+            progress.divide(ledger.connection, CONSUMER, parts)
+        with pytest.raises(progress.ProgressDividedError):
+            progress.take_over(ledger.connection, CONSUMER, Part(0, parts))
+
+    def test_a_part_is_moved_by_its_owner_alone(self, ledger: TestLedger) -> None:
+        progress.divide(ledger.connection, CONSUMER, 2)
+        older = progress.take_over(ledger.connection, CONSUMER, Part(1, 2))
+        newer = progress.take_over(ledger.connection, CONSUMER, Part(1, 2))
+        other = progress.take_over(ledger.connection, CONSUMER, Part(0, 2))
+        with pytest.raises(progress.FencedError):
+            progress.skip(ledger.connection, older, 5)
+        progress.skip(ledger.connection, newer, 5)
+        progress.skip(ledger.connection, other, 3)
+        assert progress.reached(ledger.connection, CONSUMER) == 3
