@@ -8,12 +8,14 @@ positions themselves have gaps there, for other partitions have the rest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from kafka.partitioner.default import murmur2
 
 from ledger.envelope import StoredEvent
 
+_KEYS_KEPT = 100_000
 _PREFIXES = ("customer-", "ownership-", "person-")
 
 
@@ -50,12 +52,13 @@ class Chain:
     """
 
     def __init__(self, partitions: int, lasts: Mapping[int, int]) -> None:
-        self._partitions = partitions
+        # Kafka's hash is slow in Python, and customers come again.
+        self._partition_of = lru_cache(_KEYS_KEPT)(partial(partition_of, partitions=partitions))
         self._lasts = {number: lasts.get(number, 0) for number in range(partitions)}
 
     def place(self, event: StoredEvent) -> Placed:
         """Return where the next event of the log stands."""
-        partition = partition_of(key_of(event.stream), self._partitions)
+        partition = self._partition_of(key_of(event.stream))
         placed = Placed(event, partition, self._lasts[partition])
         self._lasts[partition] = event.position
         return placed

@@ -1,8 +1,14 @@
 """Records of the log's topic: an event as it stands in the log, or a mark. Pure.
 
-The value is the event's body, byte for byte; the rest of its entry stands in headers, as text. So
-an event can be put back into the log from its record. A mark has no value: it says that up to a
-position a partition has nothing more than what was sent.
+The value is the event's body, byte for byte. The headers are text, their parts between spaces:
+
+    entry   position, recorded time, stream, version and name: the head of the event's entry
+    link    the generation, and the position of the one before it in this partition
+    cause   of a decision the position of its request, and its ordinal; ``-`` for none
+
+So an event can be put back into the log from its record. A mark has no value, and ``upto`` for
+``entry``: it says that up to that position the partition has nothing behind what it links to. There
+are few headers because each of them costs a client more than the bytes in it.
 """
 
 from __future__ import annotations
@@ -55,43 +61,38 @@ class Mark(NamedTuple):
 def encode(placed: Placed, generation: int) -> Encoded:
     """Return an event as it is sent; the same each time."""
     event = placed.event
-    named: dict[str, object] = {
-        "position": event.position,
-        "generation": generation,
-        "previous": placed.previous,
-        "recorded": instant(event.recorded),
-        "stream": event.stream,
-        "version": event.version,
-        "name": event.name,
-    }
-    if event.causation is not None:
-        named["causation"] = event.causation
-    if event.ordinal is not None:
-        named["ordinal"] = event.ordinal
-    return Encoded(key_of(event.stream).encode(), event.body, _headers(named))
+    recorded = instant(event.recorded)
+    entry = f"{event.position} {recorded} {event.stream} {event.version} {event.name}"
+    headers = [("entry", entry.encode()), _link(generation, placed.previous)]
+    if event.causation is not None or event.ordinal is not None:
+        headers.append(("cause", f"{_or_dash(event.causation)} {_or_dash(event.ordinal)}".encode()))
+    return Encoded(key_of(event.stream).encode(), event.body, headers)
 
 
 def encode_mark(mark: Mark) -> Encoded:
     """Return a mark as it is sent."""
-    return Encoded(b"", b"", _headers(mark._asdict()))
+    headers = [("upto", str(mark.upto).encode()), _link(mark.generation, mark.previous)]
+    return Encoded(b"", b"", headers)
 
 
 def decode(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Linked | Mark:
     """Return what a record says; raises UnreadableRecordError."""
     try:
         named = {name: text.decode() for name, text in headers}
-        generation, previous = int(named["generation"]), int(named["previous"])
+        generation, previous = map(int, named["link"].split(" "))
         if "upto" in named:
             return Mark(int(named["upto"]), generation, previous)
+        position, recorded, stream, version, name = named["entry"].split(" ")
+        causation, ordinal = named.get("cause", "- -").split(" ")
         event = StoredEvent(
-            int(named["position"]),
-            datetime.fromisoformat(named["recorded"]),
-            named["stream"],
-            int(named["version"]),
-            named["name"],
+            int(position),
+            datetime.fromisoformat(recorded),
+            stream,
+            int(version),
+            name,
             value if value is not None else b"",
-            int(named["causation"]) if "causation" in named else None,
-            int(named["ordinal"]) if "ordinal" in named else None,
+            _number(causation),
+            _number(ordinal),
         )
         return Linked(event, generation, previous)
     except (KeyError, ValueError) as error:
@@ -102,5 +103,13 @@ def decode(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Linked 
         ) from error
 
 
-def _headers(named: dict[str, object]) -> Headers:
-    return [(name, str(value).encode()) for name, value in named.items()]
+def _link(generation: int, previous: int) -> tuple[str, bytes]:
+    return "link", f"{generation} {previous}".encode()
+
+
+def _or_dash(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _number(text: str) -> int | None:
+    return None if text == "-" else int(text)

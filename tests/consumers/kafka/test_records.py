@@ -51,18 +51,12 @@ def test_the_words_of_a_record_are_fixed() -> None:
         b"cus_1",
         b'{"a":1}',
         [
-            ("position", b"12"),
-            ("generation", b"2"),
-            ("previous", b"7"),
-            ("recorded", b"2026-03-01T01:02:03.000004Z"),
-            ("stream", b"ownership-cus_1"),
-            ("version", b"3"),
-            ("name", b"OwnershipGranted.v1"),
-            ("causation", b"9"),
-            ("ordinal", b"0"),
+            ("entry", b"12 2026-03-01T01:02:03.000004Z ownership-cus_1 3 OwnershipGranted.v1"),
+            ("link", b"2 7"),
+            ("cause", b"9 0"),
         ],
     )
-    mark = (b"", b"", [("upto", b"12"), ("generation", b"2"), ("previous", b"7")])
+    mark = (b"", b"", [("upto", b"12"), ("link", b"2 7")])
     assert encode_mark(Mark(12, 2, 7)) == mark
 
 
@@ -83,8 +77,11 @@ def without(name: str) -> Headers:
     [
         [],
         *(without(name) for name, _ in without("")),
-        [("generation", b"1"), ("previous", b"0"), ("upto", b"many")],
-        [("generation", b"\xff"), ("previous", b"0"), ("upto", b"1")],
+        [("link", b"1 0"), ("upto", b"many")],
+        [("link", b"1"), ("upto", b"1")],
+        [("link", b"\xff 0"), ("upto", b"1")],
+        [("link", b"1 0"), ("entry", b"1 2026-03-01T00:00:00.000000Z customer-a 1")],
+        [*without(""), ("cause", b"9")],
     ],
 )
 def test_what_is_not_of_our_making_is_an_error(headers: Headers) -> None:
