@@ -126,7 +126,9 @@ class Relay:
         self._producer = self._cluster.producer(
             acks="all",
             enable_idempotence=True,
-            linger_ms=2,
+            # What is sent is flushed when a batch is complete. Until then it gathers in few and
+            # large requests: with a short time to linger, half of all went into waking the sender.
+            linger_ms=1_000,
             batch_size=256 * 1_024,
             max_block_ms=5_000,
             request_timeout_ms=round(self._limits.delivery_seconds_max * 500),
@@ -214,37 +216,32 @@ class Relay:
 
     def _settle(self, placed: Sequence[Placed], sent: Sequence[Any]) -> None:
         """Wait for the acknowledgements of a batch, and move the checkpoint as far as they go."""
-        failure: Exception | None = None
-        outcomes = []
-        for future in sent:
-            # Behind the first that is missing nothing counts, so that nothing is waited for.
-            error = failure or self._outcome(future)
-            outcomes.append(error is None)
-            failure = error
+        self._flush()
+        failures = [_failure(future) for future in sent]
         self._acknowledged()
-        reached = checkpoint(placed, outcomes)
+        reached = checkpoint(placed, [each is None for each in failures])
         if reached is not None:
             self._move(reached.position, reached.lasts)
-        if failure is not None:
-            raise RelayInterruptedError(self._topic, failure) from failure
+        self._raise_first(failures)
 
-    def _outcome(self, future: Any) -> Exception | None:
-        """Wait until a record is acknowledged or will not be; return what is in the way.
+    def _flush(self) -> None:
+        """Wait until everything sent is acknowledged or will not be; or until the stop.
 
         Meanwhile the database is asked something from time to time: it would end a session that
         says nothing, and this process would lead no more while Kafka is away.
         """
-        while not future.is_done:
+        while self._producer is not None and not self._stop.is_set():
             try:
-                future.get(timeout=1)
+                self._producer.flush(timeout=1)
             except KafkaTimeoutError:
-                if self._stop.is_set():
-                    return TimeoutError("stopped before it was acknowledged")
                 self._connection.execute(_ALIVE, prepare=True)
-            except KafkaError:
-                break
-        failure: Exception | None = future.exception if future.failed() else None
-        return failure
+            else:
+                return
+
+    def _raise_first(self, failures: Sequence[Exception | None]) -> None:
+        for failure in failures:
+            if failure is not None:
+                raise RelayInterruptedError(self._topic, failure) from failure
 
     def _move(self, position: int, lasts: dict[int, int]) -> None:
         connection = self._connection
@@ -266,13 +263,20 @@ class Relay:
         # That of the position, and not the newest: the same mark says the same at each sending.
         generation = read_generations(self._connection).of(self._position)
         marks = [(each, Mark(self._position, generation, self._lasts[each])) for each in behind]
-        for future in [self._send(partition, encode_mark(mark)) for partition, mark in marks]:
-            failure = self._outcome(future)
-            if failure is not None:
-                raise RelayInterruptedError(self._topic, failure) from failure
+        sent = [self._send(partition, encode_mark(mark)) for partition, mark in marks]
+        self._flush()
+        self._raise_first([_failure(future) for future in sent])
         for partition in behind:
             self._told[partition] = self._position
         self._marked_at = time.monotonic()
+
+
+def _failure(future: Any) -> Exception | None:
+    """Return why a record is not acknowledged, None if it is."""
+    if not future.is_done:
+        return TimeoutError("stopped before it was acknowledged")
+    failure: Exception | None = future.exception if future.failed() else None
+    return failure
 
 
 @contextmanager
