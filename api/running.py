@@ -20,8 +20,8 @@ from psycopg import Connection
 from api.bootstrap import Ledger
 from consumers import clock, enforcing, progress
 from consumers.enforcer import CONSUMER
-from consumers.leading import ENDED_BY_THE_SERVER
 from consumers.feed import StoreFeed
+from consumers.leading import ENDED_BY_THE_SERVER
 from ledger.errors import LedgerError
 from ledger.recording import Recording
 from ledger.store.hints import LINGER_SECONDS, Stop, Waiter
