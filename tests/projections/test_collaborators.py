@@ -193,7 +193,7 @@ def test_the_timeline_tells_it(models: Models) -> None:
         "李想 asked that 王芳 may collaborate as presales at the site sit_1 for 30 % of the credit"
         " until 2026-02-01 (joint visit). (reason: 一起拜访)",
         "王芳 collaborates as presales at the site sit_1 for 30 % of the credit"
-        " from 2026-01-05T02:00:00+00:00 until 2026-01-31T16:00:00+00:00.",
+        " from 2026-01-05T02:00:00Z until 2026-01-31T16:00:00Z.",
         "孙磊 asked to collaborate as presales (joint visit). (reason: 一起拜访)",
         "The collaboration awaits approval in one step; asked: 李想, 赵敏.",
         "李想 asked to collaborate as presales (joint visit). (reason: 一起拜访)",
