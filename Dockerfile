@@ -1,7 +1,7 @@
 # One image for every role: docker run guishu serve, relay, enforce, project, clock, migrate, ...
 
 FROM python:3.13-slim AS built
-COPY --from=ghcr.io/astral-sh/uv:0.9 /uv /bin/
+RUN python -m pip install --quiet --no-cache-dir --root-user-action=ignore uv
 WORKDIR /build
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
 RUN uv venv --quiet /opt/guishu
