@@ -15,14 +15,21 @@ from psycopg import Connection
 
 from ledger.store.arrays import text_array
 
-_WHOSE = """
-SELECT o.customer, o.owner, o.since, o.owner_territory, o.customer_territory, o.protected_until,
+_COLUMNS = """
+       o.customer, o.owner, o.since, o.owner_territory, o.customer_territory, o.protected_until,
        (SELECT f.at FROM projections.follow_ups f
         WHERE f.customer = o.customer AND f.voided IS NULL
         ORDER BY f.at DESC, f.position DESC LIMIT 1),
        (SELECT count(*) FROM projections.pending_claims p WHERE p.customer = o.customer)
-FROM projections.ownership o WHERE o.customer = ANY(%b)
+FROM projections.ownership o
 """
+_WHOSE = f"SELECT {_COLUMNS} WHERE o.customer = ANY(%b)"
+# Requests of a stream have versions from 1 on.
+_WHOSE_BY_VERSION = f"""
+SELECT (SELECT e.version FROM ledger.events e
+        WHERE e.stream = 'customer-' || o.customer COLLATE "C" AND e.position <= %b
+        ORDER BY e.version DESC LIMIT 1), {_COLUMNS} WHERE o.customer = %b
+"""  # noqa: S608 - no input
 _PLACES = "SELECT customer, territory FROM projections.customers WHERE customer = ANY(%b)"
 
 
@@ -44,6 +51,18 @@ def whose(connection: Connection[Any], customers: Sequence[str]) -> dict[str, Wh
     """Return whose customers are, by id; those that were never admitted are missing."""
     rows = connection.execute(_WHOSE, (text_array(customers),), prepare=True, binary=True)
     return {row[0]: Whose(*row) for row in rows}
+
+
+def whose_by_version(
+    connection: Connection[Any], customer: str, reached: int
+) -> tuple[Whose, int] | None:
+    """Return whose a customer is, and the version of its stream up to a position, in one look.
+
+    None where it was never admitted.
+    """
+    statement = _WHOSE_BY_VERSION.encode()
+    row = connection.execute(statement, (reached, customer), prepare=True, binary=True).fetchone()
+    return None if row is None else (Whose(*row[1:]), row[0] or 0)
 
 
 def places_of(connection: Connection[Any], customers: Sequence[str]) -> dict[str, str | None]:

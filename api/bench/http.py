@@ -222,6 +222,7 @@ def _single_claims(
         {
             "pgbench": lambda: pgbench_rate(server, scale.seconds),
             "32": lambda: load(many, claims, CONNECTIONS).per_second,
+            "inserts": lambda: load([], insert, CONNECTIONS).per_second,
             "1": lambda: load(alone, claims, 1).p50,
             "insert": lambda: load(inserts, insert, 1).p50,
         },
@@ -235,6 +236,15 @@ def _single_claims(
             taken["pgbench"],
             unit="claims/s",
             at_least=1 / 15,
+        ),
+        compare(
+            f"the same beside one insert and commit through the same stack, {CONNECTIONS}"
+            " connections",
+            taken["32"],
+            taken["inserts"],
+            unit="claims/s",
+            # What the web framework leaves; nobody asked for a bound.
+            at_least=0,
         ),
         compare(
             f"a claim with its decision, 1 connection, p50, beside one insert and commit through"

@@ -54,8 +54,8 @@ class Services:
 
         ``Ledger-Position`` is a position that all of them reflect. Raises NotReflectedError.
         """
-        reached = self.reflection.reached(reads.min_position)
-        reads.response.headers["Ledger-Position"] = str(reached)
+        reads.reached = self.reflection.reached(reads.min_position)
+        reads.response.headers["Ledger-Position"] = str(reads.reached)
         with self.ledger.pool.connection() as connection:
             yield connection
 
@@ -105,7 +105,10 @@ def services_of(request: Request) -> Services:
 
 
 class Reads:
-    """What a read is asked to reflect (``min_position``), and the answer's headers."""
+    """What a read is asked to reflect (``min_position``), and the answer's headers.
+
+    ``reached`` is a position that it reflects, once it reads.
+    """
 
     def __init__(
         self,
@@ -121,6 +124,7 @@ class Reads:
     ) -> None:
         self.response = response
         self.min_position = min_position
+        self.reached = 0
 
 
 def made_of(kind: Callable[..., T]) -> Callable[..., Awaitable[T]]:

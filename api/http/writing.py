@@ -345,8 +345,7 @@ def reflected_etag(connection: Connection[Any], reads: Reads, stream: str = ORGA
 
     Not as the log has it: a change must be based on nothing that was not shown.
     """
-    reached = int(reads.response.headers["Ledger-Position"])
-    row = connection.execute(_REFLECTED, (stream, reached), prepare=True).fetchone()
+    row = connection.execute(_REFLECTED, (stream, reads.reached), prepare=True).fetchone()
     return etag(int(row[0]) if row else 0)
 
 

@@ -23,12 +23,13 @@ from api.http.writing import (
     InKeyed,
     InWrites,
     asked_for,
+    etag,
     show_version,
 )
 from ledger import commands
 from ledger.commands import Flag, Id
 from projections import customers, intervals
-from projections.whois import Whose, whose
+from projections.whois import Whose, whose, whose_by_version
 
 router = APIRouter(prefix="/v1/customers", tags=["customers"])
 CustomerId = Annotated[Id, Path(description="The customer's id.")]
@@ -252,11 +253,12 @@ def whois(
             must_exist(connection, customer)
             moment = as_of or known_at or datetime.now(UTC)
             return owned_at(customer, intervals.owner_at(connection, customer, moment, known_at))
-        found = whose(connection, [customer])
-        if not found:
+        found = whose_by_version(connection, customer, reads.reached)
+        if found is None:
             raise NotFoundError("customer", customer)
-        show_version(connection, reads, customer)
-        return owned_now(found[customer])
+        now, version = found
+        reads.response.headers["ETag"] = etag(version)
+        return owned_now(now)
 
 
 def owned_now(now: Whose) -> Ownership:
