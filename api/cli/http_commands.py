@@ -73,8 +73,9 @@ def _serving(ledger: Ledger, listening: socket.socket, ended: Callable[[], None]
 def show_address(ledger: Ledger, address: str, *, demo: bool) -> None:
     """Print where HTTP is served; of the demo its people's tokens, and what to try."""
     out = console()
-    out.print(f"HTTP is served on {address} (OpenAPI: {address}/v1/openapi.json)", markup=False)
+    served = f"HTTP is served on {address} (OpenAPI: {address}/v1/openapi.json)"
     if not demo or not is_loopback(ledger.settings.http_host):
+        out.print(served, markup=False)
         return
     organisation = ledger.recording.organisation()
     names = resolve.Names(ledger)
@@ -86,6 +87,8 @@ def show_address(ledger: Ledger, address: str, *, demo: bool) -> None:
         free = list_ownership(
             connection, free=True, territory=home.territory if home else None, limit=1
         )
+    # All that is asked for is there: from here on nothing can fail half-way.
+    out.print(served, markup=False)
     for person, token in tokens.items():
         known = organisation.person(person)
         roles = ", ".join(sorted(known.roles)) if known else ""

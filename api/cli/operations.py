@@ -8,8 +8,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +52,7 @@ from ledger import commands
 from ledger import organisation_commands as facts
 from ledger.deciders import LATEST
 from ledger.envelope import Event, decode
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, StoreUnavailableError
 from ledger.recording import Asked
 from ledger.store import migrations
 from ledger.store.reading import head, read_after
@@ -170,15 +171,15 @@ def run(
     with open_ledger(load_settings()) as ledger:
         fresh = demo and _make_demo(ledger)
         with running(ledger, clock_too=True) as service, serving_beside(ledger, end) as address:
-            _wait_for_reflection(ledger, ended)
+            _patiently(ledger, ended, partial(_wait_for_reflection, ledger, ended))
             if ended.is_set():
                 return
             seconds = time.monotonic() - began
             state = "made" if fresh else "in place"
             notes().print(f"ready in {seconds:.1f} s; the ledger's data are {state}")
-            summary.show(ledger, try_these=True)
+            _patiently(ledger, ended, partial(summary.show, ledger, try_these=True))
             if address is not None:
-                show_address(ledger, address, demo=demo)
+                _patiently(ledger, ended, partial(show_address, ledger, address, demo=demo))
             _show_events(ledger, ended, service.stop)
         notes().print("stopped: everything that was recorded is kept")
 
@@ -188,6 +189,21 @@ def serve() -> None:
     from api.cli.http_commands import serve_alone
 
     serve_alone()
+
+
+def _patiently(ledger: Ledger, ended: threading.Event, show: Callable[[], None]) -> None:
+    """Show something, once the database is there; the embedded one is not waited for."""
+    while not ended.is_set():
+        try:
+            show()
+        except (psycopg.OperationalError, StoreUnavailableError):
+            # Enforcer and projector say that they lost it, and try again as well. The embedded
+            # server is started by whoever comes next, which nobody does who stays.
+            if ledger.database.embedded:
+                raise
+            ended.wait(_LOST_SECONDS)
+        else:
+            return
 
 
 def _make_demo(ledger: Ledger) -> bool:
@@ -221,9 +237,10 @@ def _wait_for_reflection(ledger: Ledger, ended: threading.Event) -> None:
 def _show_events(ledger: Ledger, ended: threading.Event, failed: threading.Event) -> None:
     """Show events until one of both is set; a database that restarts is waited for."""
     after: int | None = None
-    names = resolve.Names(ledger)
+    names: resolve.Names | None = None
     while not (ended.is_set() or failed.is_set()):
         try:
+            names = names or resolve.Names(ledger)
             if after is None:
                 with ledger.dedicated("tail") as connection:
                     after = head(connection)
@@ -233,8 +250,6 @@ def _show_events(ledger: Ledger, ended: threading.Event, failed: threading.Event
                 console().print(lines, markup=False, soft_wrap=True)
                 after = events[-1].position
         except psycopg.OperationalError:
-            # Enforcer and projector say that they lost it, and try again as well. The embedded
-            # server is started by whoever comes next, which nobody does who stays.
             if ledger.database.embedded:
                 raise
             ended.wait(_LOST_SECONDS)

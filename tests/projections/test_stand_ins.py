@@ -140,7 +140,7 @@ def test_it_is_told_in_the_customers_history(models: Models) -> None:
     assert [sentence(each, {"per_a": "张伟", "per_b": "李娜"}) for each in entries] == [
         "per_head asked that 李娜 stands in for the owner, who left, until 2026-01-12 (orphaned)."
         " (reason: 先顶一下)",
-        "李娜 stands in for 张伟 until 2026-01-11T16:00:00+00:00.",
+        "李娜 stands in for 张伟 until 2026-01-11T16:00:00Z.",
         "per_head asked to end a stand-in (not needed).",
         "李娜 no longer stands in (not needed).",
         "per_head asked to end a stand-in (not needed).",

@@ -297,7 +297,8 @@ def test_run_outlives_a_restart_of_the_database(
 ) -> None:
     """Enforcer and projector tried again, but what shows the events ended the process.
 
-    Once more it did, where the database went just when it looked from where on to show them.
+    Once more it did, where the database went just when it looked from where on to show them; and
+    where it went while addresses and tokens were looked up.
     """
     key = base64.b64encode(b"k" * 32).decode()
     terminal = Terminal(servers_folder, DATABASE_URL=database.owner_url, GUISHU_MASTER_KEY=key)
