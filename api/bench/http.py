@@ -28,7 +28,7 @@ import psycopg
 from psycopg import Connection
 
 from api.bench.harness import BenchDatabase, BenchServer, Measure, compare, interleaved
-from api.bench.load import Load, LoadFailedError, Subscribers, percentile, wrk
+from api.bench.load import Load, LoadFailedError, Requests, Subscribers, percentile, wrk
 from api.bench.stack import GRANT, TABLE
 from api.bench.store import pgbench_rate
 from api.bench.synthetic import SyntheticLog
@@ -49,7 +49,7 @@ from projections.registry import all_projections
 from projections.runner import Runner
 
 CONNECTIONS = 32
-BATCH_CLAIMS, BATCH_CONNECTIONS = 1_000, 4
+BATCH_CLAIMS, BATCH_CONNECTIONS, BATCH_SECONDS_MIN = 1_000, 4, 10.0
 PAGE_EVENTS = 1_000
 ARRIVES_WITHIN_SECONDS = 1.0
 _WAIT = {"Prefer": "wait=30", "Content-Type": "application/json"}
@@ -156,6 +156,9 @@ def _with_decisions(server: BenchServer, scale: Scale) -> list[Measure]:
                 ("/v1/claims", json.dumps({"customer": each, "claimant": f"per_{n % _CLAIMANTS}"}))
                 for n, each in enumerate(customers)
             ]
+            # Both processes have begun, and whoever enforces leads, when this is answered.
+            path, body = claims[0]
+            _ask(address, "POST", path, headers, body)
             wrk(address, claims, headers, connections=CONNECTIONS, seconds=2)
             return [
                 *_single_claims(server, scale, address, claims, headers),
@@ -204,16 +207,14 @@ def _single_claims(
     server: BenchServer,
     scale: Scale,
     address: str,
-    claims: Sequence[tuple[str, str | None]],
+    claims: Requests,
     headers: dict[str, str],
 ) -> list[Measure]:
     many: list[Load] = []
     alone: list[Load] = []
     inserts: list[Load] = []
 
-    def load(
-        into: list[Load], requests: Sequence[tuple[str, str | None]], connections: int
-    ) -> Load:
+    def load(into: list[Load], requests: Requests, connections: int) -> Load:
         into.append(wrk(address, requests, headers, connections=connections, seconds=scale.seconds))
         return into[-1]
 
@@ -263,9 +264,7 @@ def _beside(loads: Sequence[Load]) -> str:
     return f" ({middle.p50:.3g} and {middle.p99:.3g} ms)"
 
 
-def _batches(
-    scale: Scale, address: str, claims: Sequence[tuple[str, str | None]], headers: dict[str, str]
-) -> Measure:
+def _batches(scale: Scale, address: str, claims: Requests, headers: dict[str, str]) -> Measure:
     """Claims a second in batches, by a few connections, and by 32 connections one by one."""
     bodies = [str(body) for _, body in claims]
     batches = [
@@ -275,16 +274,16 @@ def _batches(
     lines = {**headers, "Content-Type": "application/x-ndjson"}
     _see_decided(address, batches[0], lines)
 
-    def load(
-        requests: Sequence[tuple[str, str | None]], given: dict[str, str], connections: int
-    ) -> float:
-        seconds = scale.seconds
+    # Of batches that are under way at the end nothing is counted.
+    longer = max(4 * scale.seconds, BATCH_SECONDS_MIN)
+
+    def load(requests: Requests, given: dict[str, str], connections: int, seconds: float) -> float:
         return wrk(address, requests, given, connections=connections, seconds=seconds).per_second
 
     taken = interleaved(
         {
-            "batches": lambda: BATCH_CLAIMS * load(batches, lines, BATCH_CONNECTIONS),
-            "single": lambda: load(claims, headers, CONNECTIONS),
+            "batches": lambda: BATCH_CLAIMS * load(batches, lines, BATCH_CONNECTIONS, longer),
+            "single": lambda: load(claims, headers, CONNECTIONS, scale.seconds),
         },
         scale.rounds,
     )
@@ -328,11 +327,11 @@ def _followed(
     scale: Scale,
     address: str,
     pid: int,
-    claims: Sequence[tuple[str, str | None]],
+    claims: Requests,
     headers: dict[str, str],
     auditor: dict[str, str],
 ) -> Measure:
-    """From a claim's answer with its decision until that has reached each subscriber."""
+    """From the moment that a decision bears until it has reached each subscriber."""
     before = _resident_bytes(pid)
     seconds, after = asyncio.run(_follow(scale, address, pid, claims, headers, auditor))
     p50, p99 = percentile(seconds, 50), percentile(seconds, 99)
@@ -353,7 +352,7 @@ async def _follow(
     scale: Scale,
     address: str,
     pid: int,
-    claims: Sequence[tuple[str, str | None]],
+    claims: Requests,
     headers: dict[str, str],
     auditor: dict[str, str],
 ) -> tuple[list[float], int]:
@@ -370,18 +369,16 @@ async def _follow(
                 raise LoadFailedError("Not every subscriber got every decision within a minute.")
             await asyncio.sleep(0.1)
         return [
-            max(0.0, seen[position] - at)
-            for seen in subscribers.arrived
-            for position, at in told.items()
+            seen[position] - at for seen in subscribers.arrived for position, at in told.items()
         ], resident
     finally:
         await subscribers.close()
 
 
 def _claim_steadily(
-    scale: Scale, address: str, claims: Sequence[tuple[str, str | None]], headers: dict[str, str]
+    scale: Scale, address: str, claims: Requests, headers: dict[str, str]
 ) -> dict[int, float]:
-    """Claim so many times a second; return when each decision was known, by its position."""
+    """Claim so many times a second; return when each decision was recorded, by its position."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
     told: dict[int, float] = {}
     begin = time.monotonic()
@@ -391,8 +388,10 @@ def _claim_steadily(
         given = {**headers, "Content-Type": "application/x-ndjson"}
         connection.request("POST", "/v1/claims/batch", "\n".join(lines) + "\n", given)
         answers = [json.loads(each) for each in connection.getresponse().read().splitlines()]
-        now = time.monotonic()
-        told.update((each["decided_position"], now) for each in answers)
+        told.update(
+            (each["decided_position"], datetime.fromisoformat(each["decided"]).timestamp())
+            for each in answers
+        )
         pause = begin + (start + group) / scale.decisions_per_second - time.monotonic()
         time.sleep(max(0.0, pause))
     connection.close()
@@ -415,6 +414,7 @@ def _with_history(server: BenchServer, scale: Scale) -> list[Measure]:
         rep = _token(ledger, "per_0", "rep")
         auditor = _token(ledger, _with_role(ledger, "per_auditor", "auditor"), "auditor")
         with _stack("serve", ledger.settings) as (address, _):
+            _ask(address, "GET", "/livez", {})
             return [*_look_ups(scale, address, log, rep), _pages(database, scale, address, auditor)]
 
 
@@ -454,7 +454,7 @@ def _look_ups(
     rows = [(f"/bench/rows/key_{n}", None) for n in range(1, 10_001)]
     loads: dict[str, list[Load]] = {}
 
-    def load(name: str, requests: Sequence[tuple[str, None]], connections: int) -> Load:
+    def load(name: str, requests: Requests, connections: int) -> Load:
         found = wrk(address, requests, headers, connections=connections, seconds=scale.seconds)
         loads.setdefault(name, []).append(found)
         return found

@@ -29,6 +29,10 @@ end
 """
 
 
+Requests = Sequence[tuple[str, str | None]]
+"""What is asked for: a path each, and a body to post, or None to get."""
+
+
 class LoadToolMissingError(LedgerError):
     """There is nothing that makes the load."""
 
@@ -53,23 +57,30 @@ class Load:
     p99: float
 
 
+def load_tool() -> str:
+    """Return the path of wrk; raises LoadToolMissingError."""
+    program = shutil.which("wrk")
+    if program is None:
+        raise LoadToolMissingError(
+            "The HTTP measurements need wrk on the PATH.",
+            way_out="apt-get install wrk, or name the other measures with --only.",
+        )
+    return program
+
+
 def wrk(
     address: str,
-    requests: Sequence[tuple[str, str | None]],
+    requests: Requests,
     headers: Mapping[str, str],
     *,
     connections: int,
     seconds: float,
 ) -> Load:
-    """Ask for ``requests`` (a path, and a body to post) in turn, over and over.
+    """Ask for ``requests`` in turn, over and over.
 
     Raises LoadToolMissingError, and LoadFailedError where any was not answered with success.
     """
-    program = shutil.which("wrk")
-    if program is None:
-        raise LoadToolMissingError(
-            "The HTTP measurements need wrk on the PATH.", way_out="apt-get install wrk"
-        )
+    program = load_tool()
     with TemporaryDirectory() as folder:
         script = Path(folder) / "load.lua"
         script.write_text(_script(requests, headers), encoding="utf-8")
@@ -84,11 +95,15 @@ def wrk(
         )
     said = json.loads(ran.stdout[ran.stdout.index('{"requests"') :])
     if said["failed"] or not said["requests"]:
-        raise LoadFailedError(f"Of {said['requests']} requests {said['failed']} failed.")
+        path, _ = requests[0]
+        raise LoadFailedError(
+            f"Of {said['requests']} requests such as {path} {said['failed']} failed, by"
+            f" {connections} connections in {seconds:g} seconds."
+        )
     return Load(said["requests"] / said["us"] * 1e6, said["p50"] / 1e3, said["p99"] / 1e3)
 
 
-def _script(requests: Sequence[tuple[str, str | None]], headers: Mapping[str, str]) -> str:
+def _script(requests: Requests, headers: Mapping[str, str]) -> str:
     given = "".join(f"wrk.headers[{_lua(name)}]={_lua(value)}\n" for name, value in headers.items())
     paths = ",".join(_lua(path) for path, _ in requests)
     bodies = ",".join("false" if body is None else _lua(body) for _, body in requests)
@@ -108,7 +123,8 @@ def _lua(text: str) -> str:
 class Subscribers:
     """Follows a stream of Server-Sent Events many times over, and notes when what arrives.
 
-    ``arrived`` is by subscriber and id: seconds of ``time.monotonic``.
+    ``arrived`` is by subscriber and id: seconds of ``time.time``, which the database's clock on the
+    same machine counts as well.
     """
 
     def __init__(self, address: str, path: str, headers: Mapping[str, str]) -> None:
@@ -145,7 +161,7 @@ class Subscribers:
             rest = b""
             while chunk := await reader.read(262_144):
                 answered.set()
-                now = time.monotonic()
+                now = time.time()
                 lines = (rest + chunk).split(b"\n")
                 rest = lines.pop()
                 for line in lines:

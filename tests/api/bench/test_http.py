@@ -12,6 +12,7 @@ import pytest
 from api.bench import http as measures
 from api.bench.harness import bench_server
 from api.bench.load import Load, LoadToolMissingError, wrk
+from api.bench.main import run_all
 
 
 def one_by_one(
@@ -48,6 +49,16 @@ def test_everything_is_measured(servers_folder: Path, monkeypatch: pytest.Monkey
         found = measures.measure(server, scale)
     assert [each.at_least for each in found] == [1 / 15, 0, 1 / 5, 10, 1, 0.7, 1 / 1.5, 0.5]
     assert all(each.ours > 0 and each.theirs > 0 for each in found)
+
+
+def test_it_is_missed_before_anything_else_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP comes last: an hour of other measures was lost, for their file is written at the end."""
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LoadToolMissingError):
+        run_all([], small=True, output=tmp_path / "bench" / "bench.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_load_generator_it_says_what_is_missing(
