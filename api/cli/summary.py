@@ -59,7 +59,7 @@ def show(ledger: Ledger, *, try_these: bool) -> None:
                 else:
                     standing.owned += 1
             after = page[-1].customer
-        since = datetime.now(UTC) - timedelta(days=CLAIM_DAYS)
+        since = first_moment(datetime.now(names.zone))
         days = claim_views.per_day(connection, since, names.zone.key)
     rows = [
         (names.territory(territory) or "no territory", standing.owned, standing.free)
@@ -78,6 +78,12 @@ def show(ledger: Ledger, *, try_these: bool) -> None:
     _show_recycling(ledger, names)
     if try_these:
         _show_commands(ledger, names)
+
+
+def first_moment(now: datetime) -> datetime:
+    """Return the first moment of the last days, of which today is one, in the zone of ``now``."""
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    return today - timedelta(days=CLAIM_DAYS - 1)
 
 
 def _show_recycling(ledger: Ledger, names: Names) -> None:
