@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.security import HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 
 from api.http.callers import Caller
 from api.http.permissions import Permission
@@ -23,23 +24,20 @@ OnBehalfOf = Annotated[
 ]
 
 
-class Requires(HTTPBearer):
+class Requires(SecurityBase):
     """A dependency that admits callers with a permission; a test reads it off every route.
 
     It is the security scheme itself, for each dependency of its own costs every request some time.
     """
 
     def __init__(self, permission: Permission) -> None:
-        super().__init__(
-            auto_error=False,
-            scheme_name="token",
-            description="A token of guishu (gs_…), or a JWT of the issuer that the settings name.",
+        self.scheme_name = "token"
+        self.model = HTTPBearer(
+            description="A token of guishu (gs_…), or a JWT of the issuer that the settings name."
         )
         self.permission = permission
 
-    async def __call__(  # type: ignore[override]  # who calls, instead of what was sent
-        self, request: Request, on_behalf_of: OnBehalfOf = None
-    ) -> Caller:
+    async def __call__(self, request: Request, on_behalf_of: OnBehalfOf = None) -> Caller:
         """Return the caller; raises UnauthorizedError and ForbiddenError."""
         authorization = request.headers.get("authorization")
         services = services_of(request)

@@ -6,14 +6,19 @@ import asyncio
 import base64
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg import Connection
 
 from api.bootstrap import open_ledger
 from api.http import finding, reflection
+from api.http.directory import Directory
 from api.http.services import open_services
 from api.settings import Settings
 from tests.api.http.office import Office, make_office
@@ -50,6 +55,31 @@ def test_whoever_waits_for_a_position_keeps_no_connection_from_others(
             assert not any(each.done() for each in asked)
         answers = [each.result() for each in asked]
     assert {each.json()["code"] for each in answers} == {"not_reflected"}
+
+
+def test_the_organisation_is_read_again_beside_those_who_ask(office: Office) -> None:
+    """Once a second all who asked waited until the organisation had been read again."""
+    connect, reading = office.services.ledger.pool.connection, threading.Event()
+    threads: list[str] = []
+
+    @contextmanager
+    def noted() -> Iterator[Connection[Any]]:
+        threads.append(threading.current_thread().name)
+        with connect() as connection:
+            yield connection
+        if len(threads) > 1:
+            reading.set()
+
+    catalogue = office.services.ledger.catalogue
+    with Directory(noted, catalogue, fresh_seconds=3_600.0) as directory:
+        directory.organisation()
+        assert directory._read_at is not None
+        directory._read_at -= 2_000.0  # over half of its time
+        assert directory.organisation().person("per_a") is not None
+        assert reading.wait(30)
+    here, *beside = threads
+    assert here == threading.current_thread().name
+    assert [each.startswith("guishu-directory") for each in beside] == [True]
 
 
 def test_without_read_models_a_read_is_told_to_come_back(
