@@ -23,7 +23,8 @@ from psycopg import Connection, errors
 from psycopg.pq import TransactionStatus
 
 from consumers import guessing, handing_over, parking, progress
-from consumers.batch import Asked, BatchDecider, Decided, DefectError, words_of
+from consumers.batch import Asked, Decided, DefectError, words_of
+from consumers.facts import Facts
 from consumers.feed import Feed
 from consumers.grouping import with_groups
 from ledger.collecting import uncollected
@@ -33,11 +34,10 @@ from ledger.envelope import StoredEvent, decode
 from ledger.errors import LedgerError
 from ledger.events.catalogue import Catalogue, UnknownEventError
 from ledger.events.requests import RequestUnparked
-from ledger.organisation import Organisation
 from ledger.settled import Key, Settled
 from ledger.store import arrays, guards
 from ledger.store.appending import Append, append_and_commit
-from ledger.store.reading import read_at, read_stream
+from ledger.store.reading import read_at
 
 CONSUMER = ENFORCER
 _RETRYABLE = (
@@ -48,7 +48,6 @@ _RETRYABLE = (
 )
 # Each round locks what the one before found missing; a chain of group parents is the longest.
 _ROUNDS_MAX = 50
-_FACTS_AT_ONCE = 5_000
 _TRIES_OF_A_BATCH = 2
 _TRIES_OF_A_REQUEST = 10
 
@@ -82,6 +81,10 @@ class _GuardsMissingError(Exception):
     """Guards are to be made before any is locked."""
 
 
+class _DecidedElsewhereError(Exception):
+    """The enforcer of another part has dealt with what was parked, or is about to."""
+
+
 @dataclass(frozen=True, slots=True)
 class EnforcerLimits:
     """Bounds of the enforcer."""
@@ -96,6 +99,7 @@ class Enforcer:
     """Decides what the feed brings, on a connection of its own (autocommit; nobody else's).
 
     ``consumer`` names its progress, and ``part`` the part of the customers that the feed brings.
+    Enforcers of one process that work in turn share their ``facts``.
     ``committed`` is called after each batch that brought decisions; it must return at once.
     """
 
@@ -109,6 +113,7 @@ class Enforcer:
         *,
         consumer: str = CONSUMER,
         part: progress.Part = progress.WHOLE,
+        facts: Facts | None = None,
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
@@ -119,8 +124,7 @@ class Enforcer:
         self._consumer = consumer
         self._part = part
         self._committed = committed
-        self._organisation = Organisation()
-        self._batches = BatchDecider(catalogue, self._versions, self._organisation)
+        self._facts = facts or Facts(catalogue, self._versions)
         self._progress: progress.Progress | None = None
         self._makes_guards = True
         self._stop = threading.Event()
@@ -131,12 +135,16 @@ class Enforcer:
         """The position up to which every request has its decision, or is parked."""
         return self._progress.position if self._progress else 0
 
-    def start(self) -> None:
+    def start(self, stop: threading.Event | None = None) -> None:
         """Take over from whoever enforced before; both may live, only the newer can write.
+
+        Once ``stop`` is set, a hand-over is left between two of its parts, for the next start.
 
         Raises ProgressDividedError, and as ``run_once``: an unparking that was interrupted is
         brought to its end.
         """
+        if stop is not None:
+            self._stop = stop
         limits = self._limits
         timeouts = (str(limits.lock_timeout_ms), str(limits.statement_timeout_ms))
         self._connection.execute(_SETTINGS, timeouts)
@@ -160,7 +168,7 @@ class Enforcer:
             return 0
         if batch.requests:
             with uncollected():
-                self._follow_organisation(batch.reached)
+                self._facts.follow(self._connection, batch.reached)
                 self._decide_next(*self._next_of(batch.requests, batch.reached))
         else:
             progress.skip(self._connection, self._own_progress(), batch.reached)
@@ -186,23 +194,6 @@ class Enforcer:
             raise RuntimeError("The enforcer is used before start.")
         return self._progress
 
-    def _follow_organisation(self, upto: int) -> None:
-        organisation = self._organisation
-        try:
-            while True:
-                version = organisation.version
-                stored = read_stream(
-                    self._connection, "organisation", version, upto, limit=_FACTS_AT_ONCE
-                )
-                organisation.apply_all(decode(self._catalogue, each) for each in stored)
-                if len(stored) < _FACTS_AT_ONCE:
-                    return
-        except BaseException:
-            # A fact that was folded half must not count as folded.
-            self._organisation = Organisation()
-            self._batches = BatchDecider(self._catalogue, self._versions, self._organisation)
-            raise
-
     # --- what is decided next ------------------------------------------------------------------
 
     def _next_of(self, stored: Sequence[StoredEvent], reached: int) -> tuple[list[Asked], int]:
@@ -216,7 +207,7 @@ class Enforcer:
         for each in stored:
             try:
                 request = self._read(each)
-                version = self._organisation.at(each.position).decider
+                version = self._facts.organisation.at(each.position).decider
                 if version not in self._versions:
                     raise DeciderMissingError(version)
             except (DeciderMissingError, UnknownEventError):
@@ -265,7 +256,7 @@ class Enforcer:
         while rows := parking.rows_of(self._connection, customer, limit):
             by_position = {row.position: row for row in rows}
             stored = read_at(self._connection, list(by_position))
-            self._follow_organisation(stored[-1].position)
+            self._facts.follow(self._connection, stored[-1].position)
             part = [self._read(each, by_position[each.position]) for each in stored]
             if part[0].hands_over:
                 part, rows = part[:1], rows[:1]
@@ -306,6 +297,8 @@ class Enforcer:
                 left = tries  # for the next part
                 if self._stop.is_set() and unparked is None:
                     return  # what is being unparked is nowhere else remembered
+            except _DecidedElsewhereError:
+                return  # and there the rest is decided as well
             except _RETRYABLE as error:
                 _log.info("%d requests are not decided yet: %s", len(batch), error.sqlstate)
                 left -= 1
@@ -336,7 +329,7 @@ class Enforcer:
         keys: set[Key] = {("customer", asked.customer) for asked in batch}
         requests = [asked.event for asked in batch if asked.event is not None]
         for request in requests:
-            keys.update(guessing.keys_named(request, self._organisation.at(request.position)))
+            keys.update(guessing.keys_named(request, self._facts.organisation.at(request.position)))
         looked_at = [request for request in requests if guessing.needs_a_look(request)]
         if looked_at:
             settled = Settled()
@@ -365,13 +358,15 @@ class Enforcer:
             progress.move(connection, own, own.position if hands_over else reached)
             settled = Settled()
             self._lock(keys, settled)
+            if unparked is not None and not self._is_still_parked(batch):
+                raise _DecidedElsewhereError
             decided = Decided()
             if hands_over is not None:
                 decided.missing = handing_over.load(connection, hands_over, settled)
             decided.missing |= self._groups_lacking(batch, keys, settled)
             if not decided.missing:
                 waiting = parking.waiting_among(connection, settled.customers) - {unparked}
-                decided = self._batches.decide(batch, settled, waiting, defects)
+                decided = self._facts.batches.decide(batch, settled, waiting, defects)
             if decided.missing:
                 connection.execute("ROLLBACK")
                 decided.missing = with_groups(connection, decided.missing)
@@ -404,6 +399,14 @@ class Enforcer:
             raise _GuardsMissingError
         self._makes_guards = made > 0
 
+    def _is_still_parked(self, batch: Sequence[Asked]) -> bool:
+        """Say, under the lock of the customer, whether parked requests wait as they were read.
+
+        Any part begins with what is ready to be decided, whichever part had it parked.
+        """
+        rows = parking.rows_at(self._connection, [asked.position for asked in batch])
+        return rows == [asked.row for asked in batch]
+
     def _groups_lacking(self, batch: Sequence[Asked], keys: set[Key], settled: Settled) -> set[Key]:
         """Return guards of groups that the batch may touch and that were not guessed.
 
@@ -420,7 +423,7 @@ class Enforcer:
     def _write_and_commit(self, decided: Decided, settled: Settled) -> None:
         parking.write(self._connection, decided.freed, decided.parked)
         with guards.writing(self._connection, settled):
-            events = self._batches.events_of(decided)
+            events = self._facts.batches.events_of(decided)
         if events:
             append_and_commit(self._connection, Append(events))
         else:

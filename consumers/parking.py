@@ -26,6 +26,10 @@ _OF_CUSTOMER = """
 SELECT position, customer, error FROM ledger.parked_requests
 WHERE customer = %s ORDER BY position LIMIT %s
 """
+_AT = """
+SELECT position, customer, error FROM ledger.parked_requests
+WHERE position = ANY(%b) ORDER BY position
+"""
 _CUSTOMER_OF = "SELECT customer FROM ledger.parked_requests WHERE position = %s"
 _READY = """
 SELECT customer FROM ledger.parked_requests GROUP BY customer
@@ -77,6 +81,12 @@ def waiting_among(connection: Connection[Any], customers: Iterable[str]) -> set[
 def rows_of(connection: Connection[Any], customer: str, limit: int) -> list[Row]:
     """Return the first ``limit`` rows of a customer, in the order of the log."""
     rows = connection.execute(_OF_CUSTOMER, (customer, limit)).fetchall()
+    return [Row(*row) for row in rows]
+
+
+def rows_at(connection: Connection[Any], positions: Sequence[int]) -> list[Row]:
+    """Return the rows of the requests at these positions that are parked, in order."""
+    rows = connection.execute(_AT, (int8_array(positions),), binary=True).fetchall()
     return [Row(*row) for row in rows]
 
 

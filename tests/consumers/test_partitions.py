@@ -9,13 +9,13 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from consumers import progress
+from consumers import parking, progress
 from consumers.enforcer import CONSUMER
 from consumers.feed import Batch, StoreFeed
 from consumers.progress import Part
 from consumers.rebuilding import compare_guards, rebuild_guards
 from ledger.verification import Report, verify_log
-from tests.consumers.support import catch_up, check, enforcing
+from tests.consumers.support import catch_up, check, enforcing, grants
 from tests.support.ledgers import TestLedger
 
 
@@ -40,6 +40,7 @@ class Parted:
         ledger.decide()
         self.all_reached = progress.reached(ledger.connection, CONSUMER)
         progress.divide(ledger.connection, CONSUMER, 2)
+        self.second = second
         (self.waiting,) = ledger.claim(second, "per_1").positions
         ledger.claim(first, "per_2")
         catch_up(ledger, feed=PartOfTheFeed(first), part=Part(0, 2))
@@ -97,6 +98,32 @@ def test_guards_made_again_bring_all_partitions_to_one_position(parted: Parted) 
     assert len(set(rows)) == 1
     assert rows[0][1], "whoever held the old epoch can write nothing more"
     catch_up(ledger, part=Part(0, 2))
+    check(ledger)
+
+
+def test_what_is_ready_to_be_decided_is_decided_by_one_part_alone(
+    parted: Parted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part begins with all that is ready, and the second found its decisions made already."""
+    ledger = parted.ledger
+    park = "INSERT INTO ledger.parked_requests VALUES (%s, %s)"
+    ledger.connection.execute(park, (parted.waiting, parted.second))
+    parted.move(len(ledger.log()))
+    read = parking.rows_of
+
+    def rows_of(connection: Connection[Any], customer: str, limit: int) -> list[parking.Row]:
+        rows = read(connection, customer, limit)
+        monkeypatch.setattr(parking, "rows_of", read)
+        with enforcing(ledger, part=Part(1, 2)):
+            pass
+        return rows
+
+    monkeypatch.setattr(parking, "rows_of", rows_of)
+    with enforcing(ledger, part=Part(0, 2)) as first:
+        first.catch_up()
+    assert grants(ledger).total() == 2
+    with enforcing(ledger, part=Part(1, 2)) as second:
+        second.catch_up()
     check(ledger)
 
 
