@@ -91,7 +91,7 @@ class Service:
 
 
 def enforce(ledger: Ledger) -> Callable[[Service], None]:
-    """Return the work of an enforcer: it decides while it leads, and stands by otherwise."""
+    """Return the work of an enforcer that follows the store: it decides while it leads."""
 
     def work(service: Service) -> None:
         with Waiter(ledger.database.service_url, service.stop, near=ledger.notifier) as waiter:
@@ -103,6 +103,22 @@ def enforce(ledger: Ledger) -> Callable[[Service], None]:
                 waiter.wait,
                 committed=ledger.notifier.hint_decided,
             )
+
+    return work
+
+
+def enforce_partitions(ledger: Ledger, cluster: Cluster) -> Callable[[Service], None]:
+    """Return the work of an enforcer that follows Kafka, and shares the partitions with others."""
+    from consumers.kafka import enforcing as partitions  # takes a while, and few need it
+
+    def work(service: Service) -> None:
+        partitions.enforce_partitions(
+            lambda: ledger.dedicated("enforcer"),
+            cluster,
+            ledger.catalogue,
+            service.stop,
+            committed=ledger.notifier.hint_decided,
+        )
 
     return work
 

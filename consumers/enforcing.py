@@ -16,6 +16,7 @@ from psycopg import Connection
 from consumers.enforcer import CONSUMER, Enforcer, EnforcerLimits
 from consumers.feed import Feed
 from consumers.leading import Connect, LeadingLimits, while_leading
+from consumers.uniting import unite
 from ledger.deciders import Decider
 from ledger.events.catalogue import Catalogue
 
@@ -42,6 +43,9 @@ def enforce(
 ) -> None:
     """Decide while this process leads, and stand by while another does, until ``stop`` is set.
 
+    Stands by, too, while any process decides partitions from Kafka. What those have left behind is
+    brought together first (``consumers/uniting.py``).
+
     ``wait(seconds)`` is called when there is nothing to decide; it may return early, at a hint or
     at the stop. A lost database is tried again, with pauses that grow; so is a lock that others
     hold. Raises what no retry mends: GuardsStaleError, DeciderMissingError, UnknownEventError, and
@@ -50,6 +54,8 @@ def enforce(
     bounds = limits or EnforcingLimits()
 
     def work(connection: Connection[Any]) -> None:
+        if not unite(connection, catalogue, stop, bounds.enforcer, versions):
+            return
         enforcer = Enforcer(
             connection, feed, catalogue, bounds.enforcer, versions, committed=committed
         )

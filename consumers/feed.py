@@ -52,18 +52,22 @@ class StoreFeed:
     """The store's own tail: positions are dense and visible in order, so nothing can be missed.
 
     ``belongs``, where it is given, says of a stream whether its requests are of this feed's part of
-    the customers.
+    the customers. ``upto``, where it is given, is as far as the feed goes.
     """
 
-    def __init__(self, belongs: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self, belongs: Callable[[str], bool] | None = None, upto: int | None = None
+    ) -> None:
         self._belongs = belongs
+        self._upto = upto
 
     def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
         row = connection.execute(_HEAD, prepare=True).fetchone()
         head = int(row[0]) if row else 0
         if head <= after:
             return Batch((), head)
-        return self.read_upto(connection, after, limit, head)
+        end = head if self._upto is None else min(head, max(self._upto, after))
+        return self.read_upto(connection, after, limit, end)
 
     def read_upto(self, connection: Connection[Any], after: int, limit: int, upto: int) -> Batch:
         """Return the requests behind ``after`` and not behind ``upto``, which the log has."""

@@ -55,8 +55,11 @@ def while_leading(
     limits: LeadingLimits,
     *,
     others: tuple[type[Exception], ...] = (),
+    lead: Callable[[Connection[Any], str], bool] = progress.become_leader,
 ) -> None:
     """Do ``work`` while this process leads, and stand by while another does, until ``stop``.
+
+    ``lead(connection, consumer)`` tries to, alone or as one of several.
 
     A lost database is tried again, with pauses that grow; so is a lock that others hold, and what
     raises one of ``others``, which are errors of something else that comes and goes. ``doing`` is
@@ -67,7 +70,7 @@ def while_leading(
         began = time.monotonic()
         try:
             with connect() as connection:
-                _lead(connection, consumer, limits, stop)
+                _lead(connection, consumer, limits, stop, lead)
                 if not stop.is_set():
                     work(connection)
         except progress.FencedError as error:
@@ -85,12 +88,16 @@ def while_leading(
 
 
 def _lead(
-    connection: Connection[Any], consumer: str, limits: LeadingLimits, stop: threading.Event
+    connection: Connection[Any],
+    consumer: str,
+    limits: LeadingLimits,
+    stop: threading.Event,
+    lead: Callable[[Connection[Any], str], bool],
 ) -> None:
     """Return when this connection leads, or at the stop."""
     idle = f"{round(limits.idle_seconds_max * 1_000)}ms"
     connection.execute(_IDLE, (idle, idle))
-    while not progress.become_leader(connection, consumer):
+    while not lead(connection, consumer):
         if stop.wait(limits.standby_seconds):
             return
 

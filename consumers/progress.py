@@ -35,6 +35,9 @@ WHERE consumer = %s AND partition = %s AND epoch = %s AND position = %s
 _SKIP = _MOVE + " AND set_config('synchronous_commit', 'off', true) = 'off'"
 _READ = "SELECT min(position) FROM ledger.consumer_progress WHERE consumer = %s"
 _LEAD = "SELECT pg_try_advisory_lock(hashtext(%s), hashtext(current_database()))"
+_JOIN = "SELECT pg_try_advisory_lock_shared(hashtext(%s), hashtext(current_database()))"
+_LEAD_NO_MORE = "SELECT pg_advisory_unlock(hashtext(%s), hashtext(current_database()))"
+_UNITE = "SELECT ledger.unite_progress(%s)"
 
 
 class FencedError(LedgerError):
@@ -57,8 +60,8 @@ class ProgressDividedError(LedgerError):
     def __init__(self, consumer: str, found: int, wanted: int) -> None:
         super().__init__(
             f"The progress of the {consumer} is divided into {found} parts, not {wanted}.",
-            way_out="Follow the topic that it was divided for, with as many partitions"
-            " (KAFKA_BOOTSTRAP, GUISHU_KAFKA_PARTITIONS).",
+            way_out="Others follow those parts now. Stop them, and start this one again: it brings"
+            " the parts together, and divides them anew.",
         )
 
 
@@ -91,6 +94,20 @@ def become_leader(connection: Connection[Any], consumer: str) -> bool:
     return bool(row and row[0])
 
 
+def lead_no_more(connection: Connection[Any], consumer: str) -> None:
+    """Let others lead, or join; what this connection has joined itself stays."""
+    connection.execute(_LEAD_NO_MORE, (f"guishu {consumer}",))
+
+
+def join(connection: Connection[Any], consumer: str) -> bool:
+    """Try to become one of several active processes, which share the parts among them.
+
+    It fails while one leads alone, and nobody leads alone while any has joined.
+    """
+    row = connection.execute(_JOIN, (f"guishu {consumer}",)).fetchone()
+    return bool(row and row[0])
+
+
 def take_over(connection: Connection[Any], consumer: str, part: Part = WHOLE) -> Progress:
     """Take a new epoch of a part, so that whoever held an older one can write nothing more.
 
@@ -102,7 +119,7 @@ def take_over(connection: Connection[Any], consumer: str, part: Part = WHOLE) ->
         connection.execute(_MAKE, (consumer,))
         row = connection.execute(_TAKE, (consumer, part.number)).fetchone()
         # A later statement: it sees what was divided while this one waited for the row.
-        found = _parts(connection, consumer)
+        found = parts(connection, consumer)
         if found != part.of:
             raise ProgressDividedError(consumer, found, part.of)
     if row is None:
@@ -117,7 +134,7 @@ def fence_all(connection: Connection[Any], consumer: str) -> None:
     connection.execute(_FENCE_ALL, (consumer,))
 
 
-def divide(connection: Connection[Any], consumer: str, parts: int) -> None:
+def divide(connection: Connection[Any], consumer: str, into: int) -> None:
     """Divide a progress that is whole into parts, each of which has reached what the whole has.
 
     Whoever follows the whole is fenced, and cannot take it over again. Nothing is done where it is
@@ -126,16 +143,25 @@ def divide(connection: Connection[Any], consumer: str, parts: int) -> None:
     with connection.transaction():
         connection.execute(_MAKE, (consumer,))
         rows = connection.execute(_LOCK_ALL, (consumer,)).fetchall()
-        found = _parts(connection, consumer)
-        if found == parts:
+        found = parts(connection, consumer)
+        if found == into:
             return
         if found != 1:
-            raise ProgressDividedError(consumer, found, parts)
+            raise ProgressDividedError(consumer, found, into)
         fence_all(connection, consumer)
-        connection.execute(_ADD, (consumer, rows[0][0], 1, parts - 1))
+        connection.execute(_ADD, (consumer, rows[0][0], 1, into - 1))
 
 
-def _parts(connection: Connection[Any], consumer: str) -> int:
+def unite(connection: Connection[Any], consumer: str) -> None:
+    """Make one of all parts, which have reached the same position; whoever follows one is fenced.
+
+    Raises psycopg's ObjectNotInPrerequisiteState where they have not.
+    """
+    connection.execute(_UNITE, (consumer,))
+
+
+def parts(connection: Connection[Any], consumer: str) -> int:
+    """Return into how many parts the progress is divided; 0 before the first start."""
     row = connection.execute(_COUNT, (consumer,)).fetchone()
     return int(row[0]) if row else 0
 

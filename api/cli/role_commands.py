@@ -13,8 +13,16 @@ from api.settings import load_settings
 
 
 def enforce() -> None:
-    """Decide what is asked, alone; of several such processes one decides, the others stand by."""
-    _run("enforcer", running.enforce)
+    """Decide what is asked. With KAFKA_BOOTSTRAP several such processes share the customers among
+    them; without, one decides and the others stand by."""
+    settings = load_settings()
+    if settings.kafka_bootstrap is None:
+        _run("enforcer", running.enforce)
+        return
+    from api.kafka import cluster_of
+
+    cluster = cluster_of(settings)
+    _run("enforcer", lambda ledger: running.enforce_partitions(ledger, cluster))
 
 
 def project() -> None:

@@ -68,6 +68,8 @@ transaction.state.log.num.partitions=1
 share.coordinator.state.topic.replication.factor={copies}
 share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
+# So that members may ask for a session that is missed soon.
+group.min.session.timeout.ms=500
 # A broker that was killed may come back only when its old session has ended, after 9 s by default.
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import psycopg
 from kafka import TopicPartition
 
+from consumers.enforcer import EnforcerLimits
 from consumers.kafka.connecting import Cluster
+from consumers.kafka.enforcing import PartitionsLimits
 from consumers.kafka.local import LocalKafka
+from consumers.kafka.membership import MembershipLimits
 from consumers.kafka.records import Linked, Mark, decode
-from consumers.kafka.relay import RelayLimits
+from consumers.kafka.relay import RelayLimits, relay
 from consumers.kafka.topics import LOG, apply_topics
 from ledger.envelope import StoredEvent
 from ledger.store.committer import CommitterThread
@@ -33,6 +38,16 @@ QUICK = RelayLimits(
     poll_seconds=0.01,
     mark_seconds=0.0,
     delivery_seconds_max=5.0,
+)
+
+QUICK_ENFORCERS = PartitionsLimits(
+    pause_seconds_min=0.01,
+    pause_seconds_max=0.1,
+    standby_seconds=0.02,
+    enforcer=EnforcerLimits(batch_requests_max=20, poll_seconds=0.05),
+    member=MembershipLimits(session_seconds_max=1.5, heartbeat_seconds=0.3),
+    fenced_seconds=0.2,
+    commit_seconds=0.05,
 )
 
 
@@ -121,3 +136,29 @@ def check_topic(cluster: Cluster, urls: DatabaseUrls) -> None:
         same: dict[int, Linked] = {}
         for each in events_of(records):
             assert same.setdefault(each.event.position, each) == each
+
+
+@contextmanager
+def running(urls: DatabaseUrls, cluster: Cluster, name: str = "thread") -> Iterator[None]:
+    """Let a thread relay beside the block, as a process does; raises what has ended it."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            relay(
+                lambda: psycopg.connect(urls.service_url, autocommit=True, application_name=name),
+                *(cluster, stop, stop.wait, QUICK),
+            )
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]

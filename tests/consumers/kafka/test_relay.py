@@ -26,6 +26,7 @@ from tests.consumers.kafka.support import (
     append,
     check_topic,
     events_of,
+    running,
     topic,
     with_topics,
 )
@@ -65,32 +66,6 @@ def reached(urls: DatabaseUrls, cluster: Cluster) -> int:
     """Return the checkpoint."""
     name = LOG.name(cluster.topic_prefix)
     return count(urls, "SELECT coalesce(max(position), 0) FROM ledger.relay WHERE topic = %s", name)
-
-
-@contextmanager
-def running(urls: DatabaseUrls, cluster: Cluster, name: str = "thread") -> Iterator[None]:
-    """Let a thread relay beside the block, as a process does; raises what has ended it."""
-    stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            relay(
-                lambda: psycopg.connect(urls.service_url, autocommit=True, application_name=name),
-                *(cluster, stop, stop.wait, QUICK),
-            )
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 @contextmanager

@@ -1,0 +1,157 @@
+"""A member of a consumer group: which partitions Kafka gives to this process, and their records.
+
+The group shares the work out, and no more: who may write is a matter of epochs in the database
+(``consumers/progress.py``), for a process that was stopped does not know that it is a member no
+longer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from kafka import TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError, UnknownTopicOrPartitionError
+from kafka.structs import OffsetAndMetadata
+from psycopg import Connection
+
+from consumers.kafka.connecting import Cluster
+from consumers.kafka.errors import KafkaUnavailableError
+
+# So many processes can be members by a name of their own; whoever comes later has none.
+_NAMES = 64
+_CLOSE_MS = 5_000
+_METADATA_MS = 10_000
+_CLAIM = "SELECT pg_try_advisory_lock(hashtext(%s), hashtext(current_database()))"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipLimits:
+    """Bounds of a member; Kafka takes a session of less than 6 seconds only if told to."""
+
+    # After so long without a heartbeat its partitions go to others.
+    session_seconds_max: float = 10.0
+    heartbeat_seconds: float = 3.0
+    # So long a member may work without asking for records: as long as a large hand-over takes.
+    work_seconds_max: float = 300.0
+
+
+def claim_name(connection: Connection[Any], group: str) -> str | None:
+    """Return a name that no other living process of the group has, None where all are taken.
+
+    The name is the process's for as long as the connection lasts. A process that is started anew
+    takes the one that has come free, and with it what was assigned to it: that is Kafka's static
+    membership, and nobody has to think of names.
+    """
+    for number in range(_NAMES):
+        name = f"{group}-{number}"
+        row = connection.execute(_CLAIM, (f"guishu member {name}",)).fetchone()
+        if row and row[0]:
+            return name
+    return None
+
+
+class Member:
+    """A member of the group ``group`` that follows one topic; a context manager, for one thread.
+
+    ``name`` is what ``claim_name`` has given.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        topic: str,
+        group: str,
+        name: str | None = None,
+        limits: MembershipLimits | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._topic = topic
+        self._group = group
+        self._name = name
+        self._limits = limits or MembershipLimits()
+        self._consumer: Any = None
+
+    def __enter__(self) -> Self:
+        limits = self._limits
+        try:
+            self._open(limits)
+        except (KafkaError, OSError) as error:
+            self._close()
+            raise KafkaUnavailableError(self._cluster.bootstrap, error) from error
+        return self
+
+    def _open(self, limits: MembershipLimits) -> None:
+        self._consumer = self._cluster.consumer(
+            group_id=self._group,
+            group_instance_id=self._name,
+            partition_assignment_strategy=[CooperativeStickyAssignor()],
+            # What has no offset committed begins at the front; what is seen is dropped quickly.
+            auto_offset_reset="earliest",
+            session_timeout_ms=round(limits.session_seconds_max * 1_000),
+            heartbeat_interval_ms=round(limits.heartbeat_seconds * 1_000),
+            max_poll_interval_ms=round(limits.work_seconds_max * 1_000),
+            # Who leads the group shares out the partitions that it knows of. One that joined
+            # without would leave all of them to nobody until it looks again.
+            metadata_max_age_ms=_METADATA_MS,
+        )
+        self._consumer.subscribe([self._topic])
+        if not self._consumer.partitions_for_topic(self._topic):
+            raise UnknownTopicOrPartitionError(self._topic)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close(autocommit=False, timeout_ms=_CLOSE_MS)
+
+    def poll(self, seconds: float, records: int) -> dict[int, list[Any]]:
+        """Return at most so many records, by partition; waits at most so long for the first.
+
+        What is assigned may have changed meanwhile. Raises KafkaError: the member is one no longer.
+        """
+        found = self._consumer.poll(timeout_ms=round(seconds * 1_000), max_records=records)
+        return {at.partition: delivered for at, delivered in found.items()}
+
+    def assigned(self) -> set[int]:
+        """Return the partitions that Kafka has given to this member."""
+        return {at.partition for at in self._consumer.assignment()}
+
+    def hold(self, partitions: Iterable[int]) -> None:
+        """Fetch nothing of these partitions for the time being, and of all others again."""
+        wanted = {TopicPartition(self._topic, each) for each in partitions}
+        held = self._consumer.paused()
+        there = self._consumer.assignment()
+        if starting := (held - wanted) & there:
+            self._consumer.resume(*starting)
+        if ending := (wanted - held) & there:
+            self._consumer.pause(*ending)
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Tell Kafka where to begin when the partitions go to another member.
+
+        For speed, and for those who look at the group: what is reached stands in the database. So
+        nothing waits for it, and where it fails, the next one says the same and more.
+        """
+        at = {
+            TopicPartition(self._topic, partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in offsets.items()
+        }
+        self._consumer.commit_async(at, callback=_committed)
+
+
+def _committed(offsets: object, answer: object) -> None:
+    if isinstance(answer, Exception):
+        _log.info("the group's offsets were not committed: %r", answer)
