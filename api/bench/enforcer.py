@@ -69,8 +69,8 @@ def measure(server: BenchServer, scale: Scale) -> list[Measure]:
     """Take all measures of the enforcer; about two minutes at the default scale."""
     with server.database() as database:
         events = catalogue()
-        _record(database, events, "organisation", _facts(scale))
-        _record(database, events, "customer", _registrations(scale))
+        record(database, events, "organisation", facts_of(scale))
+        record(database, events, "customer", registrations(scale))
         with psycopg.connect(database.service_url, autocommit=True) as connection:
             enforcer = Enforcer(connection, StoreFeed(), events)
             enforcer.start()
@@ -81,7 +81,7 @@ def measure(server: BenchServer, scale: Scale) -> list[Measure]:
 # --- what is decided ---------------------------------------------------------------------------
 
 
-def _facts(scale: Scale) -> list[Data]:
+def facts_of(scale: Scale) -> list[Data]:
     """An organisation with every rule on, at limits that some of the reps meet."""
     rule = TerritoryRule(
         territory="ter_1",
@@ -102,7 +102,7 @@ def _customer(number: int) -> str:
     return f"cus_{number:08d}"
 
 
-def _registrations(scale: Scale) -> list[Data]:
+def registrations(scale: Scale) -> list[Data]:
     named = (_customer(number) for number in range(scale.customers))
     attributes = {"region": "north"}
     return [
@@ -111,7 +111,7 @@ def _registrations(scale: Scale) -> list[Data]:
     ]
 
 
-def _claims(scale: Scale) -> list[Data]:
+def claims_of(scale: Scale) -> list[Data]:
     chance = random.Random(1)  # noqa: S311 - which customers does not matter
     return [
         ClaimFiled(
@@ -121,17 +121,17 @@ def _claims(scale: Scale) -> list[Data]:
     ]
 
 
-def _new_event(events: Catalogue, data: Any, stream: str) -> NewEvent:
+def new_event(events: Catalogue, data: Any, stream: str) -> NewEvent:
     body = request_body(events, Origin("bench", "bench", "per_0"), 0, data)
     whole = stream if stream == "organisation" else f"{stream}-{data.customer}"
     return NewEvent(whole, events.name_of(data), body)
 
 
-def _record(database: BenchDatabase, events: Catalogue, stream: str, data: Sequence[Data]) -> None:
+def record(database: BenchDatabase, events: Catalogue, stream: str, data: Sequence[Data]) -> None:
     with CommitterThread(database.service_url) as committer:
         for start in range(0, len(data), _APPEND_EVENTS):
             part = data[start : start + _APPEND_EVENTS]
-            committer.append(Append(tuple(_new_event(events, each, stream) for each in part)))
+            committer.append(Append(tuple(new_event(events, each, stream) for each in part)))
 
 
 # --- a backlog ---------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class _TimedConnection(Connection[Any]):
 
 def _backlog(database: BenchDatabase, events: Catalogue, scale: Scale) -> list[Measure]:
     """Decide the claims in parts, and COPY the decisions of each part into a table like the log."""
-    _record(database, events, "customer", _claims(scale))
+    record(database, events, "customer", claims_of(scale))
     with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
         # As on a server that has run for a while: there are files of the write-ahead log to use
         # again. To make a new one keeps whoever commits just then waiting for some 50 ms.
@@ -272,7 +272,7 @@ def _latency(database: BenchDatabase, events: Catalogue, scale: Scale) -> Measur
         inserting.execute("CREATE TABLE inserted (body bytea)")
         for number in range(scale.single_claims + _WARMING_UP):
             claim = ClaimFiled(_customer(number % scale.customers), "per_0")
-            append = Append((_new_event(events, claim, "customer"),))
+            append = Append((new_event(events, claim, "customer"),))
             begin = time.perf_counter()
             committer.append(append)
             decided_ms.append((decided.wait() - begin) * 1e3)

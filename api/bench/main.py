@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.bench import enforcer, hand_over, http, projections, store, whatif
+from api.bench import enforcer, hand_over, http, kafka, projections, store, whatif
 from api.bench.harness import (
     BenchServer,
     Measure,
@@ -18,6 +18,7 @@ from api.bench.harness import (
     to_table,
 )
 from api.bench.load import load_tool
+from consumers.kafka import fetching
 from ledger.errors import LedgerError
 
 
@@ -78,6 +79,17 @@ def suites(*, small: bool) -> dict[str, Callable[[BenchServer], list[Measure]]]:
         if small
         else http.Scale()
     )
+    following = (
+        kafka.Scale(
+            claims=enforcer.Scale(claims=3_000, customers=3_000),
+            rounds=1,
+            paced_seconds=3,
+            events=20_000,
+            records=10_000,
+        )
+        if small
+        else kafka.Scale()
+    )
     return {
         "store": lambda server: store.measure(server, storing),
         "enforcer": lambda server: enforcer.measure(server, enforcing),
@@ -85,6 +97,7 @@ def suites(*, small: bool) -> dict[str, Callable[[BenchServer], list[Measure]]]:
         "what-if": lambda server: whatif.measure(server, deciding_again),
         "hand-over": lambda server: hand_over.measure(server, handing_over),
         "http": lambda server: http.measure(server, serving),
+        "kafka": lambda server: kafka.measure(server, following),
     }
 
 
@@ -101,6 +114,9 @@ def run_all(only: Sequence[str], *, small: bool, output: Path) -> None:
     if "http" in chosen:
         # Before an hour of other measures, and not behind it.
         load_tool()
+    if "kafka" in chosen:
+        fetching.java()
+        fetching.libraries()
     console = Console()
     folder = output.parent
     measures: list[Measure] = []
