@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from consumers.feed import Batch, StoreFeed, is_request
+from consumers.feed import Batch, StoreFeed
 from consumers.kafka.chain import key_of, partition_of
 from consumers.kafka.gathering import gather
 from consumers.kafka.records import Linked, Mark, decode
@@ -109,7 +109,7 @@ class KafkaFeed:
         while len(self._offsets) > len(self._delivered):
             self._brought_next = self._offsets.popleft() + 1
         self._brought = gathered.reached
-        return Batch([each for each in gathered.events if is_request(each)], gathered.reached)
+        return Batch(gathered.events, gathered.reached)
 
     def _look(self, connection: Connection[Any], after: int) -> None:
         """See what the store holds, where what was delivered or reached is not known of yet.

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from consumers.feed import is_request
 from consumers.kafka.records import Linked, Mark
 from ledger.envelope import StoredEvent
 from ledger.errors import LedgerError
@@ -33,7 +34,7 @@ class GenerationContradictsError(LedgerError):
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Events of the partition in order, and the position that a consumer of them has reached.
+    """Requests of the partition in order, and the position that a consumer of them has reached.
 
     ``missing_upto``, where it is there, says that something stands behind ``reached`` up to that
     position which was not delivered.
@@ -52,7 +53,9 @@ def gather(
     head: int,
     generations: Generations,
 ) -> Gathered:
-    """Take from the front of ``delivered`` what links to position ``after``; at most ``limit``.
+    """Take from the front of ``delivered`` what links to position ``after``.
+
+    At most ``limit`` requests; what else is between them, decisions above all, is gone over.
 
     ``head`` and ``generations`` are the store's, read after the records were delivered. What was
     seen before is dropped, and so is what an older generation has left behind where the store has a
@@ -68,7 +71,7 @@ def gather(
             continue
         if record.previous > reached:
             return Gathered(events, reached, record.previous)
-        if isinstance(record, Linked):
+        if isinstance(record, Linked) and is_request(record.event):
             events.append(record.event)
         reached = position
         delivered.popleft()
