@@ -13,7 +13,7 @@ from kafka import TopicPartition
 
 from consumers.enforcer import EnforcerLimits
 from consumers.kafka.connecting import Cluster
-from consumers.kafka.enforcing import PartitionsLimits
+from consumers.kafka.enforcing import PartitionsLimits, enforce_partitions
 from consumers.kafka.local import LocalKafka
 from consumers.kafka.membership import MembershipLimits
 from consumers.kafka.records import Linked, Mark, decode
@@ -23,10 +23,14 @@ from ledger.envelope import StoredEvent
 from ledger.store.committer import CommitterThread
 from ledger.store.generations import open_generation
 from ledger.store.reading import read_after
+from tests.consumers.support import count
 from tests.ledger.store.support import asked, event
 from tests.support.database import DatabaseUrls
+from tests.support.ledgers import TestLedger
+from tests.support.processes import wait_until
 
 PARTITIONS = 3
+_DECIDED = "SELECT coalesce(min(position), 0) FROM ledger.consumer_progress"
 RELAY = "relaying-process"
 """The application name of the connections of the relay in another process."""
 
@@ -162,3 +166,39 @@ def running(urls: DatabaseUrls, cluster: Cluster, name: str = "thread") -> Itera
         thread.join()
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def enforcing_thread(
+    ledger: TestLedger, cluster: Cluster, name: str = "thread"
+) -> Iterator[threading.Event]:
+    """An enforcer of partitions in a thread, and an event for its end; raises what has ended it."""
+    stop, ended, failures = threading.Event(), threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            enforce_partitions(
+                lambda: psycopg.connect(
+                    ledger.urls.service_url, autocommit=True, application_name=name
+                ),
+                *(cluster, ledger.catalogue, stop, QUICK_ENFORCERS),
+            )
+        except BaseException as error:
+            failures.append(error)
+        ended.set()
+
+    started = threading.Thread(target=work)
+    started.start()
+    try:
+        yield ended
+    finally:
+        stop.set()
+        started.join()
+    if failures:
+        raise failures[0]
+
+
+def wait_until_decided(ledger: TestLedger) -> None:
+    """Return when all that is recorded now has been decided."""
+    head = len(ledger.log())
+    wait_until(lambda: count(ledger.urls, _DECIDED) >= head)

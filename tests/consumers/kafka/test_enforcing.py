@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -15,7 +14,6 @@ import pytest
 from consumers import progress
 from consumers.enforcer import CONSUMER
 from consumers.kafka.connecting import Cluster
-from consumers.kafka.enforcing import enforce_partitions
 from consumers.kafka.topics import LOG
 from consumers.progress import Part, ProgressDividedError
 from consumers.rebuilding import rebuild_guards
@@ -23,8 +21,9 @@ from ledger.policy import Policy
 from tests.consumers.conftest import PEOPLE
 from tests.consumers.kafka.support import (
     PARTITIONS,
-    QUICK_ENFORCERS,
+    enforcing_thread,
     running,
+    wait_until_decided,
     with_topics,
 )
 from tests.consumers.support import check, count, grants
@@ -35,7 +34,6 @@ from tests.support.processes import start, wait_until
 
 _OWNED = "SELECT count(*) FROM ledger.consumer_progress WHERE epoch > 0"
 _EPOCHS = "SELECT sum(epoch) FROM ledger.consumer_progress"
-_DECIDED = "SELECT coalesce(min(position), 0) FROM ledger.consumer_progress"
 _MEMBERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND state = 'idle'"
 
 
@@ -68,40 +66,6 @@ def process(
         started.wait()
 
 
-@contextmanager
-def thread(ledger: TestLedger, cluster: Cluster, name: str = "thread") -> Iterator[threading.Event]:
-    """An enforcer of partitions in a thread, and an event for its end; raises what has ended it."""
-    stop, ended, failures = threading.Event(), threading.Event(), list[BaseException]()
-
-    def work() -> None:
-        try:
-            enforce_partitions(
-                lambda: psycopg.connect(
-                    ledger.urls.service_url, autocommit=True, application_name=name
-                ),
-                *(cluster, ledger.catalogue, stop, QUICK_ENFORCERS),
-            )
-        except BaseException as error:
-            failures.append(error)
-        ended.set()
-
-    started = threading.Thread(target=work)
-    started.start()
-    try:
-        yield ended
-    finally:
-        stop.set()
-        started.join()
-    if failures:
-        raise failures[0]
-
-
-def wait_until_decided(ledger: TestLedger) -> None:
-    """Return when all that is recorded now has been decided."""
-    head = len(ledger.log())
-    wait_until(lambda: count(ledger.urls, _DECIDED) >= head)
-
-
 def wait_until_owned(ledger: TestLedger) -> None:
     """Return when every partition has an enforcer."""
     wait_until(lambda: count(ledger.urls, _OWNED) == PARTITIONS)
@@ -127,7 +91,7 @@ class Rivals:
 
 
 def test_one_process_decides_every_partition(ledger: TestLedger, filled: Cluster) -> None:
-    with thread(ledger, filled):
+    with enforcing_thread(ledger, filled):
         Rivals(ledger).check()
     assert progress.parts(ledger.connection, CONSUMER) == PARTITIONS
 
@@ -200,7 +164,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def test_guards_made_anew_let_all_begin_anew(ledger: TestLedger, filled: Cluster) -> None:
-    with thread(ledger, filled):
+    with enforcing_thread(ledger, filled):
         rivals = Rivals(ledger)
         wait_until_decided(ledger)
         with psycopg.connect(ledger.urls.service_url, autocommit=True) as connection:
@@ -215,7 +179,7 @@ class TestWithTheStoreAlone:
     def test_it_stands_by_while_partitions_are_decided(
         self, ledger: TestLedger, filled: Cluster
     ) -> None:
-        with thread(ledger, filled):
+        with enforcing_thread(ledger, filled):
             wait_until_owned(ledger)
             with running_on_the_store(ledger.urls, application_name="alone"):
                 wait_until(lambda: count(ledger.urls, _MEMBERS, "alone") == 1)
@@ -227,14 +191,14 @@ class TestWithTheStoreAlone:
     ) -> None:
         """It failed for good: the progress was divided for others."""
         rivals = Rivals(ledger)
-        with thread(ledger, filled):
+        with enforcing_thread(ledger, filled):
             wait_until_decided(ledger)
         rivals.claim()
         with running_on_the_store(ledger.urls):
             wait_until(lambda: progress.parts(ledger.connection, CONSUMER) == 1)
             rivals.check()
         rivals.claim()
-        with thread(ledger, filled):
+        with enforcing_thread(ledger, filled):
             rivals.check()
         assert progress.parts(ledger.connection, CONSUMER) == PARTITIONS
 
@@ -243,12 +207,12 @@ class TestWithTheStoreAlone:
     ) -> None:
         other = with_topics(Cluster(filled.bootstrap, f"{filled.topic_prefix}-other"), 2)
         rivals = Rivals(ledger)
-        with thread(ledger, filled):
+        with enforcing_thread(ledger, filled):
             wait_until_decided(ledger)
-            with pytest.raises(ProgressDividedError), thread(ledger, other) as ended:
+            with pytest.raises(ProgressDividedError), enforcing_thread(ledger, other) as ended:
                 assert ended.wait(60)
         rivals.claim()
-        with running(ledger.urls, other), thread(ledger, other):
+        with running(ledger.urls, other), enforcing_thread(ledger, other):
             rivals.check()
         assert progress.parts(ledger.connection, CONSUMER) == 2
 
