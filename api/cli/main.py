@@ -20,6 +20,7 @@ from api.cli import (
     four_eyes_commands,
     hand_over_commands,
     kafka_commands,
+    lag_commands,
     operations,
     orphan_commands,
     people_commands,
@@ -53,6 +54,7 @@ def make_app() -> typer.Typer:
     app.command("project")(role_commands.project)
     app.command("clock")(role_commands.clock)
     app.add_typer(kafka_commands.topics_app(), name="topics")
+    app.command("lag")(lag_commands.lag)
     app.command("migrate")(operations.migrate)
     app.command("init")(operations.init)
     app.command("import")(operations.import_)

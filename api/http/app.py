@@ -130,6 +130,7 @@ def create_app(services: Services) -> FastAPI:
             "decisions_awaited": lambda: app.state.services.decisions.awaited,
             "log_subscribers": lambda: app.state.services.tail.subscribers,
         },
+        lambda: app.state.services.ledger.settings.kafka_topic_prefix,
     )
     app.add_middleware(BodiesInTime)
     app.add_middleware(ProblemsOfLimits)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -18,21 +17,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from psycopg import Connection
 
-from consumers import progress
-from consumers.enforcer import CONSUMER
+from api.lag import Lag, lags
 from ledger.store.reading import head
-from projections.runner import positions
 
 EVENTS_MAX = 100_000
 
 _COUNT = """
 SELECT name, causation IS NOT NULL, convert_from(body, 'UTF8')::jsonb #>> '{data,reason}', count(*)
 FROM ledger.events WHERE position > %s AND position <= %s GROUP BY 1, 2, 3
-"""
-# When the first event behind a position was recorded: since then somebody waits for it.
-_OLDEST = """
-SELECT recorded, clock_timestamp() FROM ledger.events WHERE position > %s
-ORDER BY position LIMIT 1
 """
 
 Connect = Callable[[], AbstractContextManager[Connection[Any]]]
@@ -41,8 +33,14 @@ Connect = Callable[[], AbstractContextManager[Connection[Any]]]
 class LedgerCollector(Collector):
     """Collects from the database; ``queues`` gives what waits in this process, by name."""
 
-    def __init__(self, connect: Connect, queues: Mapping[str, Callable[[], int]]) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        queues: Mapping[str, Callable[[], int]],
+        topic_prefix: Callable[[], str],
+    ) -> None:
         self._connect = connect
+        self._topic_prefix = topic_prefix
         self._queues = dict(queues)
         self._lock = threading.Lock()
         self._counted_to: int | None = None
@@ -57,9 +55,7 @@ class LedgerCollector(Collector):
         """Yield what there is."""
         with self._lock, self._connect() as connection:
             self._count(connection)
-            top = head(connection)
-            reached = {CONSUMER: progress.reached(connection, CONSUMER), **positions(connection)}
-            lags = {name: _seconds_behind(connection, at) for name, at in reached.items()}
+            found = lags(connection, self._topic_prefix())
         yield CounterMetricFamily(
             "guishu_appended_events", "Events appended to the log.", value=self._appended
         )
@@ -69,20 +65,8 @@ class LedgerCollector(Collector):
         for (name, reason), count in sorted(self._decided.items()):
             decided.add_metric((name, reason), count)
         yield decided
-        yield GaugeMetricFamily("guishu_log_position", "The end of the log.", value=top)
-        behind = GaugeMetricFamily(
-            "guishu_consumer_lag_positions", "How far a consumer is behind.", labels=("consumer",)
-        )
-        seconds = GaugeMetricFamily(
-            "guishu_consumer_lag_seconds",
-            "For how long the oldest event that a consumer has not handled has waited.",
-            labels=("consumer",),
-        )
-        for name, at in sorted(reached.items()):
-            behind.add_metric((name,), max(0, top - at))
-            seconds.add_metric((name,), lags[name])
-        yield behind
-        yield seconds
+        yield GaugeMetricFamily("guishu_log_position", "The end of the log.", value=found.head)
+        yield from _consumers(found.consumers)
         yield self._queue_depths()
 
     def _queue_depths(self) -> Metric:
@@ -108,20 +92,35 @@ class LedgerCollector(Collector):
         self._counted_to = upto
 
 
-def _seconds_behind(connection: Connection[Any], reached: int) -> float:
-    row = connection.execute(_OLDEST, (reached,)).fetchone()
-    if row is None:
-        return 0.0
-    recorded, now = row
-    return max(0.0, _between(recorded, now))
+def _consumers(consumers: Sequence[Lag]) -> Iterator[Metric]:
+    """Yield how far each consumer has come; the partition is empty where it has none."""
+    labels = ("consumer", "partition")
+    position = GaugeMetricFamily(
+        "guishu_consumer_position", "The position that a consumer has reached.", labels=labels
+    )
+    behind = GaugeMetricFamily(
+        "guishu_consumer_lag_positions", "How far a consumer is behind.", labels=labels
+    )
+    seconds = GaugeMetricFamily(
+        "guishu_consumer_lag_seconds",
+        "For how long the oldest event that a consumer has not handled has waited.",
+        labels=labels,
+    )
+    for each in consumers:
+        named = (each.consumer, "" if each.partition is None else str(each.partition))
+        if each.reached is not None and each.left is not None:
+            position.add_metric(named, each.reached)
+            behind.add_metric(named, each.left)
+        seconds.add_metric(named, each.seconds)
+    yield from (position, behind, seconds)
 
 
-def _between(earlier: datetime, later: datetime) -> float:
-    return (later - earlier).total_seconds()
-
-
-def registry_of(connect: Connect, queues: Mapping[str, Callable[[], int]]) -> CollectorRegistry:
+def registry_of(
+    connect: Connect,
+    queues: Mapping[str, Callable[[], int]],
+    topic_prefix: Callable[[], str],
+) -> CollectorRegistry:
     """Return a registry with what the ledger tells; none is shared between applications."""
     registry = CollectorRegistry()
-    registry.register(LedgerCollector(connect, queues))
+    registry.register(LedgerCollector(connect, queues, topic_prefix))
     return registry

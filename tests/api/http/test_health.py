@@ -60,7 +60,7 @@ def test_prometheus_sees_decisions_lags_queues_and_latencies(office: Office) -> 
     assert seen["guishu_decisions_total", refused] == 1
     # Two claims and their decisions, and the conflict that the second opens.
     assert seen["guishu_appended_events_total", ()] >= 4
-    lag = "guishu_consumer_lag_positions", (("consumer", "enforcer"),)
+    lag = "guishu_consumer_lag_positions", (("consumer", "enforcer"), ("partition", "0"))
     # It steps over its own decisions some moments later.
     wait_until(lambda: metrics(office)[lag] == 0)
     assert seen["guishu_queue_depth", (("queue", "intake"),)] == 0
