@@ -14,9 +14,10 @@ from typing import Any
 from psycopg import Connection
 
 from consumers.feed import Batch, StoreFeed
+from consumers.kafka import dead_letters
 from consumers.kafka.chain import key_of, partition_of
 from consumers.kafka.gathering import gather
-from consumers.kafka.records import Linked, Mark, decode
+from consumers.kafka.records import Linked, Mark
 from ledger.store.generations import Generations, read_generations
 from ledger.store.reading import head
 
@@ -58,6 +59,7 @@ class KafkaFeed:
         self._brought_next = self._done_next = -1
         # The highest position and generation of all that was ever delivered.
         self._told = (0, 0)
+        self._unreadable: dead_letters.Unreadable = deque()
         # How far we have come with what was delivered, whatever became of it.
         self._brought = 0
 
@@ -72,23 +74,20 @@ class KafkaFeed:
         return self._done_next
 
     def deliver(self, records: Iterable[Any]) -> None:
-        """Take records of kafka-python, in the order of the partition.
-
-        Raises UnreadableRecordError.
-        """
-        for each in records:
-            told = decode(each.value, each.headers)
+        """Take records of kafka-python, in the order of the partition."""
+        for offset, told in dead_letters.readable(records, self._unreadable):
             self._delivered.append(told)
-            self._offsets.append(each.offset)
+            self._offsets.append(offset)
             position = told.upto if isinstance(told, Mark) else told.event.position
             self._told = max(self._told[0], position), max(self._told[1], told.generation)
 
     def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
         """Return the requests of the partition behind ``after``, at most ``limit``.
 
-        Returns at once, also with nothing: then Kafka has delivered nothing more. Raises
-        GenerationContradictsError.
+        Returns at once, also with nothing: then Kafka has delivered nothing more. What cannot be
+        read is put aside. Raises GenerationContradictsError.
         """
+        dead_letters.keep_all(connection, self._unreadable)
         if after < self._brought:
             # The consumer did not keep what we brought, which Kafka will not deliver again.
             return self._again(connection, after, limit)

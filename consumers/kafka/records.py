@@ -75,10 +75,11 @@ def encode_mark(mark: Mark) -> Encoded:
     return Encoded(b"", b"", headers)
 
 
-def decode(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Linked | Mark:
+def decode(value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> Linked | Mark:
     """Return what a record says; raises UnreadableRecordError."""
     try:
-        named = {name: text.decode() for name, text in headers}
+        # Others may send a header without a value.
+        named = {name: (text or b"").decode() for name, text in headers}
         generation, previous = map(int, named["link"].split(" "))
         if "upto" in named:
             return Mark(int(named["upto"]), generation, previous)

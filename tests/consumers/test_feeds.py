@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 import psycopg
 import pytest
 from kafka import TopicPartition
-from psycopg import Connection
 
 from consumers import progress
 from consumers.enforcer import CONSUMER
 from consumers.feed import Batch, Feed, StoreFeed, is_request
 from consumers.kafka.chain import key_of, partition_of
 from consumers.kafka.connecting import Cluster
-from consumers.kafka.feed import KafkaFeed, Known
 from consumers.kafka.local import LocalKafka
 from consumers.kafka.relay import relaying
 from consumers.kafka.topics import LOG
@@ -26,6 +23,7 @@ from ledger.envelope import StoredEvent
 from tests.consumers.kafka.support import (
     PARTITIONS,
     QUICK,
+    DeliveredFeed,
     cluster_for_a_test,
     log,
     with_topics,
@@ -40,29 +38,6 @@ def belongs(stream: str, partition: int) -> bool:
     return partition_of(key_of(stream), PARTITIONS) == partition
 
 
-class _Delivered:
-    """A Kafka feed, and a consumer that hands over to it what its partition has, from its front."""
-
-    def __init__(self, cluster: Cluster, partition: int) -> None:
-        self._cluster = cluster
-        self._at = TopicPartition(LOG.name(cluster.topic_prefix), partition)
-        self._feed = KafkaFeed(partition, PARTITIONS, Known())
-
-    def __enter__(self) -> _Delivered:
-        self._consumer = self._cluster.consumer(auto_offset_reset="earliest")
-        self._consumer.assign([self._at])
-        self._consumer.seek_to_beginning(self._at)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._consumer.close()
-
-    def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
-        for delivered in self._consumer.poll().values():
-            self._feed.deliver(delivered)
-        return self._feed.read(connection, after, limit)
-
-
 @dataclass
 class Source:
     """Feeds of each partition of one log, and what brings them up to date."""
@@ -75,7 +50,7 @@ class Source:
         """Return a new feed of one partition."""
         if self.cluster is None:
             return StoreFeed(lambda stream: belongs(stream, partition))
-        return self.stack.enter_context(_Delivered(self.cluster, partition))
+        return self.stack.enter_context(DeliveredFeed(self.cluster, partition))
 
     def relay(self) -> None:
         """Bring what is in the log to where the feeds read it."""

@@ -7,13 +7,17 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from kafka import TopicPartition
+from psycopg import Connection
 
 from consumers.enforcer import EnforcerLimits
+from consumers.feed import Batch
 from consumers.kafka.connecting import Cluster
 from consumers.kafka.enforcing import PartitionsLimits, enforce_partitions
+from consumers.kafka.feed import KafkaFeed, Known
 from consumers.kafka.local import LocalKafka
 from consumers.kafka.membership import MembershipLimits
 from consumers.kafka.records import Linked, Mark, decode
@@ -202,3 +206,26 @@ def wait_until_decided(ledger: TestLedger) -> None:
     """Return when all that is recorded now has been decided."""
     head = len(ledger.log())
     wait_until(lambda: count(ledger.urls, _DECIDED) >= head)
+
+
+class DeliveredFeed:
+    """A Kafka feed, and a consumer that hands over to it what its partition has, from its front."""
+
+    def __init__(self, cluster: Cluster, partition: int) -> None:
+        self._cluster = cluster
+        self._at = TopicPartition(LOG.name(cluster.topic_prefix), partition)
+        self._feed = KafkaFeed(partition, PARTITIONS, Known())
+
+    def __enter__(self) -> DeliveredFeed:
+        self._consumer = self._cluster.consumer(auto_offset_reset="earliest")
+        self._consumer.assign([self._at])
+        self._consumer.seek_to_beginning(self._at)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
+        for delivered in self._consumer.poll().values():
+            self._feed.deliver(delivered)
+        return self._feed.read(connection, after, limit)

@@ -82,8 +82,13 @@ def without(name: str) -> Headers:
         [("link", b"\xff 0"), ("upto", b"1")],
         [("link", b"1 0"), ("entry", b"1 2026-03-01T00:00:00.000000Z customer-a 1")],
         [*without(""), ("cause", b"9")],
+        [("link", None), ("upto", b"1")],
+        [*without("link"), ("link", None)],
     ],
 )
-def test_what_is_not_of_our_making_is_an_error(headers: Headers) -> None:
+def test_what_is_not_of_our_making_is_an_error(
+    headers: list[tuple[str, bytes | None]],
+) -> None:
+    """Of a header without a value, which others may send, the feed ended with a defect."""
     with pytest.raises(UnreadableRecordError):
         decode(b"{}", headers)
