@@ -15,6 +15,7 @@ from api import parked
 from api.bootstrap import Ledger
 from api.cli.calendar_commands import provisional
 from api.cli.resolve import NotFoundError
+from api.dead_letters import counts, dead_letters
 from api.falling_due import unstated_years
 from api.running import reflected
 from consumers.clock import database_now
@@ -129,6 +130,7 @@ def examine(ledger: Ledger) -> list[Finding]:
             _read_models(connection, ledger),
             _parked_requests(connection),
             _parked_streams(connection),
+            _unreadable_records(connection),
             _calendar(connection, ledger),
             _old_snapshots(connection),
             _role(connection),
@@ -261,6 +263,21 @@ def _parked_streams(connection: Connection[Any]) -> Finding:
         "parked streams",
         _first_of(len(parked), told),
         "Upgrade guishu if that mends it, then run guishu rebuild.",
+    )
+
+
+def _unreadable_records(connection: Connection[Any]) -> Finding:
+    """Say whether others write into the log's topic; their content is not told."""
+    count = counts(connection)["record"]
+    if not count:
+        return Finding(True, "unreadable records", "none")
+    letters = dead_letters(connection, SHOWN_MAX, "record")
+    return Finding(
+        False,
+        "unreadable records",
+        _first_of(count, "; ".join(each.id for each in letters)),
+        "Find out who writes into the topic (guishu dead-letters show), then guishu dead-letters"
+        " replay or drop them.",
     )
 
 

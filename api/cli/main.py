@@ -16,6 +16,7 @@ from api.cli import (
     calendar_commands,
     collaboration_commands,
     conflict_commands,
+    dead_letter_commands,
     due_commands,
     four_eyes_commands,
     hand_over_commands,
@@ -96,6 +97,7 @@ def make_app() -> typer.Typer:
     app.command("rebuild")(operations.rebuild)
     app.command("verify")(operations.verify)
     app.command("unpark")(operations.unpark)
+    app.add_typer(dead_letter_commands.dead_letters_app(), name="dead-letters")
     app.command("bench")(operations.bench)
     app.command("doctor")(operations.doctor)
     app.command("settings")(operations.settings)

@@ -575,13 +575,21 @@ def unpark(
 ) -> None:
     """Have a parked request decided after all, and those of its customer that waited behind it."""
     with opened() as ledger:
-        must_be_a_decider(decider, "decider")
-        actor = resolve.actor(ledger, as_)
-        customer = checks.customer_of_parked(ledger, position)
-        command = commands.UnparkRequest(customer=customer, request=position, decider=decider)
-        ledger.recording.record(Asked(command, origin(actor)))
-        settle(ledger)
+        set_free(ledger, position, decider, as_)
     console().print(f"the request at {position} was given to version {decider} of the decider")
+
+
+def set_free(ledger: Ledger, position: int, decider: int, as_: str | None) -> None:
+    """Have a parked request decided by a version of the decider, and wait until that is done.
+
+    Raises InvalidRequestError, NotFoundError, NotPermittedError.
+    """
+    must_be_a_decider(decider, "decider")
+    actor = resolve.actor(ledger, as_)
+    customer = checks.customer_of_parked(ledger, position)
+    command = commands.UnparkRequest(customer=customer, request=position, decider=decider)
+    ledger.recording.record(Asked(command, origin(actor)))
+    settle(ledger)
 
 
 def doctor(json: Json = False) -> None:

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from psycopg import Connection
 
+from api import dead_letters
 from api.lag import Lag, lags
 from ledger.store.reading import head
 
@@ -56,6 +57,7 @@ class LedgerCollector(Collector):
         with self._lock, self._connect() as connection:
             self._count(connection)
             found = lags(connection, self._topic_prefix())
+            dead = dead_letters.counts(connection)
         yield CounterMetricFamily(
             "guishu_appended_events", "Events appended to the log.", value=self._appended
         )
@@ -67,6 +69,14 @@ class LedgerCollector(Collector):
         yield decided
         yield GaugeMetricFamily("guishu_log_position", "The end of the log.", value=found.head)
         yield from _consumers(found.consumers)
+        left_aside = GaugeMetricFamily(
+            "guishu_dead_letters",
+            f"What a consumer could not handle, counted up to {dead_letters.COUNTED_MAX}.",
+            labels=("kind",),
+        )
+        for kind, count in dead.items():
+            left_aside.add_metric((kind,), count)
+        yield left_aside
         yield self._queue_depths()
 
     def _queue_depths(self) -> Metric:

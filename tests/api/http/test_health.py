@@ -68,6 +68,25 @@ def test_prometheus_sees_decisions_lags_queues_and_latencies(office: Office) -> 
     assert seen["guishu_http_request_seconds_count", answered] == 2
 
 
+def test_prometheus_sees_what_is_left_aside_and_how_far_each_read_model_has_come(
+    office: Office,
+) -> None:
+    with psycopg.connect(office.services.ledger.database.owner_url, autocommit=True) as connection:
+        for position, error in ((1, "ValueError: words"), (2, None)):
+            connection.execute(
+                "INSERT INTO ledger.parked_requests VALUES (%s, 'cus_x', %s)", (position, error)
+            )
+    seen = metrics(office)
+    assert [
+        seen["guishu_dead_letters", (("kind", kind),)] for kind in ("request", "stream", "record")
+    ] == [1, 0, 0]
+    reached = seen["guishu_consumer_position", (("consumer", "ownership"), ("partition", ""))]
+    assert 0 < reached <= seen["guishu_log_position", ()]
+    # What goes by no position has waited for so long all the same.
+    assert seen["guishu_consumer_lag_seconds", (("consumer", "jobs"), ("partition", ""))] == 0
+    assert ("guishu_consumer_position", (("consumer", "jobs"), ("partition", ""))) not in seen
+
+
 def test_who_asks_too_often_is_told_when_to_go_on() -> None:
     now = 100.0
     counted = throttle.Throttle(10, now=lambda: now, callers_max=2)
