@@ -18,25 +18,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
-from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError
 from psycopg import Connection
 
 from consumers.kafka.chain import Chain, Placed, checkpoint
 from consumers.kafka.connecting import Cluster
-from consumers.kafka.errors import (
-    KafkaUnavailableError,
-    RelayInterruptedError,
-    TopicMissingError,
-    TopicPartitionsError,
+from consumers.kafka.errors import KafkaUnavailableError, RelayInterruptedError
+from consumers.kafka.filling import (
+    Described,
+    Filled,
+    Sender,
+    describe,
+    failure_of,
+    move,
+    raise_first,
+    take_over,
 )
 from consumers.kafka.records import Encoded, Mark, encode, encode_mark
 from consumers.kafka.tail import check_tail
 from consumers.kafka.topics import LOG
 from consumers.leading import Connect, LeadingLimits, while_leading
-from consumers.progress import FencedError
 from ledger.store.generations import open_generation, read_generations
 from ledger.store.reading import read_after
 
@@ -44,25 +46,14 @@ CONSUMER = "relay"
 
 _log = logging.getLogger(__name__)
 
-_MAKE = "INSERT INTO ledger.relay (topic) VALUES (%s) ON CONFLICT DO NOTHING"
-_TAKE = """
-UPDATE ledger.relay SET epoch = epoch + 1 WHERE topic = %s
-RETURNING epoch, position, partitions, topic_id
-"""
-# The topic was made, or made anew: it has nothing of what the checkpoint speaks of.
-_BEGIN = "UPDATE ledger.relay SET position = 0, partitions = %s, topic_id = %s WHERE topic = %s"
 _FORGET = "UPDATE ledger.relay_partitions SET position = 0 WHERE topic = %s"
 _LASTS = "SELECT partition, position FROM ledger.relay_partitions WHERE topic = %s"
-_MOVE = "UPDATE ledger.relay SET position = %s WHERE topic = %s AND epoch = %s AND position = %s"
 _MOVE_PARTITIONS = """
 INSERT INTO ledger.relay_partitions (topic, partition, position)
 SELECT %s, p.partition, p.position
 FROM unnest(%s::integer[], %s::bigint[]) AS p(partition, position)
 ON CONFLICT (topic, partition) DO UPDATE SET position = excluded.position
 """
-# What a crash of the server takes away of the checkpoint is sent again.
-_DO_NOT_WAIT_FOR_THE_DISK = "SELECT set_config('synchronous_commit', 'off', false)"
-_ALIVE = "SELECT 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +89,8 @@ class Relay:
         self._acknowledged = acknowledged
         self._topic = LOG.name(cluster.topic_prefix)
         self._stop = threading.Event()
-        self._producer: KafkaProducer | None = None
-        self._epoch = 0
-        self._position = 0
+        self._sender: Sender | None = None
+        self._filled = Filled(self._topic, 0, 0)
         self._chain = Chain(0, {})
         # Of each partition its last position up to the checkpoint, and up to where it was told so.
         self._lasts: list[int] = []
@@ -110,7 +100,7 @@ class Relay:
     @property
     def position(self) -> int:
         """The checkpoint: up to here everything stands in the topic."""
-        return self._position
+        return self._filled.position
 
     def start(self) -> None:
         """Take over from whoever relayed before.
@@ -118,22 +108,11 @@ class Relay:
         Raises KafkaUnavailableError, KafkaError and OSError where the cluster cannot be reached;
         TopicMissingError; TopicPartitionsError; TailLostError.
         """
-        topic_id, partitions = self._describe()
+        topic = describe(self._cluster, self._topic)
         check_tail(self._connection, self._cluster)
-        self._connection.execute(_DO_NOT_WAIT_FOR_THE_DISK)
         open_generation(self._connection)
-        self._take_over(topic_id, partitions)
-        self._producer = self._cluster.producer(
-            acks="all",
-            enable_idempotence=True,
-            # What is sent is flushed when a batch is complete. Until then it gathers in few and
-            # large requests: with a short time to linger, half of all went into waking the sender.
-            linger_ms=1_000,
-            batch_size=256 * 1_024,
-            max_block_ms=5_000,
-            request_timeout_ms=round(self._limits.delivery_seconds_max * 500),
-            delivery_timeout_ms=round(self._limits.delivery_seconds_max * 1_000),
-        )
+        self._take_over(topic)
+        self._sender = Sender(self._connection, self._cluster, self._limits.delivery_seconds_max)
 
     def run_once(self) -> int:
         """Send one batch and wait for its acknowledgements; return how many events it had.
@@ -142,7 +121,7 @@ class Relay:
         something was not acknowledged, after the checkpoint was moved as far as may be; FencedError
         where another relay has taken over; KafkaError; psycopg's errors.
         """
-        stored = read_after(self._connection, self._position, self._limits.batch_events_max)
+        stored = read_after(self._connection, self.position, self._limits.batch_events_max)
         if stored:
             generations = read_generations(self._connection)
             placed = [self._chain.place(each) for each in stored]
@@ -169,36 +148,18 @@ class Relay:
 
     def close(self) -> None:
         """Let go of the cluster, without waiting for what it has not acknowledged."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.close(timeout=0)
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
 
     # --- taking over ---------------------------------------------------------------------------
 
-    def _describe(self) -> tuple[UUID, int]:
-        """Return the id and the number of partitions of the topic."""
-        with self._cluster.admin() as admin:
-            if self._topic not in admin.list_topics():
-                raise TopicMissingError(self._topic)
-            (described,) = admin.describe_topics([self._topic])
-        return UUID(str(described["topic_id"])), len(described["partitions"])
-
-    def _take_over(self, topic_id: UUID, partitions: int) -> None:
-        connection = self._connection
+    def _take_over(self, topic: Described) -> None:
+        connection, partitions = self._connection, topic.partitions
         with connection.transaction():
-            connection.execute(_MAKE, (self._topic,))
-            row = connection.execute(_TAKE, (self._topic,)).fetchone()
-            if row is None:
-                raise AssertionError(f"there is no row of {self._topic}")
-            self._epoch, self._position, known_partitions, known_id = row
-            if known_partitions not in (None, partitions):
-                raise TopicPartitionsError(self._topic, partitions, known_partitions)
-            if known_id != topic_id:
-                if known_id is not None:
-                    _log.warning("%s was made anew, and is filled from the log", self._topic)
-                connection.execute(_BEGIN, (partitions, topic_id, self._topic))
+            self._filled = take_over(connection, topic)
+            if self._filled.anew:
                 connection.execute(_FORGET, (self._topic,))
-                self._position = 0
             lasts = dict(connection.execute(_LASTS, (self._topic,)).fetchall())
         self._chain = Chain(partitions, lasts)
         self._lasts = [lasts.get(number, 0) for number in range(partitions)]
@@ -207,76 +168,48 @@ class Relay:
     # --- sending -------------------------------------------------------------------------------
 
     def _send(self, partition: int, encoded: Encoded) -> Any:
-        if self._producer is None:
+        return self._started.send(self._topic, partition, encoded)
+
+    @property
+    def _started(self) -> Sender:
+        if self._sender is None:
             raise RuntimeError("The relay is used before start.")
-        key, value, headers = encoded
-        return self._producer.send(
-            self._topic, value=value, key=key, headers=headers, partition=partition
-        )
+        return self._sender
 
     def _settle(self, placed: Sequence[Placed], sent: Sequence[Any]) -> None:
         """Wait for the acknowledgements of a batch, and move the checkpoint as far as they go."""
-        self._flush()
-        failures = [_failure(future) for future in sent]
+        self._started.flush(self._stop)
+        failures = [failure_of(future) for future in sent]
         self._acknowledged()
         reached = checkpoint(placed, [each is None for each in failures])
         if reached is not None:
             self._move(reached.position, reached.lasts)
-        self._raise_first(failures)
-
-    def _flush(self) -> None:
-        """Wait until everything sent is acknowledged or will not be; or until the stop.
-
-        Meanwhile the database is asked something from time to time: it would end a session that
-        says nothing, and this process would lead no more while Kafka is away.
-        """
-        while self._producer is not None and not self._stop.is_set():
-            try:
-                self._producer.flush(timeout=1)
-            except KafkaTimeoutError:
-                self._connection.execute(_ALIVE, prepare=True)
-            else:
-                return
-
-    def _raise_first(self, failures: Sequence[Exception | None]) -> None:
-        for failure in failures:
-            if failure is not None:
-                raise RelayInterruptedError(self._topic, failure) from failure
+        raise_first(self._topic, failures)
 
     def _move(self, position: int, lasts: dict[int, int]) -> None:
         connection = self._connection
         with connection.transaction():
-            values = (position, self._topic, self._epoch, self._position)
-            if connection.execute(_MOVE, values, prepare=True).rowcount != 1:
-                raise FencedError(CONSUMER)
+            move(connection, self._filled, position, CONSUMER)
             moved = (self._topic, list(lasts), list(lasts.values()))
             connection.execute(_MOVE_PARTITIONS, moved, prepare=True)
-        self._position = position
+        self._filled.position = position
         for partition, last in lasts.items():
             self._lasts[partition] = self._told[partition] = last
 
     def _mark(self) -> None:
         """Tell every partition that it has nothing more up to the checkpoint."""
-        behind = [number for number, told in enumerate(self._told) if told < self._position]
+        behind = [number for number, told in enumerate(self._told) if told < self.position]
         if not behind:
             return
         # That of the position, and not the newest: the same mark says the same at each sending.
-        generation = read_generations(self._connection).of(self._position)
-        marks = [(each, Mark(self._position, generation, self._lasts[each])) for each in behind]
+        generation = read_generations(self._connection).of(self.position)
+        marks = [(each, Mark(self.position, generation, self._lasts[each])) for each in behind]
         sent = [self._send(partition, encode_mark(mark)) for partition, mark in marks]
-        self._flush()
-        self._raise_first([_failure(future) for future in sent])
+        self._started.flush(self._stop)
+        raise_first(self._topic, [failure_of(future) for future in sent])
         for partition in behind:
-            self._told[partition] = self._position
+            self._told[partition] = self.position
         self._marked_at = time.monotonic()
-
-
-def _failure(future: Any) -> Exception | None:
-    """Return why a record is not acknowledged, None if it is."""
-    if not future.is_done:
-        return TimeoutError("stopped before it was acknowledged")
-    failure: Exception | None = future.exception if future.failed() else None
-    return failure
 
 
 @contextmanager
