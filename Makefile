@@ -35,9 +35,9 @@ test: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(GUISHU) bench
 
-# Writes docs/events.md from the code; a test sees that it is up to date.
+# Writes docs/events.md and docs/asyncapi.json from the code; a test sees that they are up to date.
 docs: $(VENV)/.ready
-	$(VENV)/bin/python -m api.docs docs/events.md
+	$(VENV)/bin/python -m api.docs docs
 
 # Needs uv on the PATH; resolves for every platform and Python from 3.11 on. The extras stay in the
 # lock file, for without them pip before 23.3 takes the newest version and finds no hash for it.

@@ -1,13 +1,15 @@
-"""Writes docs/events.md: the event catalogue, from the code that records and reads the events."""
+"""Writes docs/events.md and docs/asyncapi.json from the code that they are about."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
 
+from consumers.kafka.publishing.document import asyncapi
 from ledger.events.catalogue import Catalogue, EventType, catalogue
 
 _HEAD = """# The event catalogue
@@ -60,5 +62,12 @@ def _type(hint: object) -> str:
     return text.replace("|", "\\|")
 
 
+def pages() -> dict[str, str]:
+    """Return what is to stand in docs/, by the names of the files."""
+    document = json.dumps(asyncapi(), ensure_ascii=False, indent=2)
+    return {"events.md": events_page(catalogue()), "asyncapi.json": f"{document}\n"}
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(events_page(catalogue()), encoding="utf-8")
+    for name, text in pages().items():
+        (Path(sys.argv[1]) / name).write_text(text, encoding="utf-8")

@@ -174,6 +174,23 @@ def relay(ledger: Ledger, cluster: Cluster) -> Callable[[Service], None]:
     return work
 
 
+def publish(ledger: Ledger, cluster: Cluster) -> Callable[[Service], None]:
+    """Return the work of a publisher: it tells subscribers what was decided, while it leads."""
+    from consumers.kafka.publishing import publisher  # takes a while, and few need it
+
+    def work(service: Service) -> None:
+        with Waiter(ledger.database.service_url, service.stop, near=ledger.notifier) as waiter:
+            publisher.publish(
+                lambda: ledger.dedicated("publisher"),
+                cluster,
+                ledger.catalogue,
+                service.stop,
+                waiter.wait,
+            )
+
+    return work
+
+
 @contextmanager
 def running(ledger: Ledger, *, clock_too: bool = False) -> Iterator[Service]:
     """Run enforcer and projector beside the block, and stop them with it.

@@ -36,20 +36,28 @@ def clock() -> None:
 
 
 def relay() -> None:
-    """Send the log to Kafka, alone; of several such processes one works, the others stand by."""
+    """Send the log to Kafka, and tell subscribers what was decided.
+
+    Of several such processes one sends and one tells, the others stand by.
+    """
     from api.kafka import cluster_of
 
     cluster = cluster_of(load_settings())
-    _run("relay", lambda ledger: running.relay(ledger, cluster))
+    _run(
+        "relay",
+        lambda ledger: running.relay(ledger, cluster),
+        lambda ledger: running.publish(ledger, cluster),
+    )
 
 
-def _run(role: str, work: Callable[[Ledger], Callable[[Service], None]]) -> None:
+def _run(role: str, *works: Callable[[Ledger], Callable[[Service], None]]) -> None:
     """Work until SIGINT or SIGTERM; raises what ended the work for good."""
     service = Service()
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: service.stop.set())
     with opened() as ledger:
-        service.start(role, work(ledger))
+        for work in works:
+            service.start(role, work(ledger))
         notes().print(f"{role}: running")
         service.stop.wait()
         service.end()

@@ -35,6 +35,7 @@ RETURNING epoch, position, partitions, topic_id
 # The topic was made, or made anew: it has nothing of what the checkpoint speaks of.
 _BEGIN = "UPDATE ledger.relay SET position = 0, partitions = %s, topic_id = %s WHERE topic = %s"
 _MOVE = "UPDATE ledger.relay SET position = %s WHERE topic = %s AND epoch = %s AND position = %s"
+_IS_OURS = "SELECT FROM ledger.relay WHERE topic = %s AND epoch = %s"
 # What a crash of the server takes away of the checkpoint is sent again.
 _DO_NOT_WAIT_FOR_THE_DISK = "SELECT set_config('synchronous_commit', 'off', false)"
 _ALIVE = "SELECT 1"
@@ -96,6 +97,16 @@ def move(connection: Connection[Any], filled: Filled, position: int, consumer: s
     """
     values = (position, filled.topic, filled.epoch, filled.position)
     if connection.execute(_MOVE, values, prepare=True).rowcount != 1:
+        raise FencedError(consumer)
+
+
+def check_ours(connection: Connection[Any], filled: Filled, consumer: str) -> None:
+    """Return where nobody has taken over: what was read before was written by nobody else.
+
+    Raises FencedError where another ``consumer`` has.
+    """
+    values = (filled.topic, filled.epoch)
+    if connection.execute(_IS_OURS, values, prepare=True).rowcount != 1:
         raise FencedError(consumer)
 
 

@@ -74,6 +74,10 @@ class Catalogue:
         """Return the stable name under which ``data`` is recorded."""
         return self._by_class[type(data)].name
 
+    def name_of_class(self, data_class: type[Any]) -> str:
+        """Return the stable name under which data of a class are recorded."""
+        return self._by_class[data_class].name
+
     def kind_of(self, name: str) -> str:
         """Return ``request``, ``decision`` or ``fact``; raises UnknownEventError."""
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from api.docs import events_page
-from ledger.events.catalogue import catalogue
+import pytest
+
+from api.docs import pages
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_event_catalogue_is_what_the_code_says() -> None:
-    written = (DOCS / "events.md").read_text(encoding="utf-8")
-    assert written == events_page(catalogue()), "run make docs"
+@pytest.mark.parametrize("name", ["events.md", "asyncapi.json"])
+def test_a_page_is_what_the_code_says(name: str) -> None:
+    assert (DOCS / name).read_text(encoding="utf-8") == pages()[name], "run make docs"

@@ -11,8 +11,10 @@ import pytest
 
 from consumers.kafka.connecting import Cluster
 from consumers.kafka.local import LocalKafka
+from consumers.kafka.topics import CURRENT
 from ledger.store.embedded import embedded_server
 from tests.api.cli.test_guishu import Terminal
+from tests.consumers.kafka.publishing.support import told
 from tests.consumers.kafka.support import cluster_for_a_test, events_of, topic
 from tests.support.processes import wait_until
 
@@ -60,7 +62,7 @@ def roles(terminal: Terminal, *names: str) -> Iterator[None]:
     assert all("stopped: everything" in log.read_text() for log in logs)
 
 
-def test_the_roles_together_do_what_run_does_and_the_topic_has_it_all(
+def test_the_roles_together_do_what_run_does_and_the_topics_have_it_all(
     terminal: Terminal, cluster: Cluster
 ) -> None:
     made = terminal.json("topics", "apply")
@@ -74,3 +76,4 @@ def test_the_roles_together_do_what_run_does_and_the_topic_has_it_all(
             return sum(len(events_of(each)) for each in topic(cluster)) >= len(recorded)
 
         wait_until(is_relayed)
+        wait_until(lambda: [each.type for each in told(cluster, CURRENT)] == ["current"])

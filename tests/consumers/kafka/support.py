@@ -100,9 +100,14 @@ def log(urls: DatabaseUrls) -> list[StoredEvent]:
 
 def topic(cluster: Cluster, partitions: int = PARTITIONS) -> list[list[Linked | Mark]]:
     """Return all that stands in the log's topic, a list for each partition."""
-    name = LOG.name(cluster.topic_prefix)
+    found = records_of(cluster, LOG.name(cluster.topic_prefix), partitions)
+    return [[decode(each.value, each.headers) for each in records] for records in found]
+
+
+def records_of(cluster: Cluster, name: str, partitions: int = PARTITIONS) -> list[list[Any]]:
+    """Return all records of a topic, as kafka-python has them, a list for each partition."""
     at = [TopicPartition(name, number) for number in range(partitions)]
-    found: list[list[Linked | Mark]] = [[] for _ in at]
+    found: list[list[Any]] = [[] for _ in at]
     with cluster.consumer(auto_offset_reset="earliest") as consumer:
         consumer.assign(at)
         consumer.seek_to_beginning()
@@ -111,7 +116,7 @@ def topic(cluster: Cluster, partitions: int = PARTITIONS) -> list[list[Linked | 
         while any(consumer.position(each) < ends[each] for each in at):
             assert time.monotonic() < deadline
             for where, records in consumer.poll(timeout_ms=100).items():
-                found[where.partition] += [decode(each.value, each.headers) for each in records]
+                found[where.partition] += records
     return found
 
 
