@@ -23,7 +23,9 @@ def start(*arguments: str | os.PathLike[str], **options: Any) -> subprocess.Pope
 
 
 def run(
-    *arguments: str | os.PathLike[str], user_of: os.stat_result | None = None
+    *arguments: str | os.PathLike[str],
+    user_of: os.stat_result | None = None,
+    seconds_max: float = 90,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, as the user to whom the file of ``user_of`` belongs."""
     return subprocess.run(  # noqa: S603 - nothing comes from outside
@@ -35,5 +37,5 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=seconds_max,
     )
