@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -62,9 +63,9 @@ def positions(records: Iterable[Record]) -> list[int]:
     return sorted(each.body["position"] for each in records)
 
 
-def public(history: History, after: int = 0) -> list[int]:
+def public(history: History) -> list[int]:
     """Return the positions of a history that are to be told."""
-    return [e.position for e in history.events if e.position > after and e.name in PUBLISHED]
+    return [each.position for each in history.events if each.name in PUBLISHED]
 
 
 def latest(records: Iterable[Record]) -> dict[str, Record]:
@@ -226,6 +227,25 @@ class TestLostTopic:
         )
         assert positions(told(filled, OWNERSHIP)) == public(history)
         check_current(database, filled, history)
+
+    def test_other_topics_are_filled_from_the_beginning_and_the_former_ones_go_on(
+        self, database: DatabaseUrls, filled: Cluster, history: History
+    ) -> None:
+        """How customers stand is kept once, and whoever goes on behind it folds it anew."""
+        publish_all(database, filled)
+        others = with_topics(replace(filled, topic_prefix=f"{filled.topic_prefix}-2"))
+        history.release("cus_1", "no_need")
+        record(database, history)
+        publish_all(database, others)
+        assert positions(told(others, OWNERSHIP)) == public(history)
+        publish_all(database, filled)
+        assert positions(told(filled, OWNERSHIP)) == public(history)
+        check_current(database, filled, history)
+        here, there = (
+            {each.body["position"]: each.body for each in told(cluster, CURRENT)}
+            for cluster in (filled, others)
+        )
+        assert here == there
 
 
 def reached(urls: DatabaseUrls, cluster: Cluster, topic: Topic = LOG) -> int:
