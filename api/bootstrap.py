@@ -69,19 +69,20 @@ def _configure(connection: Connection[Any]) -> None:
 
 
 def _open_generation(connection: Connection[Any], settings: Settings) -> None:
-    """Open a generation where this server has not written before, and Kafka knows no more than it.
+    """Open a generation where this server has not written before, behind all that Kafka knows of.
 
     While Kafka does not answer, only a server that has passed this goes on recording.
     """
     if is_in_force(connection):
         return
-    if settings.kafka_bootstrap is not None:
-        # They take a while to import, and are seldom needed.
-        from api.kafka import cluster_of
-        from consumers.kafka.tail import check_tail
+    if settings.kafka_bootstrap is None:
+        open_generation(connection)
+        return
+    # They take a while to import, and are seldom needed.
+    from api.kafka import cluster_of
+    from consumers.kafka.tail import open_behind_tail
 
-        check_tail(connection, cluster_of(settings))
-    open_generation(connection)
+    open_behind_tail(connection, cluster_of(settings))
 
 
 @contextmanager
@@ -89,8 +90,8 @@ def open_ledger(settings: Settings, *, migrating: bool = True) -> Iterator[Ledge
     """Open everything that the settings name, and close it in the opposite order.
 
     With the embedded server pending migrations are applied; with DATABASE_URL only where
-    ``migrating`` says so. Raises what ``open_database`` and ``migrate`` raise; TailLostError and
-    KafkaUnavailableError where this server has not written before, and Kafka has to be asked.
+    ``migrating`` says so. Raises what ``open_database`` and ``migrate`` raise; where this server
+    has not written before, and Kafka has to be asked, also what ``open_behind_tail`` does.
     """
     with open_database(settings) as database:
         if database.embedded or (migrating and pending(database.owner_url)):

@@ -46,21 +46,25 @@ def _nobody(position: int) -> None:
 
 
 def rebuild_guards(
-    connection: Connection[Any], catalogue: Catalogue, told: Callable[[int], None] = _nobody
+    connection: Connection[Any],
+    catalogue: Catalogue,
+    told: Callable[[int], None] = _nobody,
+    folded: Folding | None = None,
 ) -> None:
     """Make guards, parked requests and progress again; an enforcer at work is fenced meanwhile.
 
     Keeps the progress locked for as long as the log takes to fold: deciding waits, recording goes
     on. Every partition goes on behind the request that was dealt with last; what one of them had
     not reached is parked without an error, and so decided first. ``told`` hears of the position
-    reached. Raises what reading the log raises; then everything is as before.
+    reached. ``folded`` has folded the beginning of the log, and is used up. Raises what reading the
+    log raises; then everything is as before.
     """
     arrays.register(connection)
     progress.fence_all(connection, CONSUMER)
     with connection.transaction():
         connection.execute(_UNHURRIED)
         connection.execute(_LOCK, (CONSUMER,))
-        folding = Folding(catalogue)
+        folding = Folding(catalogue) if folded is None else folded
         fold_log(connection, folding, head(connection), told)
         connection.execute("DELETE FROM ledger.guards")
         _write_guards(connection, folding.settled)

@@ -163,6 +163,21 @@ def verify_log(
     return report
 
 
+def decisions_lacking(
+    folding: Folding, run: Sequence[tuple[StoredEvent, Event]], requests: Mapping[int, Event]
+) -> int:
+    """Decide again, and fold, decisions that come next; return how many are missing behind them.
+
+    ``folding`` has folded all in front of them; ``requests`` holds what they are about. Raises
+    DiffersError for one that is not what deciding brings, and DeciderMissingError.
+    """
+    checks = _DecisionChecks(folding.catalogue, deciders(), folding)
+    for stored, event in run:
+        checks.take(stored, event, requests)
+    folding.settled.touched.clear()
+    return checks.following
+
+
 class _Audit:
     """Checks one page after the other; ``position`` is the one that was looked at last."""
 
@@ -439,15 +454,25 @@ def _seals_nothing(subject: str, name: str, text: str) -> Sealed:
 class _DecisionChecks:
     """What the events say: each decision is decided again on what was decided before it."""
 
-    def __init__(self, catalogue: Catalogue, versions: Mapping[int, Decider]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        versions: Mapping[int, Decider],
+        folding: Folding | None = None,
+    ) -> None:
         self._catalogue = catalogue
         self._versions = versions
-        self.folding = Folding(catalogue)
+        self.folding = Folding(catalogue) if folding is None else folding
         self.count = 0
         # By customer, the last of its requests that was decided.
         self._decided: dict[str, int] = {}
         # Of the request decided last, what must follow at once: its other decisions.
         self._following: deque[NewEvent] = deque()
+
+    @property
+    def following(self) -> int:
+        """How many decisions must follow at once."""
+        return len(self._following)
 
     def take(self, stored: StoredEvent, event: Event, requests: Mapping[int, Event]) -> None:
         """Check and fold the next event; raises DiffersError."""

@@ -1,6 +1,8 @@
-"""The errors of Kafka: of the programs that a local broker needs, and of topics."""
+"""The errors of Kafka: of the programs of a local broker, of topics, and of a lost tail."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ledger.errors import LedgerError
 
@@ -100,7 +102,7 @@ class RelayInterruptedError(LedgerError):
 
 
 class TailLostError(LedgerError):
-    """The topic holds positions that the store does not have: the store has lost its tail."""
+    """The topic holds more than the store, on a server that has written already."""
 
     code = "tail_lost"
 
@@ -109,6 +111,57 @@ class TailLostError(LedgerError):
             f"The topic {topic} holds positions up to {known}, and the log ends at {head}: the"
             " database has lost what was recorded last, or is not the one that filled the topic.",
             way_out="Let no more be written here. Bring back the server or the backup that has all"
-            " of it; or, to give up what is missing, name new topics with another"
-            " GUISHU_KAFKA_TOPIC_PREFIX.",
+            f" of it; or give up what is missing with guishu generations give-up {head}.",
+        )
+
+
+class TailIncompleteError(LedgerError):
+    """The store has lost its tail, and the topic does not hold all of it; nothing was changed.
+
+    ``keep`` is the position up to which everything is there, or can be put back.
+    """
+
+    code = "tail_incomplete"
+
+    def __init__(self, topic: str, head: int, keep: int, reasons: Sequence[str]) -> None:
+        self.keep = keep
+        can = f"positions {head + 1} to {keep} can be put back" if keep > head else ""
+        super().__init__(
+            f"The log ends at {head}, and what was recorded behind that cannot all be put back from"
+            f" {topic}: {'; '.join([*reasons, *([can] if can else [])])}.",
+            way_out="Bring back the server or the backup that has all of it. Or give up, for ever,"
+            f" all that was recorded behind position {keep}, which others may have been told of:"
+            f" guishu generations give-up {keep}",
+        )
+
+
+class TopicForeignError(LedgerError):
+    """The topic contradicts what the log has: another ledger has filled it. Nothing was changed."""
+
+    code = "topic_foreign"
+
+    def __init__(self, topic: str, position: int) -> None:
+        super().__init__(
+            f"The topic {topic} holds something else at position {position} than the log.",
+            way_out="Another ledger has filled it, or this one went another way since. See that"
+            " KAFKA_BOOTSTRAP, GUISHU_KAFKA_TOPIC_PREFIX and DATABASE_URL belong together; if they"
+            " do, name new topics with another prefix, which are filled from the log.",
+        )
+
+
+class GiveUpRefusedError(LedgerError):
+    """What was to be given up is not what is missing; nothing was changed."""
+
+    code = "give_up_refused"
+
+
+class TailBusyError(LedgerError):
+    """Another process has been putting back the tail for longer than we wait."""
+
+    code = "tail_busy"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another process looks for a lost tail of the log, and puts it back.",
+            way_out="Wait until it is done, and start again; it begins anew if it was killed.",
         )

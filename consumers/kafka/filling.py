@@ -23,6 +23,7 @@ from consumers.kafka.errors import (
     TopicPartitionsError,
 )
 from consumers.kafka.records import Encoded
+from consumers.kafka.topics import identity
 from consumers.progress import FencedError
 
 _log = logging.getLogger(__name__)
@@ -62,11 +63,10 @@ class Filled:
 
 def describe(cluster: Cluster, topic: str) -> Described:
     """Return the id and the number of partitions of a topic; raises TopicMissingError."""
-    with cluster.admin() as admin:
-        if topic not in admin.list_topics():
-            raise TopicMissingError(topic)
-        (described,) = admin.describe_topics([topic])
-    return Described(topic, UUID(str(described["topic_id"])), len(described["partitions"]))
+    found = identity(cluster, topic)
+    if found is None:
+        raise TopicMissingError(topic)
+    return Described(topic, *found)
 
 
 def take_over(connection: Connection[Any], topic: Described) -> Filled:

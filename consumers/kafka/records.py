@@ -5,6 +5,8 @@ The value is the event's body, byte for byte. The headers are text, their parts 
     entry   position, recorded time, stream, version and name: the head of the event's entry
     link    the generation, and the position of the one before it in this partition
     cause   of a decision the position of its request, and its ordinal; ``-`` for none
+    asked   of the first event of a request how many events it has, and the digest of what was
+            asked in base64; missing where the store keeps none, and in records of before
 
 So an event can be put back into the log from its record. A mark has no value, and ``upto`` for
 ``entry``: it says that up to that position the partition has nothing behind what it links to. There
@@ -13,6 +15,7 @@ are few headers because each of them costs a client more than the bytes in it.
 
 from __future__ import annotations
 
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
@@ -39,12 +42,20 @@ class Encoded(NamedTuple):
     headers: Headers
 
 
+class Asked(NamedTuple):
+    """How many events a request has, and the keyed digest of what was asked."""
+
+    events: int
+    digest: bytes
+
+
 class Linked(NamedTuple):
     """An event as it was sent: of which generation, and behind which one of its partition."""
 
     event: StoredEvent
     generation: int
     previous: int
+    asked: Asked | None = None
 
 
 class Mark(NamedTuple):
@@ -58,7 +69,7 @@ class Mark(NamedTuple):
     previous: int
 
 
-def encode(placed: Placed, generation: int) -> Encoded:
+def encode(placed: Placed, generation: int, asked: Asked | None = None) -> Encoded:
     """Return an event as it is sent; the same each time."""
     event = placed.event
     recorded = instant(event.recorded)
@@ -66,6 +77,9 @@ def encode(placed: Placed, generation: int) -> Encoded:
     headers = [("entry", entry.encode()), _link(generation, placed.previous)]
     if event.causation is not None or event.ordinal is not None:
         headers.append(("cause", f"{_or_dash(event.causation)} {_or_dash(event.ordinal)}".encode()))
+    if asked is not None:
+        digest = b2a_base64(asked.digest, newline=False)
+        headers.append(("asked", b"%d %b" % (asked.events, digest)))
     return Encoded(key_of(event.stream).encode(), event.body, headers)
 
 
@@ -95,13 +109,20 @@ def decode(value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> 
             _number(causation),
             _number(ordinal),
         )
-        return Linked(event, generation, previous)
+        return Linked(event, generation, previous, _asked(named.get("asked")))
     except (KeyError, ValueError) as error:
         raise UnreadableRecordError(
             f"A record of the log's topic cannot be read: {type(error).__name__}: {error}.",
             way_out="Find out who writes into the topic besides the relay. Nothing is lost: the"
             " log is in the database.",
         ) from error
+
+
+def _asked(text: str | None) -> Asked | None:
+    if text is None:
+        return None
+    events, digest = text.split(" ")
+    return Asked(int(events), a2b_base64(digest, strict_mode=True))
 
 
 def _link(generation: int, previous: int) -> tuple[str, bytes]:

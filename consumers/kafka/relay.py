@@ -35,12 +35,12 @@ from consumers.kafka.filling import (
     raise_first,
     take_over,
 )
-from consumers.kafka.records import Encoded, Mark, encode, encode_mark
-from consumers.kafka.tail import check_tail
+from consumers.kafka.records import Asked, Encoded, Mark, encode, encode_mark
+from consumers.kafka.tail import check_tail, open_behind_tail
 from consumers.kafka.topics import LOG
 from consumers.leading import Connect, LeadingLimits, while_leading
-from ledger.store.generations import open_generation, read_generations
-from ledger.store.reading import read_after
+from ledger.envelope import StoredEvent
+from ledger.store.generations import is_in_force, read_generations
 
 CONSUMER = "relay"
 
@@ -54,6 +54,17 @@ SELECT %s, p.partition, p.position
 FROM unnest(%s::integer[], %s::bigint[]) AS p(partition, position)
 ON CONFLICT (topic, partition) DO UPDATE SET position = excluded.position
 """
+# With the digest of a request beside its first event. Looked up for each: a join that was planned
+# while the tables were small would read all request ids for each batch.
+_READ = """
+SELECT e.position, e.recorded, e.stream, e.version, e.name, e.body, e.causation, e.ordinal,
+       r.events, r.digest
+FROM (SELECT * FROM ledger.events WHERE position > %s ORDER BY position LIMIT %s) e
+LEFT JOIN LATERAL (SELECT k.events, k.digest FROM ledger.request_ids k
+                   WHERE k.first_position = e.position LIMIT 1) r ON true
+ORDER BY e.position
+"""
+_LOOK_UP = "SELECT set_config('enable_seqscan', 'off', false)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,9 @@ class RelayLimits(LeadingLimits):
     poll_seconds: float = 0.2
     # How often partitions without anything new are told so, at most.
     mark_seconds: float = 0.2
+    # How often all partitions are told again, so that each holds something however long nothing is
+    # recorded: one from which everything has expired cannot say whether the log has lost its tail.
+    mark_again_seconds: float = 24 * 60 * 60.0
     # After so long without an acknowledgement all is begun again; events wait in the log.
     delivery_seconds_max: float = 30.0
 
@@ -96,6 +110,7 @@ class Relay:
         self._lasts: list[int] = []
         self._told: list[int] = []
         self._marked_at = 0.0
+        self._told_all_at = time.monotonic()
 
     @property
     def position(self) -> int:
@@ -106,11 +121,15 @@ class Relay:
         """Take over from whoever relayed before.
 
         Raises KafkaUnavailableError, KafkaError and OSError where the cluster cannot be reached;
-        TopicMissingError; TopicPartitionsError; TailLostError.
+        TopicMissingError; TopicPartitionsError; what a lost tail brings (``tail.open_behind_tail``
+        and ``check_tail``).
         """
         topic = describe(self._cluster, self._topic)
-        check_tail(self._connection, self._cluster)
-        open_generation(self._connection)
+        if is_in_force(self._connection):
+            check_tail(self._connection, self._cluster)
+        else:
+            open_behind_tail(self._connection, self._cluster)
+        self._connection.execute(_LOOK_UP)
         self._take_over(topic)
         self._sender = Sender(self._connection, self._cluster, self._limits.delivery_seconds_max)
 
@@ -121,13 +140,13 @@ class Relay:
         something was not acknowledged, after the checkpoint was moved as far as may be; FencedError
         where another relay has taken over; KafkaError; psycopg's errors.
         """
-        stored = read_after(self._connection, self.position, self._limits.batch_events_max)
+        stored = self._read()
         if stored:
             generations = read_generations(self._connection)
-            placed = [self._chain.place(each) for each in stored]
+            placed = [self._chain.place(event) for event, _ in stored]
             sent = [
-                self._send(each.partition, encode(each, generations.of(each.event.position)))
-                for each in placed
+                self._send(each.partition, encode(each, generations.of(event.position), asked))
+                for each, (event, asked) in zip(placed, stored, strict=True)
             ]
             self._settle(placed, sent)
         if time.monotonic() - self._marked_at >= self._limits.mark_seconds:
@@ -167,6 +186,15 @@ class Relay:
 
     # --- sending -------------------------------------------------------------------------------
 
+    def _read(self) -> list[tuple[StoredEvent, Asked | None]]:
+        """Return the events behind the checkpoint, each with what was asked with it."""
+        limits = (self.position, self._limits.batch_events_max)
+        rows = self._connection.execute(_READ, limits, prepare=True, binary=True).fetchall()
+        return [
+            (StoredEvent._make(row[:8]), None if row[9] is None else Asked(row[8], row[9]))
+            for row in rows
+        ]
+
     def _send(self, partition: int, encoded: Encoded) -> Any:
         return self._started.send(self._topic, partition, encoded)
 
@@ -198,6 +226,9 @@ class Relay:
 
     def _mark(self) -> None:
         """Tell every partition that it has nothing more up to the checkpoint."""
+        if time.monotonic() - self._told_all_at >= self._limits.mark_again_seconds:
+            self._told = [0] * len(self._told)
+            self._told_all_at = time.monotonic()
         behind = [number for number, told in enumerate(self._told) if told < self.position]
         if not behind:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -69,6 +70,18 @@ class Done:
     did: str
     partitions: int
     copies: int
+
+
+def identity(cluster: Cluster, name: str) -> tuple[UUID, int] | None:
+    """Return the id of a topic and the number of its partitions; None where there is none.
+
+    One that was lost and made anew has another id. Raises KafkaError and OSError.
+    """
+    with cluster.admin() as admin:
+        described = _described(admin, [name]).get(name)
+    if described is None:
+        return None
+    return UUID(str(described["topic_id"])), len(described["partitions"])
 
 
 def apply_topics(cluster: Cluster, partitions: int, copies: int | None = None) -> list[Done]:

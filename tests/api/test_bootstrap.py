@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from api.bootstrap import open_ledger
 from api.settings import Settings
 from consumers.kafka import connecting
-from consumers.kafka.errors import KafkaUnavailableError, TailLostError
+from consumers.kafka.errors import KafkaUnavailableError, TopicForeignError
 from consumers.kafka.local import LocalKafka
 from consumers.kafka.relay import relaying
 from tests.consumers.kafka.support import (
@@ -40,7 +40,7 @@ def settings_of(urls: DatabaseUrls, bootstrap: str, prefix: str) -> Settings:
 def test_a_server_that_has_not_written_before_asks_kafka_first(
     database: DatabaseUrls, more_databases: Callable[[], DatabaseUrls], kafka: LocalKafka
 ) -> None:
-    """A restored backup: what was recorded last is in the topic, and no longer in the log."""
+    """Another database than the one that has filled the topic."""
     cluster = with_topics(cluster_for_a_test(kafka))
     append(database, 30)
     with (
@@ -51,11 +51,11 @@ def test_a_server_that_has_not_written_before_asks_kafka_first(
     restored = more_databases()
     append_only(restored, 20)
     settings = settings_of(restored, cluster.bootstrap, cluster.topic_prefix)
-    with pytest.raises(TailLostError, match="up to 30, and the log ends at 20"):
+    with pytest.raises(TopicForeignError, match="something else at position 1 than the log"):
         open_ledger(settings).__enter__()
     assert count(restored, _GENERATIONS) == 0
-    # What is missing is given up: other topics know nothing of it.
-    with open_ledger(settings_of(restored, cluster.bootstrap, "test-given-up")):
+    # Other topics know nothing of it.
+    with open_ledger(settings_of(restored, cluster.bootstrap, "test-others")):
         assert count(restored, _GENERATIONS) == 1
 
 

@@ -15,7 +15,6 @@ from api.dead_letters import counts
 from consumers.kafka.chain import Placed
 from consumers.kafka.connecting import Cluster
 from consumers.kafka.dead_letters import keep
-from consumers.kafka.feed import KafkaFeed
 from consumers.kafka.local import LocalKafka
 from consumers.kafka.records import UnreadableRecordError, encode
 from consumers.kafka.topics import LOG
@@ -25,7 +24,7 @@ from projections.claims import Claims
 from tests.api.cli.test_commands import BOSS, Shell
 from tests.api.cli.test_commands import guishu as guishu  # the fixture
 from tests.api.http.test_parked import Defects
-from tests.consumers.kafka.support import cluster_for_a_test, with_topics
+from tests.consumers.kafka.support import DeliveredFeed, cluster_for_a_test, with_topics
 from tests.consumers.kafka.test_dead_letters import Sent
 from tests.support.database import DatabaseUrls
 from tests.support.processes import wait_until
@@ -175,7 +174,7 @@ def test_what_somebody_else_wrote_into_the_topic_is_listed_and_shown(
     with cluster.producer() as producer:
         headers = [("trace", b"\xff")]
         producer.send(at.topic, b"{}", b"key", headers, partition=at.partition).get(10)
-    with connected(founded) as connection, KafkaFeed(cluster, at.partition, 3) as feed:
+    with connected(founded) as connection, DeliveredFeed(cluster, at.partition) as feed:
 
         def is_put_aside() -> bool:
             assert not feed.read(connection, 0, 10).requests

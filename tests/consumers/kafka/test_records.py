@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from consumers.kafka.chain import Placed
 from consumers.kafka.records import (
+    Asked,
     Headers,
     Linked,
     Mark,
@@ -34,13 +35,16 @@ EVENTS = st.builds(
 )
 
 
-@given(EVENTS, st.integers(0, 9), st.integers(0, 2**63 - 1))
+ASKED = st.builds(Asked, st.integers(1, 10_000), st.binary())
+
+
+@given(EVENTS, st.integers(0, 9), st.integers(0, 2**63 - 1), st.none() | ASKED)
 def test_an_event_comes_out_as_it_went_in(
-    event: StoredEvent, generation: int, previous: int
+    event: StoredEvent, generation: int, previous: int, asked: Asked | None
 ) -> None:
-    key, value, headers = encode(Placed(event, 1, previous), generation)
+    key, value, headers = encode(Placed(event, 1, previous), generation, asked)
     assert key.decode() == event.stream.partition("-")[2]
-    assert decode(value, headers) == Linked(event, generation, previous)
+    assert decode(value, headers) == Linked(event, generation, previous, asked)
 
 
 def test_the_words_of_a_record_are_fixed() -> None:
@@ -56,6 +60,8 @@ def test_the_words_of_a_record_are_fixed() -> None:
             ("cause", b"9 0"),
         ],
     )
+    request = StoredEvent(9, at, "customer-cus_1", 3, "ClaimFiled.v1", b"{}")
+    assert encode(Placed(request, 1, 7), 2, Asked(1, b"\x00\xff"))[2][2:] == [("asked", b"1 AP8=")]
     mark = (b"", b"", [("upto", b"12"), ("link", b"2 7")])
     assert encode_mark(Mark(12, 2, 7)) == mark
 
@@ -84,6 +90,8 @@ def without(name: str) -> Headers:
         [*without(""), ("cause", b"9")],
         [("link", None), ("upto", b"1")],
         [*without("link"), ("link", None)],
+        [*without(""), ("asked", b"1")],
+        [*without(""), ("asked", b"1 AP8")],
     ],
 )
 def test_what_is_not_of_our_making_is_an_error(
