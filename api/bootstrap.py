@@ -86,6 +86,20 @@ def _open_generation(connection: Connection[Any], settings: Settings) -> None:
 
 
 @contextmanager
+def connected(settings: Settings) -> Iterator[Connection[Any]]:
+    """Connect to the database as the service (autocommit) without opening a generation.
+
+    The embedded server is migrated. Raises what ``open_database`` and ``migrate`` raise.
+    """
+    with open_database(settings) as database:
+        if database.embedded:
+            migrate(database.owner_url)
+        with psycopg.connect(database.service_url, autocommit=True) as connection:
+            arrays.register(connection)
+            yield connection
+
+
+@contextmanager
 def open_ledger(settings: Settings, *, migrating: bool = True) -> Iterator[Ledger]:
     """Open everything that the settings name, and close it in the opposite order.
 

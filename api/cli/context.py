@@ -12,11 +12,12 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
+from psycopg import Connection
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from api.bootstrap import Ledger, open_ledger
+from api.bootstrap import Ledger, connected, open_ledger
 from api.cli import tables
 from api.plain import as_json as as_json  # its name for the commands
 from api.settings import load_settings
@@ -68,6 +69,19 @@ def opened() -> Iterator[Ledger]:
         _must_be_migrated(settings.database_url.get_secret_value())
     with open_ledger(settings, migrating=False) as ledger:
         yield ledger
+
+
+@contextmanager
+def unopened() -> Iterator[Connection[Any]]:
+    """Connect to the ledger that the settings name where opening it may be refused.
+
+    Raises NotMigratedError, and what ``connected`` does.
+    """
+    settings = load_settings()
+    if settings.database_url is not None:
+        _must_be_migrated(settings.database_url.get_secret_value())
+    with connected(settings) as connection:
+        yield connection
 
 
 def _must_be_migrated(url: str) -> None:

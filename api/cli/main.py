@@ -56,6 +56,7 @@ def make_app() -> typer.Typer:
     app.command("clock")(role_commands.clock)
     app.add_typer(kafka_commands.topics_app(), name="topics")
     app.command("lag")(lag_commands.lag)
+    app.add_typer(kafka_commands.generations_app(), name="generations")
     app.command("migrate")(operations.migrate)
     app.command("init")(operations.init)
     app.command("import")(operations.import_)
