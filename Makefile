@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 SHARED := --numprocesses $(TEST_PROCESSES) --dist worksteal
 GUISHU := $(VENV)/bin/guishu
 
-.PHONY: run test bench docs lock clean
+.PHONY: run run-kafka test bench docs lock clean
 
 $(VENV)/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("guishu needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
@@ -22,6 +22,11 @@ $(VENV)/.ready: requirements.lock
 # The ledger with a demo organisation, until Ctrl-C; a second start finds everything in place.
 run: $(VENV)/.ready
 	@exec $(GUISHU) run --demo
+
+# The same with each role as a process of its own, beside a real Apache Kafka (Java 17 and mvn, or
+# KAFKA_BOOTSTRAP), until Ctrl-C.
+run-kafka: $(VENV)/.ready
+	@exec $(GUISHU) run-kafka --demo
 
 test: $(VENV)/.ready
 	$(VENV)/bin/ruff format --check .

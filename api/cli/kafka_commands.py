@@ -30,6 +30,18 @@ def topics_app() -> typer.Typer:
     return app
 
 
+def run_kafka(
+    demo: Annotated[bool, typer.Option("--demo", help="Make a demo organisation first.")] = False,
+) -> None:
+    """Run every role as a process of its own, beside an Apache Kafka; until Ctrl-C.
+
+    Kafka is the one that KAFKA_BOOTSTRAP names, else one that is fetched and started here.
+    """
+    from api.cli.running_kafka import run_roles
+
+    run_roles(demo=demo)
+
+
 def apply(json: Json = False) -> None:
     """Make the topics that are missing and put their settings in force, as often as you like.
 

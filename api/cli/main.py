@@ -49,6 +49,7 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.command("run")(operations.run)
+    app.command("run-kafka")(kafka_commands.run_kafka)
     app.command("serve")(operations.serve)
     app.command("relay")(role_commands.relay)
     app.command("enforce")(role_commands.enforce)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
+from psycopg import Connection
 
 from api import demo_today
 from api import settings as settings_module
@@ -169,7 +170,7 @@ def run(
     from api.cli.http_commands import serving_beside, show_address
 
     with open_ledger(load_settings()) as ledger:
-        fresh = demo and _make_demo(ledger)
+        fresh = demo and make_demo_first(ledger)
         with running(ledger, clock_too=True) as service, serving_beside(ledger, end) as address:
             _patiently(ledger, ended, partial(_wait_for_reflection, ledger, ended))
             if ended.is_set():
@@ -206,8 +207,8 @@ def _patiently(ledger: Ledger, ended: threading.Event, show: Callable[[], None])
             return
 
 
-def _make_demo(ledger: Ledger) -> bool:
-    """Make the demo where the ledger is empty, or finish one that was cut off."""
+def make_demo_first(ledger: Ledger) -> bool:
+    """Make the demo where the ledger is empty, or finish one that was cut off; say whether."""
     organisation = ledger.recording.organisation()
     if organisation.name is not None and not any(
         each.name == "demo-history" and not each.closed for each in organisation.imports()
@@ -224,14 +225,18 @@ def _make_demo(ledger: Ledger) -> bool:
 
 def _wait_for_reflection(ledger: Ledger, ended: threading.Event) -> None:
     """Wait until the read models are made, and reflect all that is there."""
-    names = {each.name for each in ledger.projections}
     with ledger.pool.connection() as connection:
         target = head(connection)
         while not ended.wait(0.05):
-            _, decided, projected = reflected(connection)
-            are_made = names <= positions(connection).keys()
-            if are_made and decided >= target and projected >= target:
+            if reflects(ledger, connection, target):
                 return
+
+
+def reflects(ledger: Ledger, connection: Connection[Any], target: int) -> bool:
+    """Say whether the read models are made, and show what was decided up to this position."""
+    names = {each.name for each in ledger.projections}
+    _, decided, projected = reflected(connection)
+    return names <= positions(connection).keys() and min(decided, projected) >= target
 
 
 def _show_events(ledger: Ledger, ended: threading.Event, failed: threading.Event) -> None:

@@ -27,6 +27,7 @@ from projections.ownership import list_ownership
 
 CLAIM_DAYS = 7
 FORECAST_DAYS = 30
+SHOWN_HERE = "What they do is shown here. Ctrl-C stops."
 
 
 def demo_now(ledger: Ledger) -> datetime:
@@ -45,8 +46,11 @@ class _Standing:
     free: int = 0
 
 
-def show(ledger: Ledger, *, try_these: bool) -> None:
-    """Print customers owned and free per territory, and the claims of the last days."""
+def show(ledger: Ledger, *, try_these: bool, ending: str = SHOWN_HERE) -> None:
+    """Print customers owned and free per territory, and the claims of the last days.
+
+    ``ending`` says behind what can be tried where one sees what comes of it.
+    """
     names = Names(ledger)
     by_territory: dict[str | None, _Standing] = {}
     after = ""
@@ -77,7 +81,7 @@ def show(ledger: Ledger, *, try_these: bool) -> None:
     )
     _show_recycling(ledger, names)
     if try_these:
-        _show_commands(ledger, names)
+        _show_commands(ledger, names, ending)
 
 
 def first_moment(now: datetime) -> datetime:
@@ -101,11 +105,11 @@ def _show_recycling(ledger: Ledger, names: Names) -> None:
     )
 
 
-def _show_commands(ledger: Ledger, names: Names) -> None:
+def _show_commands(ledger: Ledger, names: Names, ending: str) -> None:
     """Print three commands that work with what is in this ledger, for a second terminal."""
     organisation = names.organisation
     if organisation.name is None:
-        _show_beginning()
+        _show_beginning(ending)
         return
     with ledger.pool.connection() as connection:
         free = list_ownership(connection, free=True, limit=200)
@@ -131,10 +135,10 @@ def _show_commands(ledger: Ledger, names: Names) -> None:
         f".venv/bin/guishu whois {name}",
     ):
         console().print(f"    {line}", markup=False, soft_wrap=True)
-    console().print("What they do is shown here. Ctrl-C stops.\n", markup=False)
+    console().print(f"{ending}\n", markup=False)
 
 
-def _show_beginning() -> None:
+def _show_beginning(ending: str) -> None:
     """Say how a ledger begins that is nobody's yet."""
     console().print("\nThis ledger is empty. In a second terminal, in this folder:", markup=False)
     for line in (
@@ -144,7 +148,7 @@ def _show_beginning() -> None:
         console().print(f"    {line}", markup=False, soft_wrap=True)
     console().print(
         "The first founds the organisation, the second does so with what other systems know"
-        " (guishu run --demo makes one up). What they do is shown here. Ctrl-C stops.\n",
+        f" (guishu run --demo makes one up). {ending}\n",
         markup=False,
         soft_wrap=True,
     )

@@ -116,10 +116,11 @@ class LocalKafka:
         return ",".join(broker.address for broker in self.brokers)
 
     def start(self, broker: Broker) -> None:
-        """Start a broker that was stopped or killed, on its old port; returns when it answers.
+        """Start a broker that was stopped, killed or has ended, on its old port, until it answers.
 
         Raises KafkaServerError.
         """
+        self._forget(broker)
         self._launch(broker)
         self._wait_until_ready([broker])
 
@@ -133,6 +134,14 @@ class LocalKafka:
     def stop(self, broker: Broker) -> None:
         """Let a broker end in good order, within some seconds."""
         self._forget(broker)
+
+    def ended(self) -> list[Broker]:
+        """Return the brokers that have ended by themselves; ``start`` brings one back."""
+        return [
+            each
+            for each in self.brokers
+            if each._keeper is not None and each._keeper.poll() is not None
+        ]
 
     def start_all(self) -> None:
         """Start all brokers on free ports; raises KafkaServerError."""

@@ -32,7 +32,7 @@ class Terminal:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.output = folder / "run.log"
-        left_out = {"DATABASE_URL", "GUISHU_MASTER_KEY", "GUISHU_SETTINGS"}
+        left_out = {"DATABASE_URL", "GUISHU_MASTER_KEY", "GUISHU_SETTINGS", "KAFKA_BOOTSTRAP"}
         self._environment = {
             **{name: value for name, value in os.environ.items() if name not in left_out},
             "GUISHU_DATA_DIRECTORY": str(folder / "data"),
@@ -65,17 +65,19 @@ class Terminal:
         lines = self.guishu("events", "--limit", "100000", "--json").splitlines()
         return [json.loads(line) for line in lines]
 
-    def run(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start ``guishu run`` and wait until it shows what to try."""
+    def run(
+        self, *options: str, command: str = "run", until: str = "Ctrl-C stops"
+    ) -> subprocess.Popen[bytes]:
+        """Start ``guishu run``, or another command, and wait until it shows what to try."""
         with self.output.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-                [*_GUISHU, "run", *options],
+                [*_GUISHU, command, *options],
                 cwd=self.folder,
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(lambda: process.poll() is not None or "Ctrl-C stops" in self.shown())
+        wait_until(lambda: process.poll() is not None or until in self.shown())
         assert process.poll() is None, self.shown()
         return process
 
