@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 SHARED := --numprocesses $(TEST_PROCESSES) --dist worksteal
 GUISHU := $(VENV)/bin/guishu
 
-.PHONY: run run-kafka test bench docs lock clean
+.PHONY: run run-kafka test soak bench docs lock clean
 
 $(VENV)/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("guishu needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
@@ -36,6 +36,13 @@ test: $(VENV)/.ready
 	$(VENV)/bin/python -m pytest tests/specs $(SHARED) $(DECIDING:%=--cov=%) --cov-branch \
 		--cov-fail-under=100 --cov-report=term-missing:skip-covered
 	$(VENV)/bin/python -m pytest --ignore=tests/specs $(SHARED)
+
+# Clients at work while processes are killed; what they were told is then held against the log.
+# SEED plans the same operations and kills again; without it one is made up, and printed.
+SECONDS ?= 60
+SEED ?=
+soak: $(VENV)/.ready
+	$(VENV)/bin/python -m tests.soak $(SECONDS) $(SEED)
 
 bench: $(VENV)/.ready
 	$(GUISHU) bench
