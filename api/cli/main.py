@@ -107,7 +107,7 @@ def make_app() -> typer.Typer:
 
 
 @cache
-def _command() -> Callable[[], object]:
+def command() -> Callable[[], object]:
     """Return what runs the command line; made once, for that takes longer than many a command."""
     return typer.main.get_command(make_app())
 
@@ -121,7 +121,7 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        _command()()
+        command()()
     except LedgerError as error:
         notes().print(f"{error.code}: {error}\n{error.way_out}", markup=False, soft_wrap=True)
         sys.exit(1)

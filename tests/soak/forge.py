@@ -10,7 +10,9 @@ no number can have passed to another process when a signal is sent.
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import consumers.kafka
 from tests.support.processes import start
 
 
@@ -94,8 +97,12 @@ def _work() -> None:
 
 def _import_all() -> None:
     """Import what the roles import when they begin. None of it starts a thread."""
-    import consumers.kafka.relay
-    import consumers.kafka.tail  # noqa: F401
+    import api.cli.http_commands  # noqa: F401
+    from api.cli.main import command
+
+    command()
+    for each in pkgutil.iter_modules(consumers.kafka.__path__, "consumers.kafka."):
+        importlib.import_module(each.name)
 
 
 def _become(role: str, log: str) -> None:

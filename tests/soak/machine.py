@@ -126,6 +126,12 @@ class Machine:
             self.tick()
             time.sleep(_TICK_SECONDS)
 
+    def words(self) -> str:
+        """Return how each role stands, and what it has said last."""
+        return "\n".join(
+            f"{role.name}: process {role.pid}, {role.last_words()}" for role in self.roles.values()
+        )
+
     def end(self) -> list[str]:
         """Tell the roles to end, one after the other; return those that do not."""
         deaf = []

@@ -6,8 +6,8 @@ import base64
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -94,20 +94,19 @@ def soak(
         migrate(postgres.owner_url)
         settings = _settings(folder, postgres, kafka)
         apply_topics(cluster_of(settings), PARTITIONS)
-        with open_ledger(settings, migrating=False) as ledger:
-            customers, made = _found(ledger)
-        office = Office(f"http://127.0.0.1:{settings.http_port}", customers, PEOPLE, made, HEAD)
-        with _machine(folder, settings, postgres, kafka) as machine:
-            with client(office, 0) as last:
-                say("starting the roles")
-                _until_answered(machine, office, last)
-                say("clients are at work, and processes are killed")
-                with clients_at_work(office, plan):
-                    machine.run(plan)
-                say("waiting until all that was asked is decided, shown and relayed")
-                machine.heal()
-                _until_answered(machine, office, last)
-            _until_relayed(machine, postgres)
+        # It imports the roles while the organisation is founded.
+        with forge(_environment(settings)) as forging:
+            with open_ledger(settings, migrating=False) as ledger:
+                customers, made = _found(ledger)
+            address = f"http://127.0.0.1:{settings.http_port}"
+            office = Office(address, customers, PEOPLE, made, HEAD)
+            machine = Machine(folder, forging, postgres, kafka)
+            try:
+                _work(machine, office, plan, say)
+                _until_relayed(machine, postgres)
+            except BaseException as error:
+                error.add_note(machine.words())
+                raise
             say("ending the roles")
             deaf = machine.end()
         say("judging")
@@ -123,6 +122,19 @@ def soak(
         urls = DatabaseServer(postgres.superuser_url, postgres).urls("guishu")
         wrong += _wrong_with_the_topic(settings, urls)
     return Soaked(plan, judged, machine.kills, machine.woken, tuple(wrong))
+
+
+def _work(machine: Machine, office: Office, plan: Plan, say: Callable[[str], None]) -> None:
+    """Carry out a plan, and return when all that was asked meanwhile is decided and shown."""
+    with client(office, 0) as last:
+        say("starting the roles")
+        _until_answered(machine, office, last)
+        say("clients are at work, and processes are killed")
+        with clients_at_work(office, plan):
+            machine.run(plan)
+        say("waiting until all that was asked is decided, shown and relayed")
+        machine.heal()
+        _until_answered(machine, office, last)
 
 
 def _settings(folder: Path, postgres: EmbeddedServer, kafka: LocalKafka) -> Settings:
@@ -198,15 +210,6 @@ def _found(ledger: Ledger) -> tuple[list[str], dict[str, str]]:
             for person in (HEAD, *PEOPLE)
         }
     return [each.customer for each in registered], made
-
-
-@contextmanager
-def _machine(
-    folder: Path, settings: Settings, postgres: EmbeddedServer, kafka: LocalKafka
-) -> Iterator[Machine]:
-    with forge(_environment(settings)) as forging:
-        machine = Machine(folder, forging, postgres, kafka)
-        yield machine
 
 
 def _until_answered(machine: Machine, office: Office, last: Client) -> None:

@@ -16,8 +16,9 @@ def test_whatever_is_killed_what_clients_were_told_holds(
     servers_folder: Path, kafka: LocalKafka
 ) -> None:
     planned = plan(secrets.randbelow(1_000_000), SECONDS)
-    soaked = soak(planned, servers_folder, kafka)
     again = f"make soak SECONDS={SECONDS} SEED={planned.seed}"
+    print(again)  # shown where anything fails
+    soaked = soak(planned, servers_folder, kafka)
     assert not soaked.wrong, "\n".join([again, soaked.summary(), *soaked.wrong])
     assert soaked.kills.total() == len(planned.kills), again
     assert soaked.woken == len(planned.freezes), again
