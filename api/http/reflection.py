@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from psycopg import Connection
@@ -34,24 +34,25 @@ class Reflection:
         self._told = (-_TOLD_SECONDS, 0)
 
     def reached(self, wanted: int = 0) -> int:
-        """Return a position that all read models reflect, once that is ``wanted`` or behind it.
+        """Return a position as ``reading`` gives it; raises what that does."""
+        with self.reading(wanted) as (_, reached):
+            return reached
 
+    @contextmanager
+    def reading(self, wanted: int = 0) -> Iterator[tuple[Connection[Any], int]]:
+        """Give a connection, and a position that all read models reflect for whoever reads by it.
+
+        It is ``wanted`` or behind it. It is looked up by that connection: the read models do not
+        wait for the disk, so behind a crash another one may find them where they were before.
         Raises NotReflectedError where it takes too long, or where they are not made yet.
         """
-        at, reached = self._told
         began = time.monotonic()
-        if reached >= wanted and began - at < _TOLD_SECONDS:
-            return reached
         while True:
-            looked = time.monotonic()
             with self._connect() as connection:
-                found = positions(connection)
-            # Without any there are no tables yet: the projector makes them at its first start.
-            are_made = self._names <= found.keys()
-            reached = min(found.values(), default=0)
-            if are_made and reached >= wanted:
-                self._told = (looked, reached)
-                return reached
+                looked, reached, are_made = self._look(connection, wanted)
+                if are_made and reached >= wanted:
+                    yield connection, reached
+                    return
             if looked - began > REFLECT_SECONDS_MAX:
                 said = (
                     f"reflect position {reached}, and not {wanted} yet"
@@ -62,3 +63,18 @@ class Reflection:
                     f"The read models {said}.", way_out="Ask again a little later."
                 )
             time.sleep(_PAUSE_SECONDS)
+
+    def _look(self, connection: Connection[Any], wanted: int) -> tuple[float, int, bool]:
+        """Return when it was looked, the position, and whether the read models are made."""
+        at, reached = self._told
+        looked = time.monotonic()
+        # No server is back so soon behind a crash.
+        if reached >= wanted and looked - at < _TOLD_SECONDS:
+            return looked, reached, True
+        found = positions(connection)
+        # Without any there are no tables yet: the projector makes them at its first start.
+        are_made = self._names <= found.keys()
+        reached = min(found.values(), default=0)
+        if are_made:
+            self._told = (looked, reached)
+        return looked, reached, are_made

@@ -54,9 +54,9 @@ class Services:
 
         ``Ledger-Position`` is a position that all of them reflect. Raises NotReflectedError.
         """
-        reads.reached = self.reflection.reached(reads.min_position)
-        reads.response.headers["Ledger-Position"] = str(reads.reached)
-        with self.ledger.pool.connection() as connection:
+        with self.reflection.reading(reads.min_position) as (connection, reached):
+            reads.reached = reached
+            reads.response.headers["Ledger-Position"] = str(reached)
             yield connection
 
 

@@ -70,14 +70,11 @@ class Soaked:
             f"{count} {kind} {outcome}" for (kind, outcome), count in sorted(done.items())
         )
         names = Counter(entry.name for entry in self.history.log)
-        moved = ", ".join(
-            f"{names[name]} {name}"
-            for name in ("OwnershipGranted", "OwnershipReleased", "OwnershipTransferred")
-        )
+        recorded = ", ".join(f"{count} {name}" for name, count in sorted(names.items()))
         killed = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
         return (
             f"{len(self.history.operations)} operations: {each}\n"
-            f"{len(self.history.log)} events: {moved}\n"
+            f"{len(self.history.log)} events: {recorded}\n"
             f"{self.kills.total()} kills: {killed}; {self.woken} woken after a freeze"
         )
 

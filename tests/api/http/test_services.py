@@ -6,21 +6,25 @@ import asyncio
 import base64
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from fastapi import Response
 from psycopg import Connection
 
 from api.bootstrap import open_ledger
 from api.http import finding, reflection
 from api.http.directory import Directory
-from api.http.services import open_services
+from api.http.services import Reads, open_services
+from api.running import settle
 from api.settings import Settings
+from projections.runner import positions
 from tests.api.http.office import Office, make_office
 from tests.support.database import DatabaseUrls
 from tests.support.ledgers import MASTER_KEY
@@ -55,6 +59,37 @@ def test_whoever_waits_for_a_position_keeps_no_connection_from_others(
             assert not any(each.done() for each in asked)
         answers = [each.result() for each in asked]
     assert {each.json()["code"] for each in answers} == {"not_reflected"}
+
+
+def test_a_read_is_by_the_position_that_its_own_connection_finds(
+    office: Office,
+    more_databases: Callable[[], DatabaseUrls],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The position was looked up by one connection, and what is answered by another.
+
+    Where the database crashed between, the second found the read models as they were before what
+    they had not written to the disk yet: less than the answer said, and than was asked for.
+    """
+    services, before = office.services, more_databases()
+    connect, handed_out = services.ledger.pool.connection, []
+
+    @contextmanager
+    def crashing() -> Iterator[Connection[Any]]:
+        handed_out.append(time.monotonic())
+        if len(handed_out) == 1:
+            with connect() as connection:
+                yield connection
+            return
+        with psycopg.connect(before.service_url, autocommit=True) as connection:
+            yield connection
+
+    position = settle(services.ledger, timeout_seconds=60)
+    monkeypatch.setattr(services.ledger.pool, "connection", crashing)
+    monkeypatch.setattr(services.reflection, "_connect", crashing)
+    reads = Reads(Response(), position)
+    with services.reading(reads) as connection:
+        assert min(positions(connection).values(), default=0) >= reads.reached >= position
 
 
 def test_the_organisation_is_read_again_beside_those_who_ask(office: Office) -> None:
