@@ -189,7 +189,7 @@ class _Audit:
         self._bytes = _ByteChecks(catalogue)
         self._request_ids = _RequestIdChecks(connection)
         self._four_eyes = _FourEyesChecks()
-        self._decisions = _DecisionChecks(catalogue, versions)
+        self._decisions = DecisionChecks(catalogue, versions)
 
     @property
     def folding(self) -> Folding:
@@ -451,7 +451,7 @@ def _seals_nothing(subject: str, name: str, text: str) -> Sealed:
     raise AssertionError("nothing of a proposal is sealed")
 
 
-class _DecisionChecks:
+class DecisionChecks:
     """What the events say: each decision is decided again on what was decided before it."""
 
     def __init__(
