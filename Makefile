@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 SHARED := --numprocesses $(TEST_PROCESSES) --dist worksteal
 GUISHU := $(VENV)/bin/guishu
 
-.PHONY: run run-kafka test soak bench docs lock clean
+.PHONY: run run-kafka test soak simulate bench docs lock clean
 
 $(VENV)/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("guishu needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
@@ -43,6 +43,10 @@ SECONDS ?= 60
 SEED ?=
 soak: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.soak $(SECONDS) $(SEED)
+
+# Schedules of the simulation: COUNT of them from SEED on, else 1,000 from a seed that it tells.
+simulate: $(VENV)/.ready
+	$(VENV)/bin/python -m tests.simulation $(SEED:%=--seed %) $(COUNT:%=--count %)
 
 bench: $(VENV)/.ready
 	$(GUISHU) bench

@@ -171,7 +171,7 @@ def decisions_lacking(
     ``folding`` has folded all in front of them; ``requests`` holds what they are about. Raises
     DiffersError for one that is not what deciding brings, and DeciderMissingError.
     """
-    checks = _DecisionChecks(folding.catalogue, deciders(), folding)
+    checks = DecisionChecks(folding.catalogue, deciders(), folding)
     for stored, event in run:
         checks.take(stored, event, requests)
     folding.settled.touched.clear()
