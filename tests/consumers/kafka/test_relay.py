@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -122,6 +123,21 @@ class TestSending:
         append(database, 5, ["b"])
         catch_up(database, filled)
         assert topic(filled)[where][-1] == Mark(10, 1, 5)
+
+    def test_all_partitions_are_told_again_though_nothing_is_recorded(
+        self, database: DatabaseUrls, filled: Cluster
+    ) -> None:
+        """All that one held may expire, and then it could not say that nothing is lost."""
+        append(database, 5, ["a"])
+        limits = replace(QUICK, mark_again_seconds=0.0)
+        with (
+            psycopg.connect(database.service_url, autocommit=True) as connection,
+            relaying(connection, filled, limits) as started,
+        ):
+            started.catch_up()
+            started.run_once()
+        for records in topic(filled):
+            assert records[-1] in (Mark(5, 1, 0), Mark(5, 1, 5))
 
     def test_a_topic_that_is_missing_is_no_reason_to_wait(
         self, database: DatabaseUrls, cluster: Cluster
