@@ -22,7 +22,7 @@ shown as a history (``simulate.py``). A step is one of
 - what ended relays had sent comes late, or never; retention cuts off the front of a partition; the
   topic is lost and made anew;
 - the database crashes, and loses what had not waited for the disk; or it loses its tail, which is
-  put back from the topic, or given up where the topic does not hold all of it.
+  put back from the topic, and given up where the topic does not hold all of it.
 
 **At the end** all faults end, everything catches up, and it must hold (``checking.py``) that each
 request is decided once, those of a customer in the order of the log; that no customer ever had two
@@ -40,7 +40,8 @@ folding, and the audit. **Modelled** is what has SQL or a client of Kafka inside
 
 **Not covered**: locks (transactions follow each other, as they do under the guards' locks; a
 process that is frozen within one is as one frozen in front of it, or ended by the server);
-hand-overs and groups; batches that are halved; how a group of consumers shares its partitions (any
+hand-overs and groups; batches that are halved; a relay that goes on while its topic is made anew,
+and is not started again (at the end one is); how a group of consumers shares its partitions (any
 process may follow any of them at any time, which is more than Kafka allows); and a failover to a
 server that does not even know the newest generation, whose number would then be given twice.
 """

@@ -107,7 +107,10 @@ def _check_decisions(
             checks.take(stored, event, requests)
         except DiffersError as error:
             raise Violation("decided again", f"at {event.position}: {error}") from error
-    checks.check_end()
+    try:
+        checks.check_end()
+    except DiffersError as error:
+        raise Violation("decided again", f"at the end: {error}") from error
     return checks.folding
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import takewhile
 from typing import NamedTuple
 
 from consumers.kafka.records import Linked, Mark
 from consumers.parking import Row
+from ledger.deciders import Decider
 from ledger.envelope import StoredEvent, decode
 from ledger.events.catalogue import Catalogue
 from ledger.folding import Folding
 from ledger.settled import subject
 from ledger.store import guards
+from ledger.verification import DecisionChecks
 from tests.simulation.checking import keys_of
 from tests.simulation.following import ENFORCER
 from tests.simulation.store import PARTITIONS, State, Store
@@ -18,14 +22,14 @@ from tests.simulation.topic import Topic
 
 
 class Tail(NamedTuple):
-    """Events behind the log's end, in order; not ``whole`` where the topic lacks some of them."""
+    """What can be put back behind the log's end; not ``whole`` where the topic lacks something."""
 
     events: list[StoredEvent]
     whole: bool
 
 
 def tail_of(topic: Topic, store: Store) -> Tail:
-    """Return what the topic tells of behind the end of the log."""
+    """Return what the topic tells of behind the end of the log, up to the first gap."""
     newest, head = store.generations.newest, store.state.head
     found: dict[int, StoredEvent] = {}
     known = head
@@ -35,9 +39,29 @@ def tail_of(topic: Topic, store: Store) -> Tail:
         if isinstance(each, Linked):
             found[each.event.position] = each.event
         known = max(known, each.upto if isinstance(each, Mark) else each.event.position)
-    wanted = range(head + 1, known + 1)
-    events = [found[each] for each in wanted if each in found]
-    return Tail(events, len(events) == len(wanted))
+    events = [found[each] for each in takewhile(found.__contains__, range(head + 1, known + 1))]
+    return Tail(events, len(events) == known - head)
+
+
+def without_parts(
+    store: Store, tail: Tail, catalogue: Catalogue, versions: Mapping[int, Decider]
+) -> Tail:
+    """Return a tail without the decisions at its end of which the topic has not got all.
+
+    They were recorded together, and would never be followed by the others.
+    """
+    if not tail.events or tail.events[-1].causation is None:
+        return tail
+    log = [*store.state.log, *tail.events]
+    events = [decode(catalogue, each) for each in log]
+    requests = {each.position: each for each in events}
+    checks = DecisionChecks(catalogue, versions)
+    for stored, event in zip(log, events, strict=True):
+        checks.take(stored, event, requests)
+    if not checks.following:
+        return tail
+    cause = tail.events[-1].causation
+    return Tail([each for each in tail.events if each.causation != cause], whole=False)
 
 
 def put_back(store: Store, catalogue: Catalogue, tail: list[StoredEvent]) -> None:

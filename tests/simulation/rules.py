@@ -50,6 +50,8 @@ class Rules:
     begins_again: bool = True
     # The topic is asked before a generation is opened.
     asks_the_topic: bool = True
+    # Of what was recorded together all is put back, or nothing.
+    puts_back_whole_decisions: bool = True
     # A topic that was made anew is filled from the beginning.
     knows_its_topic: bool = True
     # Effects and progress are one transaction.

@@ -19,7 +19,7 @@ from tests.simulation.clients import DEFECT, Clients
 from tests.simulation.following import ENFORCER, PROJECTOR, Enforcer, Follower, Projector, Shared
 from tests.simulation.prologue import Prologue
 from tests.simulation.relaying import Relay, TailLostError, drop
-from tests.simulation.restoring import put_back, tail_of
+from tests.simulation.restoring import Tail, put_back, tail_of, without_parts
 from tests.simulation.rules import Rules
 from tests.simulation.schedule import Step
 from tests.simulation.store import PARTITIONS, NoGenerationError, Store
@@ -349,23 +349,22 @@ class World:
         """Open a generation: what the topic holds behind the log is put back, or given up."""
         if self._store.is_open():
             return ""
-        tail = tail_of(self._topic, self._store)
-        self._gives_up = gives_up and not tail.whole
-        said = "nothing is missing"
-        if not self._rules.asks_the_topic:
-            said = "nobody asks the topic"
-        elif not tail.whole and not gives_up:
+        asks = self._rules.asks_the_topic
+        tail = tail_of(self._topic, self._store) if asks else Tail([], whole=True)
+        if self._rules.puts_back_whole_decisions:
+            versions = self._broken.versions
+            tail = without_parts(self._store, tail, self._catalogue, versions)
+        if not tail.whole and not gives_up:
             return "refused, for the topic does not hold all that is missing"
-        elif not tail.whole:
-            said = "what is missing is given up"
-        elif tail.events:
+        self._gives_up = not tail.whole
+        if tail.events:
             put_back(self._store, self._catalogue, tail.events)
-            said = f"{len(tail.events)} events are put back"
             there = {each.position for each in tail.events} & self._lost.keys()
             self._clients.acknowledged |= {each: self._lost[each] for each in there}
         self._lost.clear()
         self._rules.open_generation(self._store)
-        return said
+        rest = "" if tail.whole else ", and the rest is given up"
+        return f"{[each.position for each in tail.events]} are put back{rest}"
 
     def _open_generation(self, store: Store) -> None:
         """Open one by the rule for it; what the topic holds must not be given up unasked."""
