@@ -80,6 +80,8 @@ def gather(
 
 def _is_given_up(position: int, theirs: int, head: int, generations: Generations) -> bool:
     """Say whether a record is of a tail that the log has no more; raises where it may not be so."""
+    if theirs == generations.newest and generations.begins_at <= position <= head:
+        return False  # as nearly every record: this is asked of each
     ours = generations.of(position)
     if theirs > ours or (theirs == ours and position > head):
         raise GenerationContradictsError(position, theirs, ours)

@@ -92,13 +92,13 @@ def encode_mark(mark: Mark) -> Encoded:
 def decode(value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> Linked | Mark:
     """Return what a record says; raises UnreadableRecordError."""
     try:
-        # Others may send a header without a value.
-        named = {name: (text or b"").decode() for name, text in headers}
-        generation, previous = map(int, named["link"].split(" "))
+        # Others may send a header twice, or without a value.
+        named = {name: text or b"" for name, text in headers}
+        generation, previous = map(int, named["link"].split(b" "))
         if "upto" in named:
             return Mark(int(named["upto"]), generation, previous)
-        position, recorded, stream, version, name = named["entry"].split(" ")
-        causation, ordinal = named.get("cause", "- -").split(" ")
+        position, recorded, stream, version, name = named["entry"].decode().split(" ")
+        causation, ordinal = named.get("cause", b"- -").split(b" ")
         event = StoredEvent(
             int(position),
             datetime.fromisoformat(recorded),
@@ -118,10 +118,10 @@ def decode(value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> 
         ) from error
 
 
-def _asked(text: str | None) -> Asked | None:
+def _asked(text: bytes | None) -> Asked | None:
     if text is None:
         return None
-    events, digest = text.split(" ")
+    events, digest = text.split(b" ")
     return Asked(int(events), a2b_base64(digest, strict_mode=True))
 
 
@@ -133,5 +133,5 @@ def _or_dash(number: int | None) -> str:
     return "-" if number is None else str(number)
 
 
-def _number(text: str) -> int | None:
-    return None if text == "-" else int(text)
+def _number(text: bytes) -> int | None:
+    return None if text == b"-" else int(text)

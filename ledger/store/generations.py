@@ -60,14 +60,13 @@ class Generations:
     def __init__(self, opened: Sequence[Generation]) -> None:
         self._opened = tuple(opened)
         self._firsts = [each.first_position for each in self._opened]
+        self.newest = self._opened[-1].number if self._opened else 0
+        """The number of the one in force, 0 before any was opened."""
+        self.begins_at = self._firsts[-1] if self._opened else 1
+        """The first position of the one in force."""
 
     def __iter__(self) -> Iterator[Generation]:
         return iter(self._opened)
-
-    @property
-    def newest(self) -> int:
-        """The number of the one in force, 0 before any was opened."""
-        return self._opened[-1].number if self._opened else 0
 
     def of(self, position: int) -> int:
         """Return the number of the generation that wrote a position, 0 before any was opened.
