@@ -5,7 +5,9 @@ before, and sends in order. What is sent again comes behind what is higher, and 
 position. So the next position of the log is in front of one of the partitions, or in none of them.
 
 Where the beginning of a partition has expired, that holds from the first record on that links to
-what is there: what was sent before it may come again further on, together with what it links to.
+what is there: what was sent before it may come again further on, together with what it links to. So
+may what it links to alone, where that was not acknowledged and was sent once more: the record that
+came too early is kept for that.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ RANGES_TOLD_MAX = 10
 # Beyond so many, a hole is told with what lies between it and the next.
 _RANGES_MAX = 10_000
 _STRANDED_MAX = 1_000_000
+# So many records are kept of those that came in front of what they link to.
+_EARLY_MAX = 50_000
 
 
 class Merge:
@@ -37,6 +41,8 @@ class Merge:
         # Up to where each partition is whole, and what links to something that is not there.
         self._whole = [head] * partitions
         self._stranded: set[int] = set()
+        # By partition, and by what they link to.
+        self._early: dict[tuple[int, int], Linked] = {}
         self._holes: list[range] = []
         # The highest position that any record tells of.
         self.known = 0
@@ -78,6 +84,10 @@ class Merge:
         self._next = position + 1
         self._whole[partition] = position
         self._waiting[partition].popleft()
+        early = self._early.pop((partition, position), None)
+        if early is not None:
+            self._stranded.discard(early.event.position)
+            self._waiting[partition].appendleft(early)
         return taken
 
     def end(self) -> None:
@@ -119,7 +129,13 @@ class Merge:
                     self.again.append(record)
                 elif record.previous <= self._whole[partition]:
                     return record
-                elif len(self._stranded) < _STRANDED_MAX:
-                    self._stranded.add(position)
+                else:
+                    self._keep_early(partition, record)
             waiting.popleft()
         return None
+
+    def _keep_early(self, partition: int, record: Linked) -> None:
+        if len(self._stranded) < _STRANDED_MAX:
+            self._stranded.add(record.event.position)
+        if len(self._early) < _EARLY_MAX:
+            self._early.setdefault((partition, record.previous), record)

@@ -224,7 +224,8 @@ def _read(connection: Connection[Any], cluster: Cluster, topic: str, limit: int 
             raise Rollback(written)
     if found is None:
         raise AssertionError("what was read is told in any case")
-    if limit is not None and not found.reasons and found.known > found.keep:
+    if not found.reasons and found.known > found.keep:
+        # Whatever the reason may be: nothing is given up that nobody was asked about.
         found.reasons = [
             f"{_missing([range(found.keep + 1, found.known + 1)])}, which the topic holds"
         ]

@@ -123,3 +123,16 @@ def test_a_generation_that_the_log_does_not_know_is_told() -> None:
     merge = Merge(1, 5, ONE)
     assert merged([[linked(6), linked(8, 3), linked(7, 2)]], merge) == [6]
     assert (merge.generation, merge.unknown_at, merge.known) == (3, 7, 8)
+
+
+def test_what_came_in_front_of_what_it_links_to_follows_it() -> None:
+    """It was taken for given up: 2 was not acknowledged, and nobody came to send 3 once more."""
+    merge = Merge(1, 0, ONE)
+    records: list[Linked | Mark] = [
+        linked(1),
+        linked(3, previous=2),
+        linked(4, previous=3),
+        linked(2, previous=1),
+    ]
+    assert merged([records], merge) == [1, 2, 3, 4]
+    assert (merge.known, merge.missing_count) == (4, 0)
