@@ -8,7 +8,7 @@ where something is missing in between says up to where, so that it is read from 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from consumers.feed import is_request
@@ -34,7 +34,7 @@ class GenerationContradictsError(LedgerError):
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Requests of the partition in order, and the position that a consumer of them has reached.
+    """Events of the partition in order, and the position that a consumer of them has reached.
 
     ``missing_upto``, where it is there, says that something stands behind ``reached`` up to that
     position which was not delivered.
@@ -52,10 +52,11 @@ def gather(
     *,
     head: int,
     generations: Generations,
+    wanted: Callable[[StoredEvent], bool] = is_request,
 ) -> Gathered:
     """Take from the front of ``delivered`` what links to position ``after``.
 
-    At most ``limit`` requests; what else is between them, decisions above all, is gone over.
+    At most ``limit`` of the events that are ``wanted``; what else is between them is gone over.
 
     ``head`` and ``generations`` are the store's, read after the records were delivered. What was
     seen before is dropped, and so is what an older generation has left behind where the store has a
@@ -71,7 +72,7 @@ def gather(
             continue
         if record.previous > reached:
             return Gathered(events, reached, record.previous)
-        if isinstance(record, Linked) and is_request(record.event):
+        if isinstance(record, Linked) and wanted(record.event):
             events.append(record.event)
         reached = position
         delivered.popleft()

@@ -83,13 +83,14 @@ class Feed:
             limit,
             head=head,
             generations=store.generations,
+            wanted=self._wanted,
         )
         if gathered.missing_upto is not None and gathered.reached == after:
             if rules.reads_what_is_missing:
                 return self._missing(after, limit, gathered.missing_upto)
             return Batch((), gathered.missing_upto)
         self._brought = gathered.reached
-        return Batch([each for each in gathered.events if self._wanted(each)], gathered.reached)
+        return Batch(gathered.events, gathered.reached)
 
     def _missing(self, after: int, limit: int, upto: int) -> Batch:
         store = self._shared.store

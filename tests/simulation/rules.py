@@ -16,6 +16,7 @@ from consumers.kafka.gathering import Gathered, gather
 from consumers.kafka.records import Linked, Mark
 from consumers.progress import Progress
 from ledger.deciders import Decider, deciders
+from ledger.envelope import StoredEvent
 from ledger.store.generations import Generations
 from tests.simulation.store import State, Store, move
 
@@ -31,6 +32,7 @@ class Gather(Protocol):
         *,
         head: int,
         generations: Generations,
+        wanted: Callable[[StoredEvent], bool],
     ) -> Gathered: ...
 
 

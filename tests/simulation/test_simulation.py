@@ -22,7 +22,7 @@ from tests.simulation.__main__ import told
 from tests.simulation.rules import Rules
 from tests.simulation.schedule import Step, draw
 from tests.simulation.simulate import Simulation
-from tests.simulation.store import State, Store
+from tests.simulation.store import State, Store, Wanted
 
 SCHEDULES, BLOCK = 250, 50
 FOUND_WITHIN = 400
@@ -94,10 +94,11 @@ def without_the_previous_one(
     *,
     head: int,
     generations: Generations,
+    wanted: Wanted,
 ) -> Gathered:
     for number, record in enumerate(delivered):
         delivered[number] = record._replace(previous=0)
-    return gather(delivered, after, limit, head=head, generations=generations)
+    return gather(delivered, after, limit, head=head, generations=generations, wanted=wanted)
 
 
 def with_what_was_seen(
@@ -107,9 +108,12 @@ def with_what_was_seen(
     *,
     head: int,
     generations: Generations,
+    wanted: Wanted,
 ) -> Gathered:
-    gathered = gather(delivered.copy(), after, limit, head=head, generations=generations)
-    seen = [each.event for each in delivered if isinstance(each, Linked)]
+    gathered = gather(
+        delivered.copy(), after, limit, head=head, generations=generations, wanted=wanted
+    )
+    seen = [each.event for each in delivered if isinstance(each, Linked) and wanted(each.event)]
     delivered.clear()
     return replace(gathered, events=[each for each in seen if each.position <= gathered.reached])
 
@@ -121,11 +125,12 @@ def of_any_generation(
     *,
     head: int,
     generations: Generations,
+    wanted: Wanted,
 ) -> Gathered:
     for number, record in enumerate(delivered):
         position = record.upto if isinstance(record, Mark) else record.event.position
         delivered[number] = record._replace(generation=generations.of(position))
-    return gather(delivered, after, limit, head=head, generations=generations)
+    return gather(delivered, after, limit, head=head, generations=generations, wanted=wanted)
 
 
 def without_the_epoch(state: State, progress: Progress, position: int) -> None:
