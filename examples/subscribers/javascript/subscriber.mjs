@@ -33,7 +33,7 @@ async function load() {
     return JSON.parse(await readFile(file, 'utf8'));
   } catch (error) {
     if (error.code !== 'ENOENT') throw error;
-    return { partitions: {}, ownership: {} };
+    return { partitions: {} }; // of each: topicId, next offset, and ownership by customer
   }
 }
 
@@ -48,26 +48,27 @@ async function save() {
   await rename(`${file}.draft`, file);
 }
 
-// Takes in one record; false: the topic was made anew, read it from its beginning.
+// Takes in one record; false: the topic was made anew, read it from its beginning. What is held by
+// then may be of a past that was given up.
 function keep(partition, { key, value, headers, offset }) {
   const topicId = headers.topic_id.toString();
-  const known = copy.partitions[partition];
-  if (known !== undefined && known.topicId !== topicId) {
-    copy.partitions[partition] = { topicId, next: '0' };
+  const held = (copy.partitions[partition] ??= { topicId, next: '0', ownership: {} });
+  if (held.topicId !== topicId) {
+    copy.partitions[partition] = { topicId, next: '0', ownership: {} };
     return false;
   }
   const customer = key.toString();
   if (value === null) {
-    delete copy.ownership[customer]; // the customer was erased
+    delete held.ownership[customer]; // the customer was erased
   } else {
     const told = JSON.parse(value.toString());
     // A record may come again, and so may one that is older than what is held.
-    if (!(copy.ownership[customer]?.version >= told.version)) {
-      copy.ownership[customer] = told;
+    if (!(held.ownership[customer]?.version >= told.version)) {
+      held.ownership[customer] = told;
       show(customer, told);
     }
   }
-  copy.partitions[partition] = { topicId, next: String(BigInt(offset) + 1n) };
+  held.next = String(BigInt(offset) + 1n);
   return true;
 }
 

@@ -19,18 +19,20 @@ from kafka import KafkaConsumer, TopicPartition  # pip install kafka-python
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS ownership (
-    customer TEXT PRIMARY KEY, version INTEGER NOT NULL, owner TEXT, told TEXT NOT NULL);
+    customer TEXT PRIMARY KEY, partition INTEGER NOT NULL, version INTEGER NOT NULL, owner TEXT,
+    told TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS offsets (
     partition INTEGER PRIMARY KEY, topic_id TEXT NOT NULL, next INTEGER NOT NULL);
 """
 # A record may come again, and so may one that is older than what is held: the highest version wins.
 KEEP = """
-INSERT INTO ownership (customer, version, owner, told) VALUES (?, ?, ?, ?)
+INSERT INTO ownership (customer, partition, version, owner, told) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (customer) DO UPDATE
 SET version = excluded.version, owner = excluded.owner, told = excluded.told
 WHERE excluded.version > version
 """
 FORGET = "DELETE FROM ownership WHERE customer = ?"
+FORGET_ALL = "DELETE FROM ownership WHERE partition = ?"
 MOVE = """
 INSERT INTO offsets (partition, topic_id, next) VALUES (?, ?, ?)
 ON CONFLICT (partition) DO UPDATE SET topic_id = excluded.topic_id, next = excluded.next
@@ -40,7 +42,7 @@ ON CONFLICT (partition) DO UPDATE SET topic_id = excluded.topic_id, next = exclu
 def keep(copy: sqlite3.Connection, caller: str | None, records: Iterable[Any]) -> bool:
     """Take in records of one partition; False: the topic was made anew, read it from its beginning.
 
-    In a transaction of the caller's.
+    What is held by then may be of a past that was given up. In a transaction of the caller's.
     """
     for record in records:
         headers = {name: value.decode() for name, value in record.headers}
@@ -49,6 +51,7 @@ def keep(copy: sqlite3.Connection, caller: str | None, records: Iterable[Any]) -
             "SELECT topic_id FROM offsets WHERE partition = ?", (record.partition,)
         ).fetchone()
         if known is not None and known[0] != topic_id:
+            copy.execute(FORGET_ALL, (record.partition,))
             copy.execute(MOVE, (record.partition, topic_id, 0))
             return False
         customer = record.key.decode()
@@ -57,7 +60,7 @@ def keep(copy: sqlite3.Connection, caller: str | None, records: Iterable[Any]) -
         else:
             told = json.loads(record.value)
             owner = told["owner"] and told["owner"]["id"]
-            values = (customer, told["version"], owner, json.dumps(told))
+            values = (customer, record.partition, told["version"], owner, json.dumps(told))
             if copy.execute(KEEP, values).rowcount:
                 show(customer, owner, told["cause"], caller)
         copy.execute(MOVE, (record.partition, topic_id, record.offset + 1))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import orjson
+
 from consumers.kafka.publishing.document import asyncapi
-from consumers.kafka.publishing.messages import Current
+from consumers.kafka.publishing.messages import Current, Transferred
 from consumers.kafka.publishing.telling import PUBLIC
+from tests.consumers.kafka.publishing.support import check_body
 from tests.support.node import program, with_packages
 from tests.support.processes import run
 
@@ -33,3 +37,9 @@ def test_it_has_every_type_that_is_told_with_words_for_each_field() -> None:
         for name, field in schema["properties"].items():
             told_by_its_own = "$ref" in field or field.get("type") == "array"
             assert field.get("description") or told_by_its_own, f"{title}.{name}"
+
+
+def test_the_example_for_subscribers_is_what_would_be_told() -> None:
+    page = (ROOT / "docs" / "kafka.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```json\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    check_body(Transferred.type, orjson.loads(example))
