@@ -84,7 +84,7 @@ class Machine:
             elif not self._forge.is_alive(role.pid):
                 if role.has_run:
                     self.ended.append(f"{role.name}: {role.last_words()}")
-                role.pid, role.again_at = None, now + 0.2
+                role.pid, role.wakes_at, role.again_at = None, None, now + 0.2
             elif role.wakes_at is not None and now >= role.wakes_at:
                 self._forge.signal(role.pid, signal.SIGCONT)
                 role.wakes_at = None
@@ -94,8 +94,11 @@ class Machine:
         """Carry out a plan; returns when its time is over and all of it is done."""
         began = time.monotonic()
         kills, freezes = list(plan.kills), list(plan.freezes)
-        while (now := time.monotonic() - began) < plan.seconds or kills or self._sleeps():
-            assert now < plan.seconds + _LATE_SECONDS_MAX, f"{kills} could not be done"
+        now = 0.0
+        while now < plan.seconds or kills or freezes or self._sleeps():
+            now = time.monotonic() - began
+            late = f"{kills} and {freezes} could not be done"
+            assert now < plan.seconds + _LATE_SECONDS_MAX, late
             self.tick()
             for freeze in [each for each in freezes if each.at <= now]:
                 if self._freeze(freeze):
