@@ -48,7 +48,7 @@ WHERE d.dropped IS NULL OR d.digest <> excluded.digest
 _AT = "topic = %s AND partition = %s AND record_offset = %s AND dropped IS NULL"
 _FIND = f"SELECT value, headers, is_whole FROM ledger.dead_letters WHERE {_AT}"  # noqa: S608  # constants, as below
 _TRIED = f"""
-UPDATE ledger.dead_letters SET attempts = attempts + 1, words = %s WHERE {_AT}
+UPDATE ledger.dead_letters SET attempts = attempts + 1, code = %s, words = %s WHERE {_AT}
 """  # noqa: S608
 _TAKE_OFF = f"DELETE FROM ledger.dead_letters WHERE {_AT}"  # noqa: S608
 _DROP = f"""
@@ -153,7 +153,7 @@ def read_again(connection: Connection[Any], place: Place) -> Linked | Mark | Non
             )
         read = decode(value, unpacked(headers))
     except UnreadableRecordError as error:
-        connection.execute(_TRIED.encode(), (_storable(str(error)), *place))
+        connection.execute(_TRIED.encode(), (error.code, _storable(str(error)), *place))
         raise
     connection.execute(_TAKE_OFF.encode(), place)
     return read

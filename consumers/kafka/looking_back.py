@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,7 @@ from kafka.errors import KafkaError
 
 from consumers.kafka.connecting import Cluster
 from consumers.kafka.merging import Merge
-from consumers.kafka.records import Linked, Mark, decode
+from consumers.kafka.records import ForeignRecordError, Linked, Mark, decode
 
 # What a relay that began anew has repeated may stand behind what is highest: so many of the last
 # records of each partition are looked at, as many as it sends before it waits for acknowledgement.
@@ -141,7 +141,17 @@ class TopicEnd:
                 f"the end of {self._topic} was not reached: nothing came for"
                 f" {_SILENCE_SECONDS_MAX:.0f} seconds"
             )
-        return {
-            at: [decode(each.value, each.headers) for each in records]
-            for at, records in delivered.items()
-        }
+        return {at: list(_told(records)) for at, records in delivered.items()}
+
+
+def _told(records: Iterable[Any]) -> Iterator[Linked | Mark]:
+    """Yield what records say; what somebody else has written there tells of no position.
+
+    A record that may be of another version of guishu tells of one that we cannot read. Raises
+    UnreadableRecordError.
+    """
+    for each in records:
+        try:
+            yield decode(each.value, each.headers)
+        except ForeignRecordError:
+            continue

@@ -16,7 +16,7 @@ are few headers because each of them costs a client more than the bytes in it.
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -29,9 +29,15 @@ Headers = list[tuple[str, bytes]]
 
 
 class UnreadableRecordError(LedgerError):
-    """A record of the log's topic is not of our making."""
+    """A record of the log's topic cannot be read."""
 
     code = "record_unreadable"
+
+
+class ForeignRecordError(UnreadableRecordError):
+    """It is not of our making: it does not even say what it links to. It tells of no position."""
+
+    code = "record_foreign"
 
 
 class Encoded(NamedTuple):
@@ -89,8 +95,8 @@ def encode_mark(mark: Mark) -> Encoded:
     return Encoded(b"", b"", headers)
 
 
-def decode(value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> Linked | Mark:
-    """Return what a record says; raises UnreadableRecordError."""
+def decode(value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> Linked | Mark:
+    """Return what a record says; raises UnreadableRecordError, or ForeignRecordError."""
     try:
         # Others may send a header twice, or without a value.
         named = {name: text or b"" for name, text in headers}
@@ -111,7 +117,8 @@ def decode(value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> 
         )
         return Linked(event, generation, previous, _asked(named.get("asked")))
     except (KeyError, ValueError) as error:
-        raise UnreadableRecordError(
+        is_ours = any(name == "link" for name, _ in headers)
+        raise (UnreadableRecordError if is_ours else ForeignRecordError)(
             f"A record of the log's topic cannot be read: {type(error).__name__}: {error}.",
             way_out="Find out who writes into the topic besides the relay. Nothing is lost: the"
             " log is in the database.",

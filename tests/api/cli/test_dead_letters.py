@@ -151,7 +151,7 @@ def test_a_record_is_shown_and_read_again_or_dropped(guishu: Shell, founded: Dat
     said = guishu("dead-letters", "replay", good)
     assert said.out == "it can be read now: position 1, which the log has\n"
     still = guishu("dead-letters", "replay", bad, status=1)
-    assert still.err.startswith("record_unreadable: ")
+    assert still.err.startswith("record_foreign: ")
     (listed,) = guishu.json("dead-letters")
     assert (listed["id"], listed["attempts"]) == (bad, 2)
     assert guishu("dead-letters", "drop", "request:1", status=1).err.startswith("invalid_request")
@@ -184,9 +184,9 @@ def test_what_somebody_else_wrote_into_the_topic_is_listed_and_shown(
     id_ = f"record:{at.topic}:2:0"
     assert ids(guishu, "--kind", "record") == [id_]
     shown = guishu.json("dead-letters", "show", id_)
-    assert shown["letter"]["code"] == "record_unreadable"
+    assert shown["letter"]["code"] == "record_foreign"
     assert shown["words"].startswith("A record of the log's topic cannot be read: UnicodeDecode")
     told = shown["details"]
     assert (told["value"], told["key"]) == ({"text": "{}"}, {"text": "key"})
     assert told["headers"] == [{"name": {"text": "trace"}, "value": {"base64": "/w=="}}]
-    assert guishu("dead-letters", "replay", id_, status=1).err.startswith("record_unreadable")
+    assert guishu("dead-letters", "replay", id_, status=1).err.startswith("record_foreign")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -35,7 +35,8 @@ from tests.consumers.support import check, enforcing, grants
 from tests.support.ledgers import TestLedger
 from tests.support.processes import wait_until
 
-RUBBISH: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]] = [
+Rubbish = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
+RUBBISH: list[Rubbish] = [
     (None, b'{"owner": "somebody"}', []),
     (b"cus_1", None, [("link", b""), ("trace-id", b"\x00\xff")]),
     (b"", b"\xfe" * 70_000, [("link", b"1 0"), ("entry", b"1 2 3")]),
@@ -83,11 +84,11 @@ def relayed(ledger: TestLedger, cluster: Cluster) -> Iterator[Relay]:
         yield opened
 
 
-def throw_in(cluster: Cluster) -> None:
+def throw_in(cluster: Cluster, rubbish: Sequence[Rubbish] = ()) -> None:
     """Write rubbish into each partition, as somebody who has mistaken the topic."""
     with cluster.producer() as producer:
         for partition in range(PARTITIONS):
-            for key, value, headers in RUBBISH:
+            for key, value, headers in rubbish or RUBBISH:
                 producer.send(
                     LOG.name(cluster.topic_prefix),
                     key=key,
@@ -130,12 +131,33 @@ def test_the_feed_goes_on_and_the_rubbish_is_put_aside(ledger: TestLedger, topic
     assert grants(ledger) == dict.fromkeys(customers, 1)
     check(ledger)
     kept = rows(ledger, "partition, octet_length(value), is_whole, code, attempts")
-    expected = [(21, True), (None, True), (65_536, False)]
-    assert kept == [
-        (partition, *each, "record_unreadable", 1)
-        for partition in range(PARTITIONS)
-        for each in expected
+    expected = [
+        (21, True, "record_foreign"),
+        (None, True, "record_unreadable"),
+        (65_536, False, "record_unreadable"),
     ]
+    assert kept == [(partition, *each, 1) for partition in range(PARTITIONS) for each in expected]
+
+
+def test_a_relay_begins_behind_what_others_wrote(ledger: TestLedger, topics: Cluster) -> None:
+    """It asks the topic first whether the log has lost its tail, and ended for good."""
+    ledger.register("甲公司")
+    with relayed(ledger, topics) as relay:
+        relay.catch_up()
+    throw_in(topics, RUBBISH[:1])
+    ledger.register("乙公司")
+    with relayed(ledger, topics) as relay:
+        relay.catch_up()
+        assert relay.position == len(log(ledger.urls))
+
+
+def test_what_may_be_of_another_version_stops_a_relay_that_begins(
+    ledger: TestLedger, topics: Cluster
+) -> None:
+    """It may tell of a position that the log has lost."""
+    throw_in(topics, RUBBISH[1:])
+    with pytest.raises(UnreadableRecordError), relayed(ledger, topics):
+        pass
 
 
 def test_what_the_database_did_not_take_is_kept_later_and_hides_nothing(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from consumers.kafka.chain import Placed
 from consumers.kafka.records import (
     Asked,
+    ForeignRecordError,
     Headers,
     Linked,
     Mark,
@@ -99,4 +100,12 @@ def test_what_is_not_of_our_making_is_an_error(
 ) -> None:
     """Of a header without a value, which others may send, the feed ended with a defect."""
     with pytest.raises(UnreadableRecordError):
+        decode(b"{}", headers)
+
+
+@pytest.mark.parametrize("headers", [[], [("trace", b"\xff")], [*without("link")]])
+def test_what_does_not_even_say_what_it_links_to_is_a_stranger_s(
+    headers: list[tuple[str, bytes | None]],
+) -> None:
+    with pytest.raises(ForeignRecordError):
         decode(b"{}", headers)
