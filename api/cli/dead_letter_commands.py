@@ -12,6 +12,7 @@ from api.cli.context import (
     ID,
     As,
     Json,
+    as_json,
     console,
     json_text,
     notes,
@@ -110,7 +111,7 @@ def show(id_: Id, json: Json = False) -> None:
         "since": letter.since,
         **found.details,
     }
-    for name, value in told.items():
+    for name, value in as_json(told).items():
         if value is not None:
             text = value if isinstance(value, str) else json_text(value)
             console().print(f"{name}: {text}", markup=False, soft_wrap=True)
