@@ -213,6 +213,13 @@ def wait_until_decided(ledger: TestLedger) -> None:
     wait_until(lambda: count(ledger.urls, _DECIDED) >= head)
 
 
+def wait_until_relayed(urls: DatabaseUrls, cluster: Cluster) -> None:
+    """Return when all that is recorded now stands in the log's topic."""
+    head = len(log(urls))
+    relayed = "SELECT coalesce(max(position), 0) FROM ledger.relay WHERE topic = %s"
+    wait_until(lambda: count(urls, relayed, LOG.name(cluster.topic_prefix)) >= head)
+
+
 class DeliveredFeed:
     """A Kafka feed, and a consumer that hands over to it what its partition has, from its front."""
 

@@ -21,6 +21,7 @@ from tests.consumers.kafka.support import (
     enforcing_thread,
     running,
     wait_until_decided,
+    wait_until_relayed,
     with_topics,
 )
 from tests.consumers.support import check, grants
@@ -77,8 +78,10 @@ def test_an_enforcer(point: str, ledger: TestLedger, filled: Cluster) -> None:
 def test_the_relay(ledger: TestLedger, filled: Cluster) -> None:
     customers = claimed(ledger)
     reach(OF_THE_RELAY, ledger, filled)
-    with running(ledger.urls, filled), enforcing_thread(ledger, filled):
-        wait_until_decided(ledger)
+    with running(ledger.urls, filled):
+        with enforcing_thread(ledger, filled):
+            wait_until_decided(ledger)
+        wait_until_relayed(ledger.urls, filled)
     check_topic(filled, ledger.urls)
     assert grants(ledger) == dict.fromkeys(customers, 1)
     check(ledger)
