@@ -426,6 +426,37 @@ def reads_show_what_was_so(judged: Judged) -> Iterator[Violation]:
             yield Violation(rule, each.customer, said)
 
 
+def reads_never_go_back(judged: Judged) -> Iterator[Violation]:
+    """A read shows no less than what one before it reflected, while PostgreSQL stays up.
+
+    What it tells may be a lower position, for that is only the least that it reflects. The read
+    models do not wait for the disk, so behind a crash they may begin a little before.
+    """
+    later = _first_asked_after(judged)
+    instants = [instant for outage in judged.history.outages for instant in outage]
+    reads: dict[int, list[Operation]] = defaultdict(list)
+    for each in judged.operations:
+        if each.is_read and each.outcome == "acknowledged" and each.returned is not None:
+            began = bisect_right(instants, each.invoked)
+            # Odd ones lie within an outage.
+            if began == bisect_right(instants, each.returned) and not began % 2:
+                reads[began].append(each)
+    for together in reads.values():
+        front = _Highest()
+        for each in together:
+            front.add(each.returned or 0.0, each.position or 0)
+        front.close()
+        for each in together:
+            known = front.before(each.invoked)
+            owners = judged.owners[each.customer]
+            if each.owner not in _owners_between(owners, known, later(each.returned or 0.0)):
+                said = (
+                    f"client {each.client} read at {each.invoked:.3f} that {each.owner or 'nobody'}"
+                    f" owns it, when position {known} had been shown"
+                )
+                yield Violation("reads_never_go_back", each.customer, said)
+
+
 def _first_asked_after(judged: Judged) -> Callable[[float], int]:
     """Return what gives the last position before any that was asked for after an instant."""
     asked = sorted(
@@ -465,4 +496,5 @@ RULES: tuple[Rule, ...] = (
     refused_has_changed_nothing,
     real_time_order_holds,
     reads_show_what_was_so,
+    reads_never_go_back,
 )

@@ -87,17 +87,26 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All that the clients did, in the order in which they began it, and the log behind it."""
+    """All that the clients did, in the order in which they began it, and the log behind it.
+
+    ``outages`` say from when until when PostgreSQL was away, one after the other.
+    """
 
     operations: tuple[Operation, ...]
     log: tuple[Entry, ...]
+    outages: tuple[tuple[float, float], ...] = ()
 
 
-def history(operations: Iterable[Operation], log: Iterable[Entry]) -> History:
+def history(
+    operations: Iterable[Operation],
+    log: Iterable[Entry],
+    outages: Iterable[tuple[float, float]] = (),
+) -> History:
     """Return a history in its order."""
     return History(
         tuple(sorted(operations, key=lambda each: each.invoked)),
         tuple(sorted(log, key=lambda each: each.position)),
+        tuple(sorted(outages)),
     )
 
 

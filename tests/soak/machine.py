@@ -64,6 +64,8 @@ class Machine:
         self.woken = 0
         # What has ended after it ran, though nobody killed it: each is a defect.
         self.ended: list[str] = []
+        # From when until when PostgreSQL was away, by the clock of time.monotonic.
+        self.outages: list[tuple[float, float]] = []
         self._forge = forge
         self._postgres = postgres
         self._kafka = kafka
@@ -204,5 +206,11 @@ class Machine:
     def _crash_postgres(self) -> Callable[[], None]:
         pid = self._postgres.postmaster_pid()
         assert pid is not None, "PostgreSQL has ended by itself"
+        since = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        return self._postgres.ensure_running
+
+        def revive() -> None:
+            self._postgres.ensure_running()
+            self.outages.append((since, time.monotonic()))
+
+        return revive

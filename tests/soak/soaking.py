@@ -108,7 +108,11 @@ def soak(
             deaf = machine.end()
         say("judging")
         with open_ledger(settings, migrating=False) as ledger, ledger.dedicated("soak") as log:
-            judged = history(office.operations, entries(read_after(log, 0, 10_000_000)))
+            stored = read_after(log, 0, 10_000_000)
+            outages = [
+                (since - office.began, upto - office.began) for since, upto in machine.outages
+            ]
+            judged = history(office.operations, entries(stored), outages)
             verified = verify(ledger, lambda done, total: None)
         wrong = [
             *_told(judged, violations(judged, demanded)),

@@ -272,6 +272,9 @@ WRONG = {
     "a read of what nobody had asked for yet": Wrong(
         "reads_show_what_was_so", of_operation(9, owner=None)
     ),
+    "a read of less than another has shown": Wrong(
+        "reads_never_go_back", more(read(8.5, 15, B, 6))
+    ),
     "a read with the version of another position": Wrong(
         "reads_show_what_was_so", of_operation(2, version=4)
     ),
@@ -283,6 +286,12 @@ def test_what_is_wrong_is_found(name: str) -> None:
     operations, log = list(OPERATIONS), list(LOG)
     WRONG[name].change(operations, log)
     assert WRONG[name].rule in found(operations, log)
+
+
+def test_behind_a_crash_the_read_models_may_begin_a_little_before() -> None:
+    operations = [*OPERATIONS, read(8.5, 15, B, 6)]
+    assert violations(history(operations, LOG, [(8.1, 8.4)]), demanded) == []
+    assert found(operations, LOG) == ["reads_never_go_back"]
 
 
 def test_each_rule_has_been_seen_to_fail() -> None:
