@@ -11,6 +11,7 @@ no number can have passed to another process when a signal is sent.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pkgutil
 import signal
@@ -116,6 +117,8 @@ def _become(role: str, log: str) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     sys.argv = ["guishu", role]
+    # More than the command line would say, and when: for whoever looks for what went wrong.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     status = 1
     try:
         run()
