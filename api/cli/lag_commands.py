@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -73,10 +75,23 @@ def _groups(settings: Settings) -> list[GroupLag] | None:
     from consumers.kafka.groups import group_lags
 
     try:
-        return group_lags(cluster_of(settings))
+        with _quietly():
+            return group_lags(cluster_of(settings))
     except LedgerError as error:
         notes().print(f"{error.code}: {error}\n{error.way_out}", markup=False, soft_wrap=True)
         return None
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep to itself what kafka-python says of each try to connect; its error tells of all."""
+    logger = logging.getLogger("kafka")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _print(head: int, consumers: Sequence[Lag], groups: Sequence[GroupLag] | None) -> None:

@@ -40,10 +40,12 @@ def test_how_far_each_consumer_has_come_is_shown_and_watched(
 
 
 def test_a_kafka_that_does_not_answer_is_told_and_is_no_failure(
-    guishu: Shell, monkeypatch: pytest.MonkeyPatch
+    guishu: Shell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Each of many tries to connect brought four lines, between which the table was lost."""
     monkeypatch.setenv("KAFKA_BOOTSTRAP", "127.0.0.1:1")
     monkeypatch.setattr("consumers.kafka.connecting.CONNECT_SECONDS_MAX", 0.1)
     said = guishu("lag")
     assert "enforcer" in said.out
     assert said.err.startswith("kafka_unavailable: ")
+    assert [each for each in caplog.records if each.name.startswith("kafka")] == []
