@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from api.settings import Settings
@@ -14,6 +17,18 @@ def cluster_of(settings: Settings) -> Cluster:
     if settings.kafka_bootstrap is None:
         raise KafkaNotNamedError
     return Cluster(settings.kafka_bootstrap, settings.kafka_topic_prefix, _options(settings))
+
+
+@contextmanager
+def quiet_client() -> Iterator[None]:
+    """Keep to itself what kafka-python says of each try to connect; its errors tell of all."""
+    logger = logging.getLogger("kafka")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -71,27 +69,15 @@ def _groups(settings: Settings) -> list[GroupLag] | None:
     """Return what groups have committed; None where there is no Kafka, or it does not answer."""
     if settings.kafka_bootstrap is None:
         return None
-    from api.kafka import cluster_of
+    from api.kafka import cluster_of, quiet_client
     from consumers.kafka.groups import group_lags
 
     try:
-        with _quietly():
+        with quiet_client():
             return group_lags(cluster_of(settings))
     except LedgerError as error:
         notes().print(f"{error.code}: {error}\n{error.way_out}", markup=False, soft_wrap=True)
         return None
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep to itself what kafka-python says of each try to connect; its error tells of all."""
-    logger = logging.getLogger("kafka")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _print(head: int, consumers: Sequence[Lag], groups: Sequence[GroupLag] | None) -> None:

@@ -19,10 +19,11 @@ def enforce() -> None:
     if settings.kafka_bootstrap is None:
         _run("enforcer", running.enforce)
         return
-    from api.kafka import cluster_of
+    from api.kafka import cluster_of, quiet_client
 
     cluster = cluster_of(settings)
-    _run("enforcer", lambda ledger: running.enforce_partitions(ledger, cluster))
+    with quiet_client():
+        _run("enforcer", lambda ledger: running.enforce_partitions(ledger, cluster))
 
 
 def project() -> None:
@@ -40,14 +41,15 @@ def relay() -> None:
 
     Of several such processes one sends and one tells, the others stand by.
     """
-    from api.kafka import cluster_of
+    from api.kafka import cluster_of, quiet_client
 
     cluster = cluster_of(load_settings())
-    _run(
-        "relay",
-        lambda ledger: running.relay(ledger, cluster),
-        lambda ledger: running.publish(ledger, cluster),
-    )
+    with quiet_client():
+        _run(
+            "relay",
+            lambda ledger: running.relay(ledger, cluster),
+            lambda ledger: running.publish(ledger, cluster),
+        )
 
 
 def _run(role: str, *works: Callable[[Ledger], Callable[[Service], None]]) -> None:

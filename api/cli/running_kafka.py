@@ -20,7 +20,7 @@ from api.bootstrap import Ledger, open_ledger
 from api.cli import summary
 from api.cli.context import notes
 from api.cli.operations import make_demo_first, reflects
-from api.kafka import cluster_of
+from api.kafka import cluster_of, quiet_client
 from api.settings import Settings, load_settings
 from api.supervising import Supervisor
 from consumers.kafka.local import LocalKafka, local_kafka
@@ -48,7 +48,7 @@ def run_roles(*, demo: bool) -> None:
     Raises what starting PostgreSQL or Kafka does, and what the first command of a role would.
     """
     began = time.monotonic()
-    with _until_told(), ExitStack() as stack:
+    with _until_told(), quiet_client(), ExitStack() as stack:
         settings, kafka = _with_kafka(stack, load_settings())
         apply_topics(
             cluster_of(settings), settings.kafka_partitions, settings.kafka_replication_factor
