@@ -38,6 +38,7 @@ from consumers.kafka.feed import KafkaFeed, Known
 from consumers.kafka.local import local_kafka
 from consumers.kafka.relay import relaying
 from consumers.kafka.topics import LOG, apply_topics
+from ledger.collecting import uncollected
 from ledger.events.catalogue import Catalogue, Data, catalogue
 from ledger.sealing import Vault
 from ledger.store import arrays
@@ -412,13 +413,14 @@ def _read(stack: _Stack, cluster: Cluster, records: int) -> float:
         consumer.seek_to_beginning()
         before = time.perf_counter()
         while read < records:
-            for where, delivered in consumer.poll(timeout_ms=200, max_records=1_200).items():
-                number = where.partition
-                read += len(delivered)
-                feeds[number].deliver(delivered)
-                while feeds[number].waiting:
-                    batch = feeds[number].read(stack.connection, reached[number], 300)
-                    reached[number] = batch.reached
+            with uncollected():
+                for where, delivered in consumer.poll(timeout_ms=200, max_records=1_200).items():
+                    number = where.partition
+                    read += len(delivered)
+                    feeds[number].deliver(delivered)
+                    while feeds[number].waiting:
+                        batch = feeds[number].read(stack.connection, reached[number], 300)
+                        reached[number] = batch.reached
         return read / (time.perf_counter() - before)
 
 

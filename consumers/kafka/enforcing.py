@@ -29,6 +29,7 @@ from consumers.kafka.topics import LOG
 from consumers.leading import Connect, LeadingLimits, while_leading
 from consumers.progress import Part
 from consumers.uniting import unite
+from ledger.collecting import uncollected
 from ledger.deciders import Decider, deciders
 from ledger.events.catalogue import Catalogue
 
@@ -103,7 +104,9 @@ class Partitions:
         self._stop = stop
         worked = False
         while not stop.is_set():
-            worked = self.run_once(0.0 if worked else self._limits.enforcer.poll_seconds)
+            # Records are many objects, too.
+            with uncollected():
+                worked = self.run_once(0.0 if worked else self._limits.enforcer.poll_seconds)
 
     def run_once(self, wait_seconds: float) -> bool:
         """Take what Kafka has delivered, and decide a batch of each partition; say if any had one.

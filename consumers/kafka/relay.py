@@ -39,6 +39,7 @@ from consumers.kafka.records import Asked, Encoded, Mark, encode, encode_mark
 from consumers.kafka.tail import check_tail, open_behind_tail
 from consumers.kafka.topics import LOG
 from consumers.leading import Connect, LeadingLimits, while_leading
+from ledger.collecting import uncollected
 from ledger.envelope import StoredEvent
 from ledger.store.generations import is_in_force, read_generations
 
@@ -140,15 +141,10 @@ class Relay:
         something was not acknowledged, after the checkpoint was moved as far as may be; FencedError
         where another relay has taken over; KafkaError; psycopg's errors.
         """
-        stored = self._read()
-        if stored:
-            generations = read_generations(self._connection)
-            placed = [self._chain.place(event) for event, _ in stored]
-            sent = [
-                self._send(each.partition, encode(each, generations.of(event.position), asked))
-                for each, (event, asked) in zip(placed, stored, strict=True)
-            ]
-            self._settle(placed, sent)
+        with uncollected():
+            stored = self._read()
+            if stored:
+                self._send_all(stored)
         if time.monotonic() - self._marked_at >= self._limits.mark_seconds:
             self._mark()
         return len(stored)
@@ -194,6 +190,16 @@ class Relay:
             (StoredEvent._make(row[:8]), None if row[9] is None else Asked(row[8], row[9]))
             for row in rows
         ]
+
+    def _send_all(self, stored: Sequence[tuple[StoredEvent, Asked | None]]) -> None:
+        """Send a batch, and wait for its acknowledgements."""
+        generations = read_generations(self._connection)
+        placed = [self._chain.place(event) for event, _ in stored]
+        sent = [
+            self._send(each.partition, encode(each, generations.of(event.position), asked))
+            for each, (event, asked) in zip(placed, stored, strict=True)
+        ]
+        self._settle(placed, sent)
 
     def _send(self, partition: int, encoded: Encoded) -> Any:
         return self._started.send(self._topic, partition, encoded)
