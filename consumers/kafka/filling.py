@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,7 @@ class Sender:
     ) -> None:
         connection.execute(_DO_NOT_WAIT_FOR_THE_DISK)
         self._connection = connection
+        self._flush_seconds_max = 2 * delivery_seconds_max
         self._producer = cluster.producer(
             acks="all",
             enable_idempotence=True,
@@ -145,8 +147,12 @@ class Sender:
 
         Meanwhile the database is asked something from time to time: it would end a session that
         says nothing, and this process would lead no more while Kafka is away.
+
+        When a broker comes back, kafka-python seldom forgets records for ever, and neither sends
+        them nor lets them expire. What has no answer then long behind its time counts as lost.
         """
-        while not stop.is_set():
+        deadline = time.monotonic() + self._flush_seconds_max
+        while not stop.is_set() and time.monotonic() < deadline:
             try:
                 self._producer.flush(timeout=1)
             except KafkaTimeoutError:
@@ -162,7 +168,7 @@ class Sender:
 def failure_of(future: Any) -> Exception | None:
     """Return why a record is not acknowledged, None if it is."""
     if not future.is_done:
-        return TimeoutError("stopped before it was acknowledged")
+        return TimeoutError("it was not acknowledged in time")
     failure: Exception | None = future.exception if future.failed() else None
     return failure
 

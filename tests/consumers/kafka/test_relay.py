@@ -9,15 +9,23 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import psycopg
 import pytest
+from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
 
 from consumers.kafka.connecting import Cluster
-from consumers.kafka.errors import TailLostError, TopicMissingError, TopicPartitionsError
+from consumers.kafka.errors import (
+    RelayInterruptedError,
+    TailLostError,
+    TopicMissingError,
+    TopicPartitionsError,
+)
 from consumers.kafka.local import LocalKafka
 from consumers.kafka.records import Linked, Mark
-from consumers.kafka.relay import Relay, relay, relaying
+from consumers.kafka.relay import Relay, RelayLimits, relay, relaying
 from consumers.kafka.topics import LOG, apply_topics
 from consumers.progress import FencedError
 from tests.consumers.kafka.support import (
@@ -49,11 +57,11 @@ def filled(cluster: Cluster) -> Cluster:
 
 
 @contextmanager
-def one(urls: DatabaseUrls, cluster: Cluster) -> Iterator[Relay]:
+def one(urls: DatabaseUrls, cluster: Cluster, limits: RelayLimits = QUICK) -> Iterator[Relay]:
     """A relay that has taken over, on a connection of its own."""
     with (
         psycopg.connect(urls.service_url, autocommit=True) as connection,
-        relaying(connection, cluster, QUICK) as started,
+        relaying(connection, cluster, limits) as started,
     ):
         yield started
 
@@ -289,3 +297,25 @@ class TestBrokerAway:
             kafka.start(kafka.brokers[0])
             wait_until(lambda: reached(database, filled) == last)
         check_topic(filled, database)
+
+    def test_what_the_client_forgets_is_sent_again_by_another_one(
+        self, database: DatabaseUrls, filled: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A producer whose broker had come back neither sent its records nor let them expire.
+
+        The relay waited for them for ever.
+        """
+        append(database, 10)
+        forgetful = replace(QUICK, delivery_seconds_max=2.1)
+        with one(database, filled, forgetful) as started, monkeypatch.context() as patched:
+            patched.setattr(KafkaProducer, "send", lambda *_, **__: SimpleNamespace(is_done=False))
+            patched.setattr(KafkaProducer, "flush", forget)
+            with pytest.raises(RelayInterruptedError, match="not acknowledged in time"):
+                started.run_once()
+        assert reached(database, filled) == 0
+        catch_up(database, filled)
+        check_topic(filled, database)
+
+
+def forget(producer: KafkaProducer, timeout: float | None = None) -> None:
+    raise KafkaTimeoutError
