@@ -42,7 +42,7 @@ ON CONFLICT (topic, partition, record_offset) DO UPDATE SET
     code = excluded.code, words = excluded.words, last_seen = excluded.last_seen, dropped = NULL,
     attempts = CASE WHEN d.digest = excluded.digest THEN d.attempts + 1 ELSE 1 END,
     first_seen = CASE WHEN d.digest = excluded.digest THEN d.first_seen
-                      ELSE excluded.first_seen END
+                      ELSE excluded.last_seen END
 WHERE d.dropped IS NULL OR d.digest <> excluded.digest
 """
 _AT = "topic = %s AND partition = %s AND record_offset = %s AND dropped IS NULL"
