@@ -199,7 +199,7 @@ class People(RuleBasedStateMachine):
             "customer": any_of(which, self.customers),
             "person": person,
             "share": share,
-            "until_day": until and datetime.now(UTC).date() + timedelta(days=until),
+            "until_day": datetime.now(UTC).date() + timedelta(days=until) if until else None,
         }
         command = commands.parse(commands.RequestCollaboration, fields)
         recorded = self.ledger.ask(command, actor)
