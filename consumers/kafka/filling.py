@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -163,6 +164,37 @@ class Sender:
     def close(self) -> None:
         """Let go of the cluster, without waiting for what it has not acknowledged."""
         self._producer.close(timeout=0)
+
+
+class Filler(ABC):
+    """What relay and publisher do alike: batch after batch, with one sender, up to the stop."""
+
+    def __init__(self, poll_seconds: float) -> None:
+        self._poll_seconds = poll_seconds
+        self._stop = threading.Event()
+        self._sender: Sender | None = None
+
+    @abstractmethod
+    def run_once(self) -> int:
+        """Fill in one batch; return how many events of the log it had."""
+
+    def catch_up(self) -> None:
+        """Fill in until nothing is left."""
+        while self.run_once():
+            pass
+
+    def run(self, stop: threading.Event, wait: Callable[[float], object]) -> None:
+        """Fill in until ``stop`` is set; ``wait(seconds)`` returns early when there may be news."""
+        self._stop = stop
+        while not stop.is_set():
+            if not self.run_once():
+                wait(self._poll_seconds)
+
+    def close(self) -> None:
+        """Let go of the cluster, without waiting for what it has not acknowledged."""
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
 
 
 def failure_of(future: Any) -> Exception | None:

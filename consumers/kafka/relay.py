@@ -28,6 +28,7 @@ from consumers.kafka.errors import KafkaUnavailableError, RelayInterruptedError
 from consumers.kafka.filling import (
     Described,
     Filled,
+    Filler,
     Sender,
     describe,
     failure_of,
@@ -83,7 +84,7 @@ class RelayLimits(LeadingLimits):
     delivery_seconds_max: float = 30.0
 
 
-class Relay:
+class Relay(Filler):
     """Fills the log's topic, on a connection of its own (autocommit, nobody else's).
 
     Usable until its first error; then a new one begins from the checkpoint. ``acknowledged`` is
@@ -98,13 +99,12 @@ class Relay:
         *,
         acknowledged: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__((limits or RelayLimits()).poll_seconds)
         self._connection = connection
         self._cluster = cluster
         self._limits = limits or RelayLimits()
         self._acknowledged = acknowledged
         self._topic = LOG.name(cluster.topic_prefix)
-        self._stop = threading.Event()
-        self._sender: Sender | None = None
         self._filled = Filled(self._topic, 0, 0)
         self._chain = Chain(0, {})
         # Of each partition its last position up to the checkpoint, and up to where it was told so.
@@ -148,24 +148,6 @@ class Relay:
         if time.monotonic() - self._marked_at >= self._limits.mark_seconds:
             self._mark()
         return len(stored)
-
-    def catch_up(self) -> None:
-        """Send until nothing is left."""
-        while self.run_once():
-            pass
-
-    def run(self, stop: threading.Event, wait: Callable[[float], object]) -> None:
-        """Send until ``stop`` is set; ``wait(seconds)`` returns early when there may be news."""
-        self._stop = stop
-        while not stop.is_set():
-            if not self.run_once():
-                wait(self._limits.poll_seconds)
-
-    def close(self) -> None:
-        """Let go of the cluster, without waiting for what it has not acknowledged."""
-        sender, self._sender = self._sender, None
-        if sender is not None:
-            sender.close()
 
     # --- taking over ---------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from consumers.kafka.errors import KafkaUnavailableError, RelayInterruptedError
 from consumers.kafka.filling import (
     Described,
     Filled,
+    Filler,
     Sender,
     check_ours,
     describe,
@@ -79,7 +80,7 @@ class _Filling(NamedTuple):
     sent: Sent
 
 
-class Publisher:
+class Publisher(Filler):
     """Fills the public topics, on a connection of its own (autocommit, nobody else's).
 
     Usable until its first error; then a new one begins from the checkpoint. ``acknowledged`` is
@@ -95,6 +96,7 @@ class Publisher:
         *,
         acknowledged: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__((limits or PublisherLimits()).poll_seconds)
         self._connection = connection
         self._cluster = cluster
         self._catalogue = catalogue
@@ -103,8 +105,6 @@ class Publisher:
         self._log_topic = LOG.name(cluster.topic_prefix)
         self._public = {catalogue.name_of_class(each) for each in PUBLIC}
         self._facts = Facts()
-        self._stop = threading.Event()
-        self._sender: Sender | None = None
         self._fillings: dict[type[Any], _Filling] = {}
         self._position = 0
         # Kafka's hash is slow in Python, and customers come again.
@@ -153,24 +153,6 @@ class Publisher:
             self._send_all(tellings)
             self._move(upto, tellings)
         return len(stored)
-
-    def catch_up(self) -> None:
-        """Tell until nothing is left that the relay has sent."""
-        while self.run_once():
-            pass
-
-    def run(self, stop: threading.Event, wait: Callable[[float], object]) -> None:
-        """Tell until ``stop`` is set; ``wait(seconds)`` returns early when there may be news."""
-        self._stop = stop
-        while not stop.is_set():
-            if not self.run_once():
-                wait(self._limits.poll_seconds)
-
-    def close(self) -> None:
-        """Let go of the cluster, without waiting for what it has not acknowledged."""
-        sender, self._sender = self._sender, None
-        if sender is not None:
-            sender.close()
 
     # --- what a batch brings ---------------------------------------------------------------------
 
