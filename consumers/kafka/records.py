@@ -1,16 +1,21 @@
 """Records of the log's topic: an event as it stands in the log, or a mark. Pure.
 
-The value is the event's body, byte for byte. The headers are text, their parts between spaces:
+The value is a line of text, the head, and behind it the event's body, byte for byte. The parts of
+the head stand between spaces, with ``-`` for what there is not:
 
-    entry   position, recorded time, stream, version and name: the head of the event's entry
-    link    the generation, and the position of the one before it in this partition
-    cause   of a decision the position of its request, and its ordinal; ``-`` for none
-    asked   of the first event of a request how many events it has, and the digest of what was
-            asked in base64; missing where the store keeps none, and in records of before
+    ``guishu/1``, so that readers know the format
+    the generation, and the position of the event before this one in this partition
+    position, recorded time, stream, version and name: the head of the event's entry
+    of a decision the position of its request, and its ordinal
+    of the first event of a request how many events it has, and the digest of what was asked in
+    base64; none where the store keeps none
 
-So an event can be put back into the log from its record. A mark has no value, and ``upto`` for
-``entry``: it says that up to that position the partition has nothing behind what it links to. There
-are few headers because each of them costs a client more than the bytes in it.
+So an event can be put back into the log from its record. A mark has a line of four parts alone: of
+``guishu/1 2 7 12`` the last says that up to position 12 the partition has nothing behind what it
+links to.
+
+There are no headers, for each costs a client of Kafka in Python a fifth of what the record does.
+At first all this stood in headers, and topics may hold records of then: they are read as well.
 """
 
 from __future__ import annotations
@@ -26,6 +31,12 @@ from ledger.envelope import StoredEvent
 from ledger.errors import LedgerError
 
 Headers = list[tuple[str, bytes]]
+# As a client delivers them: others may send one without a value.
+Delivered = Sequence[tuple[str, bytes | None]]
+
+_OURS = b"guishu/"
+_FORMAT = _OURS + b"1 "
+_MARK_PARTS = 3
 
 
 class UnreadableRecordError(LedgerError):
@@ -78,46 +89,36 @@ class Mark(NamedTuple):
 def encode(placed: Placed, generation: int, asked: Asked | None = None) -> Encoded:
     """Return an event as it is sent; the same each time."""
     event = placed.event
-    recorded = instant(event.recorded)
-    entry = f"{event.position} {recorded} {event.stream} {event.version} {event.name}"
-    headers = [("entry", entry.encode()), _link(generation, placed.previous)]
-    if event.causation is not None or event.ordinal is not None:
-        headers.append(("cause", f"{_or_dash(event.causation)} {_or_dash(event.ordinal)}".encode()))
-    if asked is not None:
-        digest = b2a_base64(asked.digest, newline=False)
-        headers.append(("asked", b"%d %b" % (asked.events, digest)))
-    return Encoded(key_of(event.stream).encode(), event.body, headers)
+    digest = "-" if asked is None else b2a_base64(asked.digest, newline=False).decode("ascii")
+    head = (
+        f"{generation} {placed.previous}"
+        f" {event.position} {instant(event.recorded)} {event.stream} {event.version} {event.name}"
+        f" {_or_dash(event.causation)} {_or_dash(event.ordinal)}"
+        f" {'-' if asked is None else asked.events} {digest}\n"
+    )
+    return Encoded(key_of(event.stream).encode(), _FORMAT + head.encode() + event.body, [])
 
 
 def encode_mark(mark: Mark) -> Encoded:
     """Return a mark as it is sent."""
-    headers = [("upto", str(mark.upto).encode()), _link(mark.generation, mark.previous)]
-    return Encoded(b"", b"", headers)
+    head = f"{mark.generation} {mark.previous} {mark.upto}"
+    return Encoded(b"", _FORMAT + head.encode(), [])
 
 
-def decode(value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> Linked | Mark:
+def decode(value: bytes | None, headers: Delivered) -> Linked | Mark:
     """Return what a record says; raises UnreadableRecordError, or ForeignRecordError."""
+    given = value or b""
     try:
-        # Others may send a header twice, or without a value.
-        named = {name: text or b"" for name, text in headers}
-        generation, previous = map(int, named["link"].split(b" "))
-        if "upto" in named:
-            return Mark(int(named["upto"]), generation, previous)
-        position, recorded, stream, version, name = named["entry"].decode().split(" ")
-        causation, ordinal = named.get("cause", b"- -").split(b" ")
-        event = StoredEvent(
-            int(position),
-            datetime.fromisoformat(recorded),
-            stream,
-            int(version),
-            name,
-            value if value is not None else b"",
-            _number(causation),
-            _number(ordinal),
-        )
-        return Linked(event, generation, previous, _asked(named.get("asked")))
+        if not given.startswith(_FORMAT):
+            return _decode_headed(given, headers)
+        head, _, body = given.partition(b"\n")
+        _, *parts = head.decode().split(" ")
+        if len(parts) == _MARK_PARTS:
+            generation, previous, upto = map(int, parts)
+            return Mark(upto, generation, previous)
+        return _linked(parts, body)
     except (KeyError, ValueError) as error:
-        is_ours = any(name == "link" for name, _ in headers)
+        is_ours = given.startswith(_OURS) or any(name == "link" for name, _ in headers)
         raise (UnreadableRecordError if is_ours else ForeignRecordError)(
             f"A record of the log's topic cannot be read: {type(error).__name__}: {error}.",
             way_out="Find out who writes into the topic besides the relay. Nothing is lost: the"
@@ -125,20 +126,48 @@ def decode(value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> 
         ) from error
 
 
-def _asked(text: bytes | None) -> Asked | None:
-    if text is None:
+def _linked(parts: Sequence[str], body: bytes) -> Linked:
+    generation, previous, position, recorded, stream, version, name, *caused_asked = parts
+    causation, ordinal, events, digest = caused_asked
+    event = StoredEvent(
+        int(position),
+        datetime.fromisoformat(recorded),
+        stream,
+        int(version),
+        name,
+        body,
+        _number(causation),
+        _number(ordinal),
+    )
+    return Linked(event, int(generation), int(previous), _asked(events, digest))
+
+
+def _decode_headed(body: bytes, headers: Delivered) -> Linked | Mark:
+    """Read a record of the first format; raises KeyError, ValueError.
+
+    Its headers: ``link`` (generation, previous position), ``entry`` (position to name) or the
+    ``upto`` of a mark, and where there are such ``cause`` and ``asked``.
+    """
+    # Others may send a header twice, or without a value.
+    named = {name: (text or b"").decode() for name, text in headers}
+    generation, previous = named["link"].split(" ")
+    if "upto" in named:
+        return Mark(int(named["upto"]), int(generation), int(previous))
+    entry = named["entry"].split(" ")
+    causation, ordinal = named.get("cause", "- -").split(" ")
+    events, digest = named.get("asked", "- -").split(" ")
+    return _linked([generation, previous, *entry, causation, ordinal, events, digest], body)
+
+
+def _asked(events: str, digest: str) -> Asked | None:
+    if events == digest == "-":
         return None
-    events, digest = text.split(b" ")
     return Asked(int(events), a2b_base64(digest, strict_mode=True))
-
-
-def _link(generation: int, previous: int) -> tuple[str, bytes]:
-    return "link", f"{generation} {previous}".encode()
 
 
 def _or_dash(number: int | None) -> str:
     return "-" if number is None else str(number)
 
 
-def _number(text: bytes) -> int | None:
-    return None if text == b"-" else int(text)
+def _number(text: str) -> int | None:
+    return None if text == "-" else int(text)

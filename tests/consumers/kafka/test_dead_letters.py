@@ -40,6 +40,7 @@ RUBBISH: list[Rubbish] = [
     (None, b'{"owner": "somebody"}', []),
     (b"cus_1", None, [("link", b""), ("trace-id", b"\x00\xff")]),
     (b"", b"\xfe" * 70_000, [("link", b"1 0"), ("entry", b"1 2 3")]),
+    (b"cus_1", b"guishu/1 1 0 2 3", []),
 ]
 """What a producer sends that knows nothing of how records look here."""
 
@@ -135,6 +136,7 @@ def test_the_feed_goes_on_and_the_rubbish_is_put_aside(ledger: TestLedger, topic
         (21, True, "record_foreign"),
         (None, True, "record_unreadable"),
         (65_536, False, "record_unreadable"),
+        (16, True, "record_unreadable"),
     ]
     assert kept == [(partition, *each, 1) for partition in range(PARTITIONS) for each in expected]
 

@@ -192,6 +192,11 @@ def send_only(
         producer.flush()
 
 
+def other_body(encoded: Encoded) -> Encoded:
+    head, _ = encoded.value.split(b"\n", 1)
+    return encoded._replace(value=head + b'\n{"other":1}')
+
+
 def refused(urls: DatabaseUrls, cluster: Cluster, words: str, keep: int) -> None:
     """Opening is refused in these words, nothing is changed, and no other position is given up."""
     before = everything(urls)
@@ -305,7 +310,7 @@ def test_what_contradicts_the_rest_is_not_put_back(story: Story) -> None:
     with story.copy() as lost:
         story.go_on()
         send(story.urls, story.cluster)
-        send_only(story, [24], lambda encoded: encoded._replace(value=b'{"other":1}'))
+        send_only(story, [24], other_body)
         refused(lost, story.cluster, "holds at position 24 contradicts the rest", 23)
         assert given_up(lost, story.cluster, 23).given_up_upto == END
         check_going_on(story, lost, 23)
@@ -325,7 +330,7 @@ def test_a_copy_from_before_a_later_generation_puts_nothing_back(story: Story) -
 def test_another_ledgers_topic_is_left_alone(story: Story) -> None:
     with story.copy() as lost:
         story.go_on()
-        send_only(story, [3, *range(17, 27)], lambda each: each._replace(value=b'{"other":1}'))
+        send_only(story, [3, *range(17, 27)], other_body)
         with (
             service(lost) as connection,
             pytest.raises(TopicForeignError, match="something else at position 3"),
@@ -365,8 +370,12 @@ def test_of_a_record_without_a_digest_the_request_id_counts_as_used(story: Story
         story.go_on()
 
         def as_before(encoded: Encoded) -> Encoded:
-            headers = [each for each in encoded.headers if each[0] != "asked"]
-            return encoded._replace(headers=headers)
+            head, body = encoded.value.split(b"\n", 1)
+            _, generation, previous, *entry, causation, ordinal, _, _ = head.split(b" ")
+            headers = [("entry", b" ".join(entry)), ("link", generation + b" " + previous)]
+            if causation != b"-":
+                headers.append(("cause", causation + b" " + ordinal))
+            return Encoded(encoded.key, body, headers)
 
         send_only(story, range(17, 27), as_before)
         with service(lost) as connection:

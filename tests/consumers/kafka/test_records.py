@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,6 @@ from consumers.kafka.chain import Placed
 from consumers.kafka.records import (
     Asked,
     ForeignRecordError,
-    Headers,
     Linked,
     Mark,
     UnreadableRecordError,
@@ -39,6 +38,16 @@ EVENTS = st.builds(
 ASKED = st.builds(Asked, st.integers(1, 10_000), st.binary())
 
 
+def event(name: str = "OwnershipGranted.v1") -> StoredEvent:
+    at = datetime(2026, 3, 1, 1, 2, 3, 4, tzinfo=UTC)
+    return StoredEvent(12, at, "ownership-cus_1", 3, name, b'{"a":1}', 9, 0)
+
+
+def request() -> StoredEvent:
+    at = datetime(2026, 3, 1, 1, 2, 3, 4, tzinfo=UTC)
+    return StoredEvent(9, at, "customer-cus_1", 3, "ClaimFiled.v1", b"{}")
+
+
 @given(EVENTS, st.integers(0, 9), st.integers(0, 2**63 - 1), st.none() | ASKED)
 def test_an_event_comes_out_as_it_went_in(
     event: StoredEvent, generation: int, previous: int, asked: Asked | None
@@ -50,21 +59,33 @@ def test_an_event_comes_out_as_it_went_in(
 
 def test_the_words_of_a_record_are_fixed() -> None:
     """Readers of another version of guishu, and topics that were filled before, rely on them."""
-    at = datetime(2026, 3, 1, 1, 2, 3, 4, tzinfo=UTC)
-    event = StoredEvent(12, at, "ownership-cus_1", 3, "OwnershipGranted.v1", b'{"a":1}', 9, 0)
-    assert encode(Placed(event, 1, 7), 2) == (
+    assert encode(Placed(event(), 1, 7), 2) == (
         b"cus_1",
-        b'{"a":1}',
-        [
-            ("entry", b"12 2026-03-01T01:02:03.000004Z ownership-cus_1 3 OwnershipGranted.v1"),
-            ("link", b"2 7"),
-            ("cause", b"9 0"),
-        ],
+        b"guishu/1 2 7 12 2026-03-01T01:02:03.000004Z ownership-cus_1 3 OwnershipGranted.v1 9 0"
+        b' - -\n{"a":1}',
+        [],
     )
-    request = StoredEvent(9, at, "customer-cus_1", 3, "ClaimFiled.v1", b"{}")
-    assert encode(Placed(request, 1, 7), 2, Asked(1, b"\x00\xff"))[2][2:] == [("asked", b"1 AP8=")]
-    mark = (b"", b"", [("upto", b"12"), ("link", b"2 7")])
-    assert encode_mark(Mark(12, 2, 7)) == mark
+    assert encode(Placed(request(), 1, 7), 2, Asked(1, b"\x00\xff")).value == (
+        b"guishu/1 2 7 9 2026-03-01T01:02:03.000004Z customer-cus_1 3 ClaimFiled.v1 - - 1 AP8=\n{}"
+    )
+    assert encode_mark(Mark(12, 2, 7)) == (b"", b"guishu/1 2 7 12", [])
+
+
+ENTRY = ("entry", b"12 2026-03-01T01:02:03.000004Z ownership-cus_1 3 OwnershipGranted.v1")
+LINK = ("link", b"2 7")
+CAUSE = ("cause", b"9 0")
+
+
+def test_records_of_the_first_format_are_read() -> None:
+    """Topics hold what was sent before the head stood in the value."""
+    assert decode(b'{"a":1}', [ENTRY, LINK, CAUSE]) == Linked(event(), 2, 7)
+    headers = [
+        ("entry", b"9 2026-03-01T01:02:03.000004Z customer-cus_1 3 ClaimFiled.v1"),
+        LINK,
+        ("asked", b"1 AP8="),
+    ]
+    assert decode(b"{}", headers) == Linked(request(), 2, 7, Asked(1, b"\x00\xff"))
+    assert decode(b"", [("upto", b"12"), LINK]) == Mark(12, 2, 7)
 
 
 @given(st.builds(Mark, POSITIONS, st.integers(0, 9), POSITIONS))
@@ -73,26 +94,49 @@ def test_a_mark_comes_out_as_it_went_in(mark: Mark) -> None:
     assert decode(value, headers) == mark
 
 
-def without(name: str) -> Headers:
-    at = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(microseconds=1)
-    event = StoredEvent(12, at, "ownership-cus_1", 3, "OwnershipGranted.v1", b"{}")
-    return [each for each in encode(Placed(event, 1, 7), 2).headers if each[0] != name]
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"1 2",
+        b"1 2 3 4",
+        b"1 2 many",
+        b"1 2 3 2026-03-01T00:00:00.000000Z customer-a 1 ClaimFiled.v1 - - -",
+        b"1 2 3 yesterday customer-a 1 ClaimFiled.v1 - - - -",
+        b"1 2 3 2026-03-01T00:00:00.000000Z customer-a 1 ClaimFiled.v1 - - - AP8=",
+        b"1 2 3 2026-03-01T00:00:00.000000Z customer-a 1 ClaimFiled.v1 - - 1 -",
+        b"1 2 3 2026-03-01T00:00:00.000000Z customer-a 1 ClaimFiled.v1 - - 1 AP8",
+        b"1 2 3 2026-03-01T00:00:00.000000Z customer-\xff 1 ClaimFiled.v1 - - - -",
+    ],
+)
+def test_a_head_that_is_not_as_ours_are_is_an_error(value: bytes) -> None:
+    with pytest.raises(UnreadableRecordError) as refused:
+        decode(b"guishu/1 " + value + b"\n{}", [])
+    assert type(refused.value) is UnreadableRecordError
+
+
+def test_a_record_of_a_later_format_is_no_stranger_s() -> None:
+    """It tells of a position, which this version cannot read."""
+    with pytest.raises(UnreadableRecordError) as refused:
+        decode(b"guishu/2 1 0 7", [])
+    assert type(refused.value) is UnreadableRecordError
 
 
 @pytest.mark.parametrize(
     "headers",
     [
         [],
-        *(without(name) for name, _ in without("")),
+        [LINK, CAUSE],
+        [ENTRY, CAUSE],
         [("link", b"1 0"), ("upto", b"many")],
         [("link", b"1"), ("upto", b"1")],
         [("link", b"\xff 0"), ("upto", b"1")],
         [("link", b"1 0"), ("entry", b"1 2026-03-01T00:00:00.000000Z customer-a 1")],
-        [*without(""), ("cause", b"9")],
+        [ENTRY, LINK, ("cause", b"9")],
         [("link", None), ("upto", b"1")],
-        [*without("link"), ("link", None)],
-        [*without(""), ("asked", b"1")],
-        [*without(""), ("asked", b"1 AP8")],
+        [ENTRY, ("link", None)],
+        [ENTRY, LINK, ("asked", b"1")],
+        [ENTRY, LINK, ("asked", b"1 AP8")],
     ],
 )
 def test_what_is_not_of_our_making_is_an_error(
@@ -103,9 +147,10 @@ def test_what_is_not_of_our_making_is_an_error(
         decode(b"{}", headers)
 
 
-@pytest.mark.parametrize("headers", [[], [("trace", b"\xff")], [*without("link")]])
+@pytest.mark.parametrize("value", [None, b"", b"{}", b"\xff", b"guishu 1 0 7"])
+@pytest.mark.parametrize("headers", [[], [("trace", b"\xff")], [ENTRY]])
 def test_what_does_not_even_say_what_it_links_to_is_a_stranger_s(
-    headers: list[tuple[str, bytes | None]],
+    value: bytes | None, headers: list[tuple[str, bytes | None]]
 ) -> None:
     with pytest.raises(ForeignRecordError):
-        decode(b"{}", headers)
+        decode(value, headers)
