@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import Connection
 
+from api.alive import AskedStop
 from api.bootstrap import Ledger
 from consumers import clock, enforcing, progress
 from consumers.enforcer import CONSUMER
@@ -24,7 +25,7 @@ from consumers.feed import StoreFeed
 from consumers.leading import ENDED_BY_THE_SERVER
 from ledger.errors import LedgerError
 from ledger.recording import Recording
-from ledger.store.hints import LINGER_SECONDS, Stop, Waiter
+from ledger.store.hints import LINGER_SECONDS, Waiter
 from ledger.store.reading import head
 from projections.runner import Runner, positions
 
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 class Service:
     """The running consumers; ``failure`` is what stopped one for good."""
 
-    stop: Stop = field(default_factory=Stop)
+    stop: AskedStop = field(default_factory=AskedStop)
     threads: list[threading.Thread] = field(default_factory=list)
     failure: Exception | None = None
 

@@ -173,6 +173,12 @@ class Settings(BaseSettings):
         default=None,
         description="… by the foreign id that this system has for the person.",
     )
+    alive_file: Path | None = Field(
+        default=None,
+        description="A file that enforce, project, clock and relay touch every five seconds while"
+        " they go round, for whatever watches processes: one that is older than a minute, or is"
+        " not there, is of a process that hangs.",
+    )
     kafka_bootstrap: Annotated[str, AfterValidator(_addresses)] | None = Field(
         default=None,
         validation_alias=AliasChoices(_KAFKA_VARIABLE, "kafka_bootstrap"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,29 @@ def test_what_keeps_data_has_a_volume_and_says_whether_it_is_well() -> None:
         assert service["healthcheck"]["test"][0] == "CMD"
         assert any(volume.startswith(f"{name}:") for volume in service["volumes"])
     assert set(COMPOSE["volumes"]) == {"postgres", "kafka"}
+
+
+ROLES = sorted({"relay", "enforcer", "projector", "clock"})
+
+
+def check_health(service: str, file: Path) -> int:
+    """Run a service's health check as its container would, for an alive file of ours."""
+    program, *arguments = COMPOSE["services"][service]["healthcheck"]["test"][1:]
+    assert program == "python"
+    assert COMPOSE["services"][service]["environment"]["GUISHU_ALIVE_FILE"] in arguments[-1]
+    words = [each.replace("/tmp/guishu-alive", str(file)) for each in arguments]  # noqa: S108
+    return run(sys.executable, *words).returncode
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_a_role_is_well_while_it_goes_round(service: str, tmp_path: Path) -> None:
+    file = tmp_path / "alive"
+    assert check_health(service, file) == 1
+    file.touch()
+    assert check_health(service, file) == 0
+    long_ago = time.time() - 61
+    os.utime(file, (long_ago, long_ago))
+    assert check_health(service, file) == 1
 
 
 def test_the_image_holds_every_folder_of_the_program_and_runs_as_nobody_special() -> None:

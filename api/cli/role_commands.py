@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 
 from api import running
+from api.alive import AliveFile
 from api.bootstrap import Ledger
 from api.cli.context import notes, opened
 from api.running import Service
@@ -57,11 +58,11 @@ def _run(role: str, *works: Callable[[Ledger], Callable[[Service], None]]) -> No
     service = Service()
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: service.stop.set())
-    with opened() as ledger:
+    with opened() as ledger, AliveFile(load_settings().alive_file) as alive:
         for work in works:
             service.start(role, work(ledger))
         notes().print(f"{role}: running")
-        service.stop.wait()
+        alive.keep(service.stop, service.threads)
         service.end()
     if service.failure is not None:
         raise service.failure
