@@ -30,6 +30,8 @@ from consumers.progress import FencedError
 
 _log = logging.getLogger(__name__)
 
+_CLOSE_SECONDS_MAX = 5.0
+
 _MAKE = "INSERT INTO ledger.relay (topic) VALUES (%s) ON CONFLICT DO NOTHING"
 _TAKE = """
 UPDATE ledger.relay SET epoch = epoch + 1 WHERE topic = %s
@@ -163,7 +165,13 @@ class Sender:
 
     def close(self) -> None:
         """Let go of the cluster, without waiting for what it has not acknowledged."""
-        self._producer.close(timeout=0)
+        # The client's own close waits for that first, and where it waits in vain closes nothing:
+        # its thread would go on sending. There is no public way to give the rest up.
+        self._producer._sender.force_close()
+        try:
+            self._producer.close(timeout=_CLOSE_SECONDS_MAX)
+        except KafkaTimeoutError:
+            _log.warning("a producer has not let go in %.0f seconds", _CLOSE_SECONDS_MAX)
 
 
 class Filler(ABC):
