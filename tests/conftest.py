@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import Phase, settings
@@ -14,6 +13,7 @@ from hypothesis import Phase, settings
 from consumers.kafka.local import LocalKafka, local_kafka
 from ledger.store.embedded import embedded_server
 from tests.support.database import DatabaseServer, DatabaseUrls, Templates
+from tests.support.folders import data_folder
 
 # What fails is shown as it was found: to look for the smallest that fails takes many minutes where
 # each example has a database. ``pytest --hypothesis-profile=default`` looks for it.
@@ -28,8 +28,8 @@ def servers_folder() -> Iterator[Path]:
     For root, pytest closes the folder above all its ``tmp_path`` again at the start of each
     session, so that the user of a server that another session has there cannot reach its data.
     """
-    with TemporaryDirectory(prefix="guishu-test-") as folder:
-        yield Path(folder)
+    with data_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +43,13 @@ def postgres() -> Iterator[DatabaseServer]:
         return
     # Not in tmp_path, for the reason that servers_folder gives.
     with (
-        TemporaryDirectory(prefix="guishu-test-") as folder,
+        data_folder() as folder,
         embedded_server(folder) as embedded,
     ):
         server = DatabaseServer(embedded.superuser_url, embedded)
         server.wait_for_the_disk(on=False)
+        # The data may be in memory.
+        server.set("max_wal_size", "256MB")
         yield server
 
 
@@ -109,7 +111,7 @@ def kafka() -> Iterator[LocalKafka]:
     A test has topics of its own names. It may kill the broker, if it starts it again.
     """
     with (
-        TemporaryDirectory(prefix="guishu-test-") as folder,
+        data_folder() as folder,
         local_kafka(folder, grace_seconds=0) as started,
     ):
         yield started

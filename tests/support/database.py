@@ -92,10 +92,17 @@ class DatabaseServer:
 
         In either case it outlives every process, the server's own too.
         """
-        value = "on" if on else "off"
-        self._execute(sql.SQL("ALTER SYSTEM SET fsync = {}").format(sql.SQL(value)))
-        self._execute(sql.SQL("SELECT {}()").format(sql.Identifier("pg_reload_conf")))
-        wait_until(lambda: self._shown("fsync") == value)
+        self.set("fsync", "on" if on else "off")
+
+    def set(self, setting: str, value: str) -> None:
+        """Set something for all sessions that begin from now on; ``value`` as the server shows it.
+
+        Sessions that are there see it at their next statement or so.
+        """
+        change = sql.SQL("ALTER SYSTEM SET {} = {}")
+        self._execute(change.format(sql.Identifier(setting), sql.Literal(value)))
+        self._execute(sql.SQL("SELECT pg_reload_conf()"))
+        wait_until(lambda: self._shown(setting) == value)
 
     def _shown(self, setting: str) -> object:
         """Return a setting as a new session finds it."""
@@ -103,7 +110,7 @@ class DatabaseServer:
             row = connection.execute("SELECT current_setting(%s)", [setting]).fetchone()
             return row[0] if row else None
 
-    def _execute(self, statement: sql.Composed) -> None:
+    def _execute(self, statement: sql.SQL | sql.Composed) -> None:
         with psycopg.connect(self.superuser_url, autocommit=True, connect_timeout=10) as connection:
             connection.execute("SET client_min_messages = warning")
             connection.execute(statement)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -21,6 +20,7 @@ import pytest
 
 from ledger.store.embedded import embedded_server
 from tests.support.database import DatabaseUrls
+from tests.support.folders import data_folder
 from tests.support.processes import run, wait_until
 
 _GUISHU = [sys.executable, "-c", "from api.cli.main import run; run()"]
@@ -114,8 +114,8 @@ def served() -> Iterator[Terminal]:
 
     For tests that can share it. Not in tmp_path, for the reason that servers_folder gives.
     """
-    with TemporaryDirectory(prefix="guishu-test-") as folder:
-        terminal = Terminal(Path(folder))
+    with data_folder() as folder:
+        terminal = Terminal(folder)
         terminal.guishu("init", "东方智造", "陈建国")
         with embedded_server(terminal.folder / "data"):
             yield terminal
@@ -124,8 +124,8 @@ def served() -> Iterator[Terminal]:
 @pytest.fixture(scope="module")
 def made() -> Iterator[Path]:
     """The folder of a ledger whose demo was made, and which was stopped."""
-    with TemporaryDirectory(prefix="guishu-test-") as folder:
-        terminal = Terminal(Path(folder))
+    with data_folder() as folder:
+        terminal = Terminal(folder)
         running = terminal.run("--demo")
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0, terminal.shown()

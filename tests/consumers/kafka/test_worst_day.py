@@ -10,8 +10,6 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -36,6 +34,7 @@ from tests.consumers.kafka.test_lost_tail import (
 )
 from tests.support.copies import asked, back_up, copy_of, cut_off, restored, standing_by, urls_of
 from tests.support.database import DatabaseServer, DatabaseUrls
+from tests.support.folders import data_folder
 from tests.support.ledgers import open_test_ledger
 from tests.support.processes import wait_until
 
@@ -52,8 +51,7 @@ class WorstDay:
 
 @pytest.fixture
 def worst_day(kafka: LocalKafka) -> Iterator[WorstDay]:
-    with TemporaryDirectory(prefix="guishu-test-") as name:
-        folder = Path(name)
+    with data_folder() as folder:
         folder.chmod(0o711)
         with embedded_server(folder / "primary") as primary:
             server = DatabaseServer(primary.superuser_url, primary)
