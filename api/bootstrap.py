@@ -23,6 +23,7 @@ from ledger.store.committer import CommitterThread
 from ledger.store.generations import is_in_force, open_generation
 from ledger.store.hints import Notifier
 from ledger.store.migrations import migrate, pending
+from ledger.store.silence import connect_impatient
 from projections.base import Projection
 from projections.registry import all_projections
 
@@ -46,10 +47,18 @@ class Ledger:
     projections: tuple[Projection, ...] = field(repr=False)
 
     @contextmanager
-    def dedicated(self, name: str) -> Iterator[Connection[Any]]:
-        """Open a connection outside the pool, for a consumer that keeps it (autocommit)."""
-        with psycopg.connect(
-            self.database.service_url, autocommit=True, application_name=f"guishu-{name}"
+    def dedicated(
+        self, name: str, silence_seconds_max: float | None = None
+    ) -> Iterator[Connection[Any]]:
+        """Open a connection outside the pool, for a consumer that keeps it (autocommit).
+
+        After so long without a word from the server it ends itself; by default never.
+        """
+        with connect_impatient(
+            self.database.service_url,
+            silence_seconds_max,
+            autocommit=True,
+            application_name=f"guishu-{name}",
         ) as connection:
             arrays.register(connection)
             yield connection

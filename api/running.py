@@ -20,7 +20,7 @@ from psycopg import Connection
 from api.alive import AskedStop
 from api.bootstrap import Ledger
 from consumers import clock, enforcing, progress
-from consumers.enforcer import CONSUMER
+from consumers.enforcer import CONSUMER, EnforcerLimits
 from consumers.feed import StoreFeed
 from consumers.leading import ENDED_BY_THE_SERVER
 from ledger.errors import LedgerError
@@ -113,8 +113,10 @@ def enforce_partitions(ledger: Ledger, cluster: Cluster) -> Callable[[Service], 
     from consumers.kafka import enforcing as partitions  # takes a while, and few need it
 
     def work(service: Service) -> None:
+        # What Kafka has given to this process nobody else decides while this one waits.
+        silence_seconds_max = EnforcerLimits().silence_seconds_max
         partitions.enforce_partitions(
-            lambda: ledger.dedicated("enforcer"),
+            lambda: ledger.dedicated("enforcer", silence_seconds_max),
             cluster,
             ledger.catalogue,
             service.stop,

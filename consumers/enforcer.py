@@ -92,6 +92,8 @@ class EnforcerLimits:
     batch_requests_max: int = 300
     lock_timeout_ms: int = 5_000
     statement_timeout_ms: int = 60_000
+    # A server that has not even said "timed out" this long after it should have is lost.
+    silence_seconds_max: float = 65.0
     poll_seconds: float = 0.2
 
 

@@ -1,7 +1,11 @@
 """A process that enforces partitions as a member of the group, and can be killed; for the tests.
 
-``how`` is ``live``; or ``freeze``: it stops itself (SIGSTOP) between reading its first batch of
-requests and the transaction that decides them.
+``how`` is ``live``; or what it does between reading its first batch of requests and the transaction
+that decides them: ``freeze``: it stops itself (SIGSTOP); ``wait``: it says so on its standard
+output, and goes on when its standard input is closed.
+
+``proxy_url`` is the way to Kafka, if it is no direct one, and ``silence`` how many seconds its
+database may say nothing; without them it is as ``live`` as any.
 """
 
 from __future__ import annotations
@@ -10,9 +14,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
-import psycopg
 from psycopg import Connection
 
 from consumers.feed import Batch
@@ -21,30 +25,54 @@ from consumers.kafka.connecting import Cluster
 from consumers.kafka.enforcing import enforce_partitions
 from consumers.kafka.feed import KafkaFeed
 from ledger.events.catalogue import catalogue
+from ledger.store.silence import connect_impatient
 from tests.consumers.kafka.support import QUICK_ENFORCERS
 
 
-class _FreezingFeed(KafkaFeed):
-    """A feed behind whose first requests the process is stopped."""
+class _PausingFeed(KafkaFeed):
+    """A feed behind whose first requests the process pauses."""
 
-    _frozen = False
+    pause: Callable[[], object] | None = None
 
     def read(self, connection: Connection[Any], after: int, limit: int) -> Batch:
         batch = super().read(connection, after, limit)
-        if batch.requests and not _FreezingFeed._frozen:
-            _FreezingFeed._frozen = True
-            os.kill(os.getpid(), signal.SIGSTOP)
+        pause = _PausingFeed.pause
+        if batch.requests and pause is not None:
+            _PausingFeed.pause = None
+            pause()
         return batch
 
 
-def main(conninfo: str, bootstrap: str, prefix: str, name: str, how: str) -> None:
+def _freeze() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _wait() -> None:
+    print("waiting", flush=True)
+    sys.stdin.read()
+
+
+_PAUSES = {"live": None, "freeze": _freeze, "wait": _wait}
+
+
+def main(
+    conninfo: str,
+    bootstrap: str,
+    prefix: str,
+    name: str,
+    how: str,
+    proxy_url: str = "",
+    silence: str = "",
+) -> None:
     """Enforce until killed."""
-    if how == "freeze":
-        enforcing.KafkaFeed = _FreezingFeed  # type: ignore[attr-defined]
+    _PausingFeed.pause = _PAUSES[how]
+    enforcing.KafkaFeed = _PausingFeed  # type: ignore[attr-defined]
     stop = threading.Event()
     enforce_partitions(
-        lambda: psycopg.connect(conninfo, autocommit=True, application_name=name),
-        Cluster(bootstrap, prefix),
+        lambda: connect_impatient(
+            conninfo, float(silence) if silence else None, autocommit=True, application_name=name
+        ),
+        Cluster(bootstrap, prefix, {"proxy_url": proxy_url} if proxy_url else {}),
         catalogue(),
         stop,
         QUICK_ENFORCERS,

@@ -1,0 +1,133 @@
+"""One process is cut off by the network, from Kafka or from PostgreSQL; all others reach both.
+
+What it is cut off by drops packets: connections stay open, and nothing passes. What had been sent
+before arrives when the cut is healed, by which time others have done the work.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from consumers.kafka.connecting import Cluster
+from tests.consumers.kafka.support import (
+    enforcing_thread,
+    running,
+    wait_until_decided,
+    with_topics,
+)
+from tests.consumers.kafka.test_enforcing import group_members, wait_until_owned
+from tests.consumers.support import check, grants
+from tests.support.database import DatabaseUrls
+from tests.support.ledgers import TestLedger
+from tests.support.processes import start, wait_until
+from tests.support.proxy import Route, RouteToDatabase
+
+# Long behind what a healthy server takes to say something here, and before anybody is tired of it.
+_SILENCE_SECONDS_MAX = 1.5
+
+
+@pytest.fixture
+def filled(cluster: Cluster) -> Cluster:
+    """A cluster with the topics."""
+    return with_topics(cluster)
+
+
+@pytest.fixture
+def to_database(database: DatabaseUrls) -> Iterator[RouteToDatabase]:
+    with RouteToDatabase(database.service_url) as route:
+        yield route
+
+
+@contextmanager
+def one(
+    ledger: TestLedger, cluster: Cluster, conninfo: str = "", proxy_url: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """An enforcer in a process that decides all partitions, and waits with requests at hand."""
+    given = (conninfo or ledger.urls.service_url, cluster.bootstrap, cluster.topic_prefix)
+    with start(
+        *(sys.executable, "-m", "tests.consumers.kafka.enforcing_process", *given),
+        *("cut-off", "wait", proxy_url, str(_SILENCE_SECONDS_MAX)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as started:
+        try:
+            wait_until_owned(ledger)
+            yield started
+        finally:
+            started.kill()
+
+
+def hear_that_it_waits(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"waiting\n"
+
+
+def go_on(process: subprocess.Popen[bytes]) -> None:
+    """Let it go on with the requests that it has at hand."""
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def wait_until_both_decide(cluster: Cluster) -> None:
+    """Return when Kafka has given partitions to two members."""
+    wait_until(lambda: len(group_members(cluster)) == 2 and all(group_members(cluster)))
+
+
+class Claims:
+    """Customers that are claimed by one person after the other."""
+
+    def __init__(self, ledger: TestLedger) -> None:
+        self._ledger = ledger
+        self.customers = [ledger.register(f"客户{number}") for number in range(12)]
+
+    def by(self, person: str) -> None:
+        for customer in self.customers:
+            self._ledger.claim(customer, person)
+
+    def check_one_owner(self) -> None:
+        """Every claim is decided, and each customer was granted once."""
+        wait_until_decided(self._ledger)
+        assert grants(self._ledger) == dict.fromkeys(self.customers, 1)
+        check(self._ledger)
+
+
+class TestEnforcer:
+    """It has read requests, and is cut off before it decides them."""
+
+    @pytest.fixture
+    def ledger(self, ledger: TestLedger, filled: Cluster) -> Iterator[TestLedger]:
+        """A ledger whose log is relayed beside the test."""
+        with running(ledger.urls, filled):
+            yield ledger
+
+    @pytest.mark.parametrize("cut", [Route.cut, Route.break_off])
+    def test_from_postgres_it_gives_up_its_partitions_and_comes_back_as_one_of_both(
+        self,
+        ledger: TestLedger,
+        filled: Cluster,
+        to_database: RouteToDatabase,
+        cut: Callable[[Route], None],
+    ) -> None:
+        """Its heartbeats went on, and it kept its partitions for as long as it waited.
+
+        Nor could others get any meanwhile: a group shares out anew when all members have answered.
+        """
+        with one(ledger, filled, to_database.conninfo) as cut_off:
+            claims = Claims(ledger)
+            claims.by("per_1")
+            hear_that_it_waits(cut_off)
+            cut(to_database)
+            go_on(cut_off)
+            with enforcing_thread(ledger, filled):
+                claims.by("per_2")
+                claims.check_one_owner()
+                # What it had sent into the void arrives now, and comes too late.
+                to_database.heal()
+                wait_until_both_decide(filled)
+                claims.by("per_3")
+                claims.check_one_owner()
