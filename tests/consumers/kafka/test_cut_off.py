@@ -21,20 +21,28 @@ from tests.consumers.kafka.support import (
     with_topics,
 )
 from tests.consumers.kafka.test_enforcing import group_members, wait_until_owned
-from tests.consumers.support import check, grants
+from tests.consumers.support import check, count, grants
 from tests.support.database import DatabaseUrls
 from tests.support.ledgers import TestLedger
 from tests.support.processes import start, wait_until
-from tests.support.proxy import Route, RouteToDatabase
+from tests.support.proxy import Route, RouteToBrokers, RouteToDatabase
 
 # Long behind what a healthy server takes to say something here, and before anybody is tired of it.
 _SILENCE_SECONDS_MAX = 1.5
+
+_EPOCHS = "SELECT sum(epoch) FROM ledger.consumer_progress"
 
 
 @pytest.fixture
 def filled(cluster: Cluster) -> Cluster:
     """A cluster with the topics."""
     return with_topics(cluster)
+
+
+@pytest.fixture
+def to_kafka() -> Iterator[RouteToBrokers]:
+    with RouteToBrokers() as route:
+        yield route
 
 
 @pytest.fixture
@@ -104,6 +112,30 @@ class TestEnforcer:
         """A ledger whose log is relayed beside the test."""
         with running(ledger.urls, filled):
             yield ledger
+
+    def test_from_kafka_another_decides_and_it_comes_back_as_one_of_both(
+        self, ledger: TestLedger, filled: Cluster, to_kafka: RouteToBrokers
+    ) -> None:
+        with one(ledger, filled, proxy_url=to_kafka.url) as cut_off:
+            claims = Claims(ledger)
+            claims.by("per_1")
+            hear_that_it_waits(cut_off)
+            to_kafka.cut()
+            with enforcing_thread(ledger, filled):
+                claims.by("per_2")
+                wait_until_decided(ledger)
+                decided, epochs = len(ledger.log()), count(ledger.urls, _EPOCHS)
+                go_on(cut_off)
+                # It was refused what it had read, and asks what became of its partitions, for
+                # Kafka has not told it that they are its no longer.
+                wait_until(lambda: count(ledger.urls, _EPOCHS) > epochs)
+                assert len(ledger.log()) == decided
+                claims.by("per_3")
+                claims.check_one_owner()
+                to_kafka.heal()
+                wait_until_both_decide(filled)
+                claims.by("per_4")
+                claims.check_one_owner()
 
     @pytest.mark.parametrize("cut", [Route.cut, Route.break_off])
     def test_from_postgres_it_gives_up_its_partitions_and_comes_back_as_one_of_both(
