@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from kafka import TopicPartition
+from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 from kafka.structs import OffsetAndMetadata
@@ -57,6 +57,28 @@ def claim_name(connection: Connection[Any], group: str) -> str | None:
     return None
 
 
+class Forgetting(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Lets an assignor forget what was its member's before the group did without the member.
+
+    kafka-python would claim it when it joins again. Whoever leads the group gives nobody what
+    another one has, and waits until that one lets go of it; but this one has nothing to let go of,
+    so that a partition could be left to nobody, for as long as all members live.
+    """
+
+    def __init__(self, assignor: CooperativeStickyAssignor) -> None:
+        self._assignor = assignor
+
+    def on_partitions_lost(self, lost: object) -> None:
+        """Forget them."""
+        self._assignor.member_assignment = None
+
+    def on_partitions_revoked(self, revoked: object) -> None:
+        """Keep what is kept by the assignor itself."""
+
+    def on_partitions_assigned(self, assigned: object) -> None:
+        """Keep what is kept by the assignor itself."""
+
+
 class Member:
     """A member of the group ``group`` that follows one topic; a context manager, for one thread.
 
@@ -88,10 +110,11 @@ class Member:
         return self
 
     def _open(self, limits: MembershipLimits) -> None:
+        assignor = CooperativeStickyAssignor()
         self._consumer = self._cluster.consumer(
             group_id=self._group,
             group_instance_id=self._name,
-            partition_assignment_strategy=[CooperativeStickyAssignor()],
+            partition_assignment_strategy=[assignor],
             # What has no offset committed begins at the front; what is seen is dropped quickly.
             auto_offset_reset="earliest",
             session_timeout_ms=round(limits.session_seconds_max * 1_000),
@@ -101,7 +124,7 @@ class Member:
             # without would leave all of them to nobody until it looks again.
             metadata_max_age_ms=_METADATA_MS,
         )
-        self._consumer.subscribe([self._topic])
+        self._consumer.subscribe([self._topic], listener=Forgetting(assignor))
         if not self._consumer.partitions_for_topic(self._topic):
             raise UnknownTopicOrPartitionError(self._topic)
 

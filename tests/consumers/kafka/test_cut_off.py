@@ -15,6 +15,7 @@ import pytest
 
 from consumers.kafka.connecting import Cluster
 from tests.consumers.kafka.support import (
+    PARTITIONS,
     enforcing_thread,
     running,
     wait_until_decided,
@@ -82,8 +83,13 @@ def go_on(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_both_decide(cluster: Cluster) -> None:
-    """Return when Kafka has given partitions to two members."""
-    wait_until(lambda: len(group_members(cluster)) == 2 and all(group_members(cluster)))
+    """Return when Kafka has given all partitions to two members."""
+
+    def shared_out() -> bool:
+        members = group_members(cluster)
+        return len(members) == 2 and all(members) and sum(members) == PARTITIONS
+
+    wait_until(shared_out)
 
 
 class Claims:
