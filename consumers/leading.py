@@ -32,6 +32,9 @@ SELECT set_config('idle_session_timeout', %s, false),
        set_config('idle_in_transaction_session_timeout', %s, false)
 """
 
+# Whoever stands by looks once in ``standby_seconds``, and then has to hear from the database.
+_TURN = 2
+
 # That the server has ended a session for its idle transaction is no OperationalError to psycopg.
 ENDED_BY_THE_SERVER = (errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout)
 
@@ -62,12 +65,13 @@ def while_leading(
     ``lead(connection, consumer)`` tries to, alone or as one of several.
 
     A lost database is tried again, with pauses that grow; so is a lock that others hold, and what
-    raises one of ``others``, which are errors of something else that comes and goes. ``doing`` is
-    for the messages. Raises whatever else ``work`` raises.
+    raises one of ``others``, which are errors of something else that comes and goes. Then another
+    process gets its turn, for that may be away for this one alone. ``doing`` is for the messages.
+    Raises whatever else ``work`` raises.
     """
     pause = limits.pause_seconds_min
     while not stop.is_set():
-        began = time.monotonic()
+        began, turn_of_others = time.monotonic(), 0.0
         try:
             with connect() as connection:
                 _lead(connection, consumer, limits, stop, lead)
@@ -79,11 +83,12 @@ def while_leading(
             _log.warning("%s goes on when the database does: %s", doing, _first_line(error))
         except others as error:
             _log.warning("%s is tried again: %s", doing, _first_line(error))
+            turn_of_others = _TURN * limits.standby_seconds
         else:
             continue
         if time.monotonic() - began > limits.pause_seconds_max:
             pause = limits.pause_seconds_min
-        stop.wait(pause)
+        stop.wait(max(pause, turn_of_others))
         pause = min(pause * 2, limits.pause_seconds_max)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -46,6 +47,11 @@ QUICK = RelayLimits(
     poll_seconds=0.01,
     mark_seconds=0.0,
     delivery_seconds_max=5.0,
+)
+
+# One stands by longer than the other one pauses, and is not let in by an idle session meanwhile.
+LOOKING_SELDOM = replace(
+    QUICK, standby_seconds=0.5, idle_seconds_max=60.0, delivery_seconds_max=2.0
 )
 
 QUICK_ENFORCERS = PartitionsLimits(
@@ -152,7 +158,13 @@ def check_topic(cluster: Cluster, urls: DatabaseUrls) -> None:
 
 
 @contextmanager
-def running(urls: DatabaseUrls, cluster: Cluster, name: str = "thread") -> Iterator[None]:
+def running(
+    urls: DatabaseUrls,
+    cluster: Cluster,
+    name: str = "thread",
+    limits: RelayLimits = QUICK,
+    acknowledged: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """Let a thread relay beside the block, as a process does; raises what has ended it."""
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -161,7 +173,8 @@ def running(urls: DatabaseUrls, cluster: Cluster, name: str = "thread") -> Itera
         try:
             relay(
                 lambda: psycopg.connect(urls.service_url, autocommit=True, application_name=name),
-                *(cluster, stop, stop.wait, QUICK),
+                *(cluster, stop, stop.wait, limits),
+                acknowledged=acknowledged,
             )
         except BaseException as error:
             failures.append(error)

@@ -9,19 +9,28 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 
 from consumers.kafka.connecting import Cluster
 from tests.consumers.kafka.support import (
+    LOOKING_SELDOM,
     PARTITIONS,
+    QUICK,
+    append,
+    check_topic,
     enforcing_thread,
+    events_of,
     running,
+    topic,
     wait_until_decided,
     with_topics,
 )
 from tests.consumers.kafka.test_enforcing import group_members, wait_until_owned
+from tests.consumers.kafka.test_relay import leads, reached
+from tests.consumers.kafka.test_relay import process as relaying_process
 from tests.consumers.support import check, count, grants
 from tests.support.database import DatabaseUrls
 from tests.support.ledgers import TestLedger
@@ -169,3 +178,57 @@ class TestEnforcer:
                 wait_until_both_decide(filled)
                 claims.by("per_3")
                 claims.check_one_owner()
+
+
+class TestRelay:
+    """It leads, and is cut off; another one stands by."""
+
+    def test_from_kafka_it_lets_the_other_one_lead(
+        self, database: DatabaseUrls, filled: Cluster, to_kafka: RouteToBrokers
+    ) -> None:
+        """It tried again at once, and led again before the other one had looked.
+
+        So it went on until by chance the other one looked in one of those moments.
+        """
+        append(database, 10)
+        with relaying_process(database, filled, proxy_url=to_kafka.url):
+            wait_until(lambda: reached(database, filled) == 10)
+            with running(database, filled, "other", LOOKING_SELDOM):
+                to_kafka.cut()
+                last = append(database, 10)
+                wait_until(lambda: reached(database, filled) == last)
+                assert leads(database, "other")
+                to_kafka.heal()
+                last = append(database, 10)
+                wait_until(lambda: reached(database, filled) == last)
+            last = append(database, 10)
+            wait_until(lambda: reached(database, filled) == last)
+        check_topic(filled, database)
+
+    def test_from_postgres_it_moves_no_checkpoint_and_the_other_one_sends_all_again(
+        self, database: DatabaseUrls, filled: Cluster, to_database: RouteToDatabase
+    ) -> None:
+        """It has sent events, and is cut off before it moves the checkpoint."""
+        urls = replace(database, service_url=to_database.conninfo)
+        limits = replace(QUICK, idle_seconds_max=1.5)
+        cuts = [to_database.cut]
+
+        def cut_once() -> None:
+            if cuts:
+                cuts.pop()()
+
+        last = append(database, 10)
+        with running(urls, filled, "cut off", limits, cut_once), ExitStack() as at_the_end:
+            at_the_end.callback(to_database.heal)  # or it would not end where the test fails
+            wait_until(lambda: not cuts)
+            with running(database, filled, "other", limits):
+                wait_until(lambda: reached(database, filled) == last)
+                assert leads(database, "other")
+                assert sum(len(events_of(each)) for each in topic(filled)) > last
+                # The move of the checkpoint arrives now, and comes too late.
+                to_database.heal()
+                last = append(database, 10)
+                wait_until(lambda: reached(database, filled) == last)
+            last = append(database, 10)
+            wait_until(lambda: reached(database, filled) == last)
+        check_topic(filled, database)
