@@ -20,6 +20,15 @@ from ledger.store.embedded import SERVICE_ROLE, EmbeddedServer, embedded_server,
 
 MASTER_KEY_FILE = "master.key"
 
+# A route that drops packets says nothing. Without these a process would wait for an answer for two
+# hours, and the server as long for the end of a session with its locks; so after half a minute,
+# whether something was under way or not. That is for libpq here, and for the server there, which
+# knows them by other names. Over a Unix socket they have no effect. It is no shorter, for Linux
+# also ends a connection whose other end lives, and reads nothing for so long while it is sent
+# much: a server waits for locks, and for its disk.
+_LOST_MS = 30_000
+_PROBES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4}
+
 
 class MasterKeyError(LedgerError):
     """The master key is missing, lost, malformed, readable by others, or not the one in use."""
@@ -84,7 +93,8 @@ def service_conninfo(url: str, settings: Settings) -> str:
     """Return ``url`` with the service's role and time-outs in force from the first statement on.
 
     A session's role that is set in this way is also what RESET ROLE and DISCARD ALL go back to.
-    What ``url`` itself says in ``options`` is kept, but cannot override these.
+    What ``url`` itself says in ``options`` is kept, but cannot override these. When a connection
+    counts as lost it may say by itself, in libpq's words and in ``options``.
     """
     given = conninfo_to_dict(url)
     ours = {
@@ -93,14 +103,21 @@ def service_conninfo(url: str, settings: Settings) -> str:
         "lock_timeout": f"{settings.lock_timeout_seconds}s",
         "idle_in_transaction_session_timeout": f"{settings.idle_in_transaction_timeout_seconds}s",
     }
-    options = [str(given.pop("options", ""))] + [f"-c {name}={ours[name]}" for name in ours]
+    theirs = {"tcp_user_timeout": _LOST_MS} | {f"tcp_{name}": _PROBES[name] for name in _PROBES}
+    options = [
+        *(f"-c {name}={value}" for name, value in theirs.items()),
+        str(given.pop("options", "")),
+        *(f"-c {name}={value}" for name, value in ours.items()),
+    ]
     return make_conninfo(
         "",
         **{
             "connect_timeout": settings.connect_timeout_seconds,
             "fallback_application_name": "guishu",
+            "tcp_user_timeout": _LOST_MS,
+            **_PROBES,
             **given,
-            "options": " ".join(options).strip(),
+            "options": " ".join(each for each in options if each),
         },
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from api.settings import Settings
 from ledger.store.errors import EmbeddedDirectoryError
 from ledger.store.migrations import migrate, pending
 from tests.support.database import DatabaseUrls
+from tests.support.proxy import RouteToDatabase
 
 KEY = bytes(range(32))
 SECRET_KEY = SecretStr(base64.b64encode(KEY).decode())
@@ -100,6 +102,45 @@ def test_options_of_the_url_are_kept_but_do_not_beat_the_role(database: Database
         assert _shown(opened.service_url, "work_mem") == "7MB"
         assert _shown(opened.service_url, "search_path") == "a, b"
         assert _shown(opened.service_url, "application_name") == "mine"
+
+
+class TestLostRoutes:
+    """A route that drops packets let a process wait for two hours, and its locks on the server."""
+
+    def test_both_ends_of_a_connection_look_whether_the_other_one_is_there(
+        self, database: DatabaseUrls
+    ) -> None:
+        with RouteToDatabase(database.superuser_url) as route:
+            settings = _foreign(database, database_url=SecretStr(route.conninfo))
+            with open_database(settings) as opened:
+                with psycopg.connect(opened.service_url) as connection:
+                    assert _of_the_socket(connection) == (30_000, 10, 5, 4)
+                # A session of the server's over a Unix socket shows what it would do over another.
+                assert _of_the_server(opened.service_url) == ("30000", "10", "5", "4")
+
+    def test_the_url_may_say_otherwise(self, database: DatabaseUrls) -> None:
+        with RouteToDatabase(database.superuser_url) as route:
+            url = make_conninfo(
+                route.conninfo, tcp_user_timeout=7_000, options="-c tcp_user_timeout=8s"
+            )
+            with open_database(_foreign(database, database_url=SecretStr(url))) as opened:
+                with psycopg.connect(opened.service_url) as connection:
+                    assert _of_the_socket(connection) == (7_000, 10, 5, 4)
+                assert _of_the_server(opened.service_url) == ("8000", "10", "5", "4")
+
+
+def _of_the_socket(connection: psycopg.Connection) -> tuple[int, ...]:
+    names = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        return tuple(end.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+
+
+def _of_the_server(url: str) -> tuple[str, ...]:
+    names = ["user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count"]
+    given = "SELECT reset_val FROM pg_settings WHERE name = %s"
+    with psycopg.connect(url) as connection:
+        return tuple(row[0] for name in names for row in connection.execute(given, [f"tcp_{name}"]))
 
 
 def test_the_owner_may_be_another_login(database: DatabaseUrls) -> None:
