@@ -22,7 +22,7 @@ from api.bootstrap import Ledger
 from consumers import clock, enforcing, progress
 from consumers.enforcer import CONSUMER, EnforcerLimits
 from consumers.feed import StoreFeed
-from consumers.leading import ENDED_BY_THE_SERVER
+from consumers.leading import ENDED_BY_THE_SERVER, LeadingLimits, while_leading
 from ledger.errors import LedgerError
 from ledger.recording import Recording
 from ledger.store.hints import LINGER_SECONDS, Waiter
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 _PAUSE_SECONDS_MIN = 0.2
 _PAUSE_SECONDS_MAX = 5.0
-_STANDBY_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
 # Another process took over, or the database could not take it now: it is tried again.
 _PASSING = frozenset(
@@ -126,28 +125,30 @@ def enforce_partitions(ledger: Ledger, cluster: Cluster) -> Callable[[Service], 
     return work
 
 
-def project(ledger: Ledger) -> Callable[[Service], None]:
+def project(ledger: Ledger, limits: LeadingLimits | None = None) -> Callable[[Service], None]:
     """Return the work of a projector: it keeps the read models while it leads."""
 
+    def keep(connection: Connection[Any], service: Service, waiter: Waiter) -> None:
+        runner = Runner(connection, ledger.projections, ledger.catalogue)
+        for projection in runner.start():
+            _log.warning("%s is of another version: run guishu rebuild", projection.name)
+        runner.run(service.stop, waiter.wait)
+
     def work(service: Service) -> None:
-        with ledger.dedicated("projector-lead") as leading:
-            while not progress.become_leader(leading, "projector"):
-                if service.wait(_STANDBY_SECONDS):
-                    return
-            with (
-                ledger.dedicated("projector") as connection,
-                Waiter(
-                    ledger.database.service_url,
-                    service.stop,
-                    near=ledger.notifier,
-                    linger_seconds=LINGER_SECONDS,
-                ) as waiter,
-            ):
-                runner = Runner(connection, ledger.projections, ledger.catalogue)
-                outdated = runner.start()
-                for projection in outdated:
-                    _log.warning("%s is of another version: run guishu rebuild", projection.name)
-                runner.run(service.stop, waiter.wait)
+        with Waiter(
+            ledger.database.service_url,
+            service.stop,
+            near=ledger.notifier,
+            linger_seconds=LINGER_SECONDS,
+        ) as waiter:
+            while_leading(
+                "projector",
+                "projecting",
+                lambda: ledger.dedicated("projector"),
+                lambda connection: keep(connection, service, waiter),
+                service.stop,
+                limits or LeadingLimits(),
+            )
 
     return work
 

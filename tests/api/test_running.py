@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -9,11 +12,15 @@ import pytest
 from psycopg import Connection
 
 from api import running
+from api.bootstrap import open_ledger
 from consumers import progress
 from ledger.errors import BusyError, OutcomeUnknownError, StoreFullError
 from ledger.store.reading import head
+from tests.api.http.office import settings_of
+from tests.api.projecting_process import SOON_MISSED
 from tests.support.database import DatabaseUrls
 from tests.support.ledgers import open_test_ledger
+from tests.support.processes import start, wait_until
 
 
 def test_the_head_is_no_older_than_what_was_decided(
@@ -58,3 +65,39 @@ def test_what_passes_ends_no_consumer(error: Exception) -> None:
     service.start("clock", work)
     service.threads[0].join()
     assert (len(tried), service.failure) == (2, None)
+
+
+def test_a_projector_that_was_stopped_is_replaced_and_does_no_harm_when_it_wakes_up(
+    database: DatabaseUrls, tmp_path: Path
+) -> None:
+    """It kept its lead for as long as its process was there, and the read models stood still."""
+    first = start(
+        *(sys.executable, "-m", "tests.api.projecting_process"),
+        *(database.service_url, tmp_path),
+    )
+    service = running.Service()
+    try:
+        with (
+            open_ledger(settings_of(database, tmp_path), migrating=False) as ledger,
+            open_test_ledger(database) as recorder,
+        ):
+
+            def shown() -> bool:
+                at_head, _, projected = running.reflected(recorder.connection)
+                return projected == at_head
+
+            recorder.found(["per_1"])
+            wait_until(shown)
+            service.start("projector", running.project(ledger, SOON_MISSED))
+            first.send_signal(signal.SIGSTOP)
+            recorder.register("甲公司")
+            wait_until(shown)
+            first.send_signal(signal.SIGCONT)
+            recorder.register("乙公司")
+            wait_until(shown)
+            service.end()
+    finally:
+        service.stop.set()
+        first.kill()
+        first.wait()
+    assert service.failure is None
