@@ -148,14 +148,14 @@ def _decode_headed(body: bytes, headers: Delivered) -> Linked | Mark:
     Its headers: ``link`` (generation, previous position), ``entry`` (position to name) or the
     ``upto`` of a mark, and where there are such ``cause`` and ``asked``.
     """
-    # Others may send a header twice, or without a value.
-    named = {name: (text or b"").decode() for name, text in headers}
-    generation, previous = named["link"].split(" ")
+    # Others may send a header twice, or without a value, and more than we look at.
+    named = {name: text or b"" for name, text in headers}
+    generation, previous = named["link"].decode().split(" ")
     if "upto" in named:
         return Mark(int(named["upto"]), int(generation), int(previous))
-    entry = named["entry"].split(" ")
-    causation, ordinal = named.get("cause", "- -").split(" ")
-    events, digest = named.get("asked", "- -").split(" ")
+    entry = named["entry"].decode().split(" ")
+    causation, ordinal = named.get("cause", b"- -").decode().split(" ")
+    events, digest = named.get("asked", b"- -").decode().split(" ")
     return _linked([generation, previous, *entry, causation, ordinal, events, digest], body)
 
 
