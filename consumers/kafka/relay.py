@@ -110,6 +110,8 @@ class Relay(Filler):
         # Of each partition its last position up to the checkpoint, and up to where it was told so.
         self._lasts: list[int] = []
         self._told: list[int] = []
+        # Marks under way: they go with the events that come next, so that these need not wait.
+        self._marks: list[tuple[int, Mark, Any]] = []
         self._marked_at = 0.0
         self._told_all_at = time.monotonic()
 
@@ -145,8 +147,12 @@ class Relay(Filler):
             stored = self._read()
             if stored:
                 self._send_all(stored)
-        if time.monotonic() - self._marked_at >= self._limits.mark_seconds:
+        is_due = time.monotonic() - self._marked_at >= self._limits.mark_seconds
+        if is_due and not self._marks:
             self._mark()
+        if self._marks and not stored:
+            self._started.flush(self._stop)
+            self._settle_marks()
         return len(stored)
 
     # --- taking over ---------------------------------------------------------------------------
@@ -201,6 +207,7 @@ class Relay(Filler):
         if reached is not None:
             self._move(reached.position, reached.lasts)
         raise_first(self._topic, failures)
+        self._settle_marks()
 
     def _move(self, position: int, lasts: dict[int, int]) -> None:
         connection = self._connection
@@ -213,22 +220,25 @@ class Relay(Filler):
             self._lasts[partition] = self._told[partition] = last
 
     def _mark(self) -> None:
-        """Tell every partition that it has nothing more up to the checkpoint."""
+        """Begin to tell every partition that it has nothing more up to the checkpoint."""
         if time.monotonic() - self._told_all_at >= self._limits.mark_again_seconds:
             self._told = [0] * len(self._told)
             self._told_all_at = time.monotonic()
         behind = [number for number, told in enumerate(self._told) if told < self.position]
         if not behind:
             return
+        self._marked_at = time.monotonic()
         # That of the position, and not the newest: the same mark says the same at each sending.
         generation = read_generations(self._connection).of(self.position)
         marks = [(each, Mark(self.position, generation, self._lasts[each])) for each in behind]
-        sent = [self._send(partition, encode_mark(mark)) for partition, mark in marks]
-        self._started.flush(self._stop)
-        raise_first(self._topic, [failure_of(future) for future in sent])
-        for partition in behind:
-            self._told[partition] = self.position
-        self._marked_at = time.monotonic()
+        self._marks += [(each, mark, self._send(each, encode_mark(mark))) for each, mark in marks]
+
+    def _settle_marks(self) -> None:
+        """See that the marks under way are acknowledged, behind a flush."""
+        marks, self._marks = self._marks, []
+        raise_first(self._topic, [failure_of(future) for _, _, future in marks])
+        for partition, mark, _ in marks:
+            self._told[partition] = max(self._told[partition], mark.upto)
 
 
 @contextmanager
