@@ -237,6 +237,9 @@ def _latencies(stack: _Stack, scale: Scale) -> list[Measure]:
 
     def waited(*roles: str, kafka: bool) -> list[float]:
         with stack.roles(*roles, kafka=kafka):
+            # What was just started has connections to make and, in Java, code to compile.
+            _pace(stack, replace(scale, paced_seconds=scale.paced_seconds / 4))
+            stack.wait_until_decided()
             before = stack.head()
             _pace(stack, scale)
             stack.wait_until_decided()
