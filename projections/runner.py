@@ -46,6 +46,12 @@ FROM ledger.events WHERE position > %b ORDER BY position LIMIT %b
 # What a crash of the server takes away of the last batches is applied again from the log; rows and
 # position go back together, and the log behind which they stand was on the disk before they were.
 _DO_NOT_WAIT_FOR_THE_DISK = "SELECT set_config('synchronous_commit', 'off', false)"
+# In the middle of a batch, whose statements come in one pipeline, the session of a process that was
+# stopped is not idle to the server, which would wait for the rest of it for ever, with its locks.
+# The name is looked for, since PostgreSQL has it from 17 on.
+_END_A_BATCH_THAT_HANGS = """
+SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'transaction_timeout'
+"""
 _TAKE = """
 UPDATE projections.tracking SET epoch = epoch + 1 WHERE name = ANY(%b)
 RETURNING name, epoch, position
@@ -91,6 +97,8 @@ class RunnerLimits:
 
     batch_events_max: int = 2_000
     poll_seconds: float = 0.2
+    # Far behind what a batch takes, however slow the server is.
+    batch_seconds_max: float = 300.0
 
 
 class Runner:
@@ -122,6 +130,8 @@ class Runner:
         outdated = schema.prepare(self._connection, self._projections)
         schema.plan_for_batches(self._connection)
         self._connection.execute(_DO_NOT_WAIT_FOR_THE_DISK)
+        longest = f"{round(self._limits.batch_seconds_max * 1_000)}ms"
+        self._connection.execute(_END_A_BATCH_THAT_HANGS, (longest,))
         names = {each.name for each in self._projections} - {each.name for each in outdated}
         with self._connection.transaction():
             packed = arrays.text_array(sorted(names))

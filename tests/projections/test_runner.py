@@ -165,6 +165,45 @@ def test_one_batch_is_one_transaction_for_all_of_them(models: Models) -> None:
     assert (_digests(models), models.parked()) == (before, [])
 
 
+@dataclass
+class Hanging(Claims):
+    """Claims that wait in the middle of a batch for what becomes of its session."""
+
+    is_there: Callable[[], bool] = field(default=lambda: False)
+
+    def apply(self, connection: Connection[Any], changes: Sequence[Change]) -> None:
+        super().apply(connection, changes)
+        try:
+            wait_until_true(lambda: not self.is_there(), seconds_max=20)
+        except AssertionError:
+            # Not as an error, which would have the batch tried again, one statement at a time.
+            pytest.fail("the session is there, and keeps what it has locked")
+
+
+def test_who_hangs_in_the_middle_of_a_batch_lets_go_of_it(models: Models) -> None:
+    """To the server its session was not idle: its lead and its rows were kept for ever."""
+    if models.connection.info.server_version < 170_000:
+        pytest.skip("PostgreSQL ends no transaction for its age before 17")
+    _history(1).append(models.connection)
+    with models.connect() as connection:
+        connection.execute("SET idle_in_transaction_session_timeout = '100ms'")
+        there, pid = (
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = %s",
+            connection.info.backend_pid,
+        )
+
+        def is_there() -> bool:
+            return models.connection.execute(there, (pid,)).fetchone() == (1,)
+
+        hanging = _with(models, Hanging(is_there=is_there))
+        limits = RunnerLimits(batch_seconds_max=0.3)
+        runner = Runner(connection, hanging.projections, catalogue(), limits)
+        runner.start()
+        with pytest.raises(psycopg.OperationalError):
+            runner.run_once()
+    assert set(positions(models.connection).values()) == {0}
+
+
 # --- two at once, and death --------------------------------------------------------------------
 
 
