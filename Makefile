@@ -9,8 +9,8 @@ DECIDING := ledger.deciders ledger.approving ledger.approval_steps ledger.deadli
 TEST_PROCESSES ?= 2
 SHARED := --numprocesses $(TEST_PROCESSES) --dist worksteal
 GUISHU := $(VENV)/bin/guishu
-# Bytecode is kept whatever the environment says, for to compile everything takes each process as
-# long as all the rest of its start; the tests start hundreds.
+# Bytecode is kept whatever the environment says, since compiling everything takes each process as
+# long as the rest of its start; the tests start hundreds.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run run-kafka test soak simulate bench docs lock clean

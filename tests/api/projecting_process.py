@@ -15,7 +15,7 @@ SOON_MISSED = LeadingLimits(standby_seconds=0.05, idle_seconds_max=1.0)
 
 
 def main(service_url: str, folder: Path) -> None:
-    """Keep the read models, and say so when they are there."""
+    """Keep the read models, until killed."""
     urls = DatabaseUrls("", service_url, service_url, "")
     service = running.Service()
     with open_ledger(settings_of(urls, folder), migrating=False) as ledger:
