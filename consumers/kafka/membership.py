@@ -57,6 +57,29 @@ def claim_name(connection: Connection[Any], group: str) -> str | None:
     return None
 
 
+class Assignor(CooperativeStickyAssignor):  # type: ignore[misc]
+    """Shares out as kafka-python does; knows whether its member has joined, and how often it asks.
+
+    Where a member joins again and says of itself what it said before, Kafka answers with the share
+    that it has already, and shares out nothing: so does the client when it has to ask twice. So it
+    says with ``turn`` when it is meant otherwise.
+    """
+
+    has_joined = False
+    turn = 0
+
+    def metadata(self, topics: object) -> Any:
+        """Return what the member says of itself."""
+        said = super().metadata(topics)
+        said.user_data = b"%d" % self.turn
+        return said
+
+    def on_assignment(self, assignment: object, generation: object) -> None:
+        """Keep what is given to the member."""
+        super().on_assignment(assignment, generation)
+        self.has_joined = True
+
+
 class Forgetting(ConsumerRebalanceListener):  # type: ignore[misc]
     """Lets an assignor forget what was its member's before the group did without the member.
 
@@ -65,7 +88,7 @@ class Forgetting(ConsumerRebalanceListener):  # type: ignore[misc]
     so that a partition could be left to nobody, for as long as all members live.
     """
 
-    def __init__(self, assignor: CooperativeStickyAssignor) -> None:
+    def __init__(self, assignor: Assignor) -> None:
         self._assignor = assignor
 
     def on_partitions_lost(self, lost: object) -> None:
@@ -99,6 +122,7 @@ class Member:
         self._name = name
         self._limits = limits or MembershipLimits()
         self._consumer: Any = None
+        self._assignor = Assignor()
 
     def __enter__(self) -> Self:
         limits = self._limits
@@ -110,11 +134,10 @@ class Member:
         return self
 
     def _open(self, limits: MembershipLimits) -> None:
-        assignor = CooperativeStickyAssignor()
         self._consumer = self._cluster.consumer(
             group_id=self._group,
             group_instance_id=self._name,
-            partition_assignment_strategy=[assignor],
+            partition_assignment_strategy=[self._assignor],
             # What has no offset committed begins at the front; what is seen is dropped quickly.
             auto_offset_reset="earliest",
             session_timeout_ms=round(limits.session_seconds_max * 1_000),
@@ -124,7 +147,7 @@ class Member:
             # without would leave all of them to nobody until it looks again.
             metadata_max_age_ms=_METADATA_MS,
         )
-        self._consumer.subscribe([self._topic], listener=Forgetting(assignor))
+        self._consumer.subscribe([self._topic], listener=Forgetting(self._assignor))
         if not self._consumer.partitions_for_topic(self._topic):
             raise UnknownTopicOrPartitionError(self._topic)
 
@@ -146,7 +169,20 @@ class Member:
         What is assigned may have changed meanwhile. Raises KafkaError: the member is one no longer.
         """
         found = self._consumer.poll(timeout_ms=round(seconds * 1_000), max_records=records)
+        if self._assignor.has_joined and self._assignor.turn == 0:
+            self._join_again()
         return {at.partition: delivered for at, delivered in found.items()}
+
+    def _join_again(self) -> None:
+        """Let the group be shared out once more, behind the first joining.
+
+        Whoever has a name is given what the one before it under that name had been told to keep,
+        and nobody else hears of it. Was that one killed before it had let go of the rest, the
+        others are not given it until the group is shared out again.
+        """
+        self._assignor.turn += 1
+        # There is no public way to ask for it, as Java's clients have in enforceRebalance.
+        self._consumer._coordinator.request_rejoin()
 
     def assigned(self) -> set[int]:
         """Return the partitions that Kafka has given to this member."""
