@@ -27,11 +27,12 @@ WHERE i.indrelid = %s::regclass AND i.indisunique AND i.indpred IS NULL AND i.in
     AND a.attrelid = i.indrelid AND a.attnum = k.number
 GROUP BY i.indexrelid, i.indisprimary ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1
 """
-# Text that does not depend on how a session is set.
+# Text that does not depend on how a session is set. And where two tables are read side by side, one
+# has to wait until the other is sorted: its connection is not to count as lost meanwhile.
 _PLAINLY = """
 SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true),
        set_config('IntervalStyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
-       set_config('bytea_output', 'hex', true)
+       set_config('bytea_output', 'hex', true), set_config('tcp_user_timeout', '0', true)
 """
 
 
