@@ -83,7 +83,8 @@ def while_leading(
             _log.warning("%s goes on when the database does: %s", doing, _first_line(error))
         except others as error:
             _log.warning("%s is tried again: %s", doing, _first_line(error))
-            turn_of_others = _TURN * limits.standby_seconds
+            if lead is progress.become_leader:
+                turn_of_others = _TURN * limits.standby_seconds
         else:
             continue
         if time.monotonic() - began > limits.pause_seconds_max:
