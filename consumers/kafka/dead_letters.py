@@ -18,7 +18,8 @@ from psycopg import Connection
 
 from consumers.kafka.records import Linked, Mark, UnreadableRecordError, decode
 
-# Any record of ours has room: an event's entry has at most 65,535 bytes.
+# Nearly any record of ours has room: an event's entry has at most 65,535 bytes, and its head adds
+# some dozens to the body.
 PART_BYTES_MAX = 65_536
 HEADERS_BYTES_MAX = 131_072
 WORDS_MAX = 500
@@ -148,7 +149,7 @@ def read_again(connection: Connection[Any], place: Place) -> Linked | Mark | Non
     try:
         if not is_whole:
             raise UnreadableRecordError(
-                "It is longer than any record of guishu, and only its beginning was kept.",
+                "It is longer than what is kept of a record, and only its beginning is there.",
                 way_out="Find out who writes into the topic, and drop it.",
             )
         read = decode(value, unpacked(headers))
