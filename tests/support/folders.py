@@ -30,8 +30,8 @@ def _in_memory() -> Path | None:
     try:
         is_usable = os.access(_IN_MEMORY, os.W_OK | os.X_OK)
         return _IN_MEMORY if is_usable and _room() >= _ROOM_BYTES_MIN else None
-    except OSError:
-        return None
+    except (OSError, KeyError, ValueError):
+        return None  # of another make than Linux's
 
 
 def _room() -> int:

@@ -20,7 +20,6 @@ def test_what_is_not_acknowledged_keeps_no_sender_alive(
     with_topics(cluster)
     before = set(threading.enumerate())
     sender = Sender(ledger.connection, cluster, delivery_seconds_max=60)
-    sent = sender.send(LOG.name(cluster.topic_prefix), 0, encode_mark(Mark(1, 1, 0)))
+    sender.send(LOG.name(cluster.topic_prefix), 0, encode_mark(Mark(1, 1, 0)))
     sender.close()
-    assert sent.failed()
     assert set(threading.enumerate()) <= before

@@ -20,7 +20,7 @@ def route(database: DatabaseUrls) -> Iterator[RouteToDatabase]:
 
 @pytest.mark.parametrize("pipelined", [False, True])
 def test_it_ends_itself_in_whatever_it_was(route: RouteToDatabase, *, pipelined: bool) -> None:
-    with connect_impatient(route.conninfo, 0.5) as connection:
+    with connect_impatient(route.conninfo, 1.5) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
         route.cut()
         with pytest.raises(psycopg.OperationalError, match="has said nothing"):
@@ -39,6 +39,6 @@ def ask(connection: psycopg.Connection, *, pipelined: bool) -> None:
 
 def test_it_waits_for_what_comes_in_pieces(route: RouteToDatabase) -> None:
     """The server says something all the time, though all of it takes longer than is allowed."""
-    slowly = "SELECT repeat('x', 10000), pg_sleep(0.05) FROM generate_series(1, 30)"
-    with connect_impatient(route.conninfo, 1.0) as connection:
-        assert len(connection.execute(slowly).fetchall()) == 30
+    slowly = "SELECT repeat('x', 10000), pg_sleep(0.05) FROM generate_series(1, 60)"
+    with connect_impatient(route.conninfo, 2.0) as connection:
+        assert len(connection.execute(slowly).fetchall()) == 60
