@@ -18,8 +18,9 @@ from typing import Self
 from ledger.errors import LedgerError
 from ledger.store.hints import Stop
 
-# One batch, one part of a hand-over or one try to connect takes less, whatever is the matter.
-SILENT_SECONDS_MAX = 60.0
+# One batch, one part of a hand-over or one wait for a database that says nothing takes less. To put
+# back what the log has lost, or to wait until another process has, may take more.
+SILENT_SECONDS_MAX = 180.0
 TOUCH_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)

@@ -175,9 +175,10 @@ class Settings(BaseSettings):
     )
     alive_file: Path | None = Field(
         default=None,
-        description="A file that enforce, project, clock and relay touch every five seconds while"
-        " they go round, for whatever watches processes: one that is older than a minute, or is"
-        " not there, is of a process that hangs.",
+        description="A file, another one for each process, that enforce, project, clock and relay"
+        " touch every five seconds while they go round, for whatever watches processes: one that"
+        " is older than a minute, or is not there, is of a process that has hung for minutes, or"
+        " puts back what the log has lost.",
     )
     kafka_bootstrap: Annotated[str, AfterValidator(_addresses)] | None = Field(
         default=None,

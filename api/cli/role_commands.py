@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 
 from api import running
@@ -18,23 +19,23 @@ def enforce() -> None:
     them; without, one decides and the others stand by."""
     settings = load_settings()
     if settings.kafka_bootstrap is None:
-        _run("enforcer", running.enforce)
+        _run("enforcer", enforcer=running.enforce)
         return
     from api.kafka import cluster_of, quiet_client
 
     cluster = cluster_of(settings)
     with quiet_client():
-        _run("enforcer", lambda ledger: running.enforce_partitions(ledger, cluster))
+        _run("enforcer", enforcer=lambda ledger: running.enforce_partitions(ledger, cluster))
 
 
 def project() -> None:
     """Keep the read models, alone; of several such processes one works, the others stand by."""
-    _run("projector", running.project)
+    _run("projector", projector=running.project)
 
 
 def clock() -> None:
     """Raise what falls due, alone; of several such processes one works, the others stand by."""
-    _run("clock", running.keep_time)
+    _run("clock", clock=running.keep_time)
 
 
 def relay() -> None:
@@ -48,19 +49,20 @@ def relay() -> None:
     with quiet_client():
         _run(
             "relay",
-            lambda ledger: running.relay(ledger, cluster),
-            lambda ledger: running.publish(ledger, cluster),
+            relay=lambda ledger: running.relay(ledger, cluster),
+            publisher=lambda ledger: running.publish(ledger, cluster),
         )
 
 
-def _run(role: str, *works: Callable[[Ledger], Callable[[Service], None]]) -> None:
-    """Work until SIGINT or SIGTERM; raises what ended the work for good."""
+def _run(role: str, **works: Callable[[Ledger], Callable[[Service], None]]) -> None:
+    """Do the named works until SIGINT or SIGTERM; raises what ended one for good."""
     service = Service()
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: service.stop.set())
+        # In a thread: the one that a signal interrupts may hold what the stop waits for.
+        signal.signal(each, lambda *_: threading.Thread(target=service.stop.set).start())
     with opened() as ledger, AliveFile(load_settings().alive_file) as alive:
-        for work in works:
-            service.start(role, work(ledger))
+        for name, work in works.items():
+            service.start(name, work(ledger))
         notes().print(f"{role}: running")
         alive.keep(service.stop, service.threads)
         service.end()

@@ -69,7 +69,7 @@ def test_the_file_is_touched_while_all_go_round(
         assert is_touched(file, alive, stop, thread)
         time.now += 1
         assert not is_touched(file, alive, stop, thread)
-        assert "enforcer has not gone round for 60 seconds" in caplog.text
+        assert "enforcer has not gone round for 180 seconds" in caplog.text
     assert not file.exists()
 
 

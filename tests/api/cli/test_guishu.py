@@ -82,12 +82,15 @@ class Terminal:
         return process
 
     def begin(self, role: str) -> subprocess.Popen[bytes]:
-        """Start a role; ``role``.log is what it says."""
+        """Start a role; ``role``.log is what it says, and ``role``.alive is there with it."""
         with (self.folder / f"{role}.log").open("wb") as output:
             return subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
                 [*_GUISHU, role],
                 cwd=self.folder,
-                env=self._environment,
+                env={
+                    **self._environment,
+                    "GUISHU_ALIVE_FILE": str(self.folder / f"{role}.alive"),
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

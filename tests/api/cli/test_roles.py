@@ -32,7 +32,6 @@ def terminal(servers_folder: Path, cluster: Cluster) -> Iterator[Terminal]:
         KAFKA_BOOTSTRAP=cluster.bootstrap,
         GUISHU_KAFKA_TOPIC_PREFIX=cluster.topic_prefix,
         GUISHU_KAFKA_PARTITIONS="3",
-        GUISHU_ALIVE_FILE=str(servers_folder / "alive"),
     )
     # The first command makes the master key, which has to be there before the data are.
     terminal.guishu("init", "测试公司", "管理员")
@@ -68,9 +67,10 @@ def test_the_roles_together_do_what_run_does_and_the_topics_have_it_all(
 ) -> None:
     made = terminal.json("topics", "apply")
     assert [each["partitions"] for each in made] == [3, 3, 3]
-    alive = terminal.folder / "alive"
-    with roles(terminal, "enforce", "project", "clock", "relay"):
-        assert alive.exists()
+    names = ("enforce", "project", "clock", "relay")
+    alive = {f"{name}.alive" for name in names}
+    with roles(terminal, *names):
+        assert {each.name for each in terminal.folder.glob("*.alive")} == alive
         terminal.guishu("register", "客户一", "--as", "管理员")
         recorded = terminal.events()
         assert recorded[-1]["name"] == "CustomerAdmitted.v1"
@@ -80,4 +80,4 @@ def test_the_roles_together_do_what_run_does_and_the_topics_have_it_all(
 
         wait_until(is_relayed)
         wait_until(lambda: [each.type for each in told(cluster, CURRENT)] == ["current"])
-    assert not alive.exists()
+    assert list(terminal.folder.glob("*.alive")) == []
