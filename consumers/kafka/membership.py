@@ -58,11 +58,11 @@ def claim_name(connection: Connection[Any], group: str) -> str | None:
 
 
 class Assignor(CooperativeStickyAssignor):  # type: ignore[misc]
-    """Shares out as kafka-python does; knows whether its member has joined, and how often it asks.
+    """Shares out as kafka-python does, and knows when its member has joined.
 
-    Where a member joins again and says of itself what it said before, Kafka answers with the share
-    that it has already, and shares out nothing: so does the client when it has to ask twice. So it
-    says with ``turn`` when it is meant otherwise.
+    Where a member joins once more and says the same of itself as before, it is told what it has
+    already, and nothing is shared out anew. That is right where the client merely asks twice, as it
+    does at times; where a new sharing out is wanted, another ``turn`` makes the difference.
     """
 
     has_joined = False
