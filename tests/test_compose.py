@@ -87,7 +87,7 @@ def check_health(service: str, file: Path) -> int:
     program, *arguments = COMPOSE["services"][service]["healthcheck"]["test"][1:]
     assert program == "python"
     assert COMPOSE["services"][service]["environment"]["GUISHU_ALIVE_FILE"] in arguments[-1]
-    words = [each.replace("/tmp/guishu-alive", str(file)) for each in arguments]  # noqa: S108
+    words = [each.replace("/tmp/guishu-alive", str(file)) for each in arguments]  # noqa: S108 - of the container
     return run(sys.executable, *words).returncode
 
 

@@ -57,7 +57,7 @@ def claim_name(connection: Connection[Any], group: str) -> str | None:
     return None
 
 
-class Assignor(CooperativeStickyAssignor):  # type: ignore[misc]
+class Assignor(CooperativeStickyAssignor):  # type: ignore[misc]  # it has no types
     """Shares out as kafka-python does, and knows when its member has joined.
 
     Where a member joins once more and says the same of itself as before, it is told what it has
@@ -80,7 +80,7 @@ class Assignor(CooperativeStickyAssignor):  # type: ignore[misc]
         self.has_joined = True
 
 
-class Forgetting(ConsumerRebalanceListener):  # type: ignore[misc]
+class Forgetting(ConsumerRebalanceListener):  # type: ignore[misc]  # it has no types
     """Lets an assignor forget what was its member's before the group did without the member.
 
     kafka-python would claim it when it joins again. Whoever leads the group gives nobody what

@@ -14,8 +14,13 @@ from psycopg import Connection
 from api import running
 from api.bootstrap import open_ledger
 from consumers import progress
+from consumers.enforcer import EnforcerLimits
+from consumers.kafka import enforcing as partitions
+from consumers.kafka.connecting import Cluster
+from consumers.leading import Connect
 from ledger.errors import BusyError, OutcomeUnknownError, StoreFullError
 from ledger.store.reading import head
+from ledger.store.silence import ImpatientConnection
 from tests.api.http.office import settings_of
 from tests.api.projecting_process import SOON_MISSED
 from tests.support.database import DatabaseUrls
@@ -101,3 +106,20 @@ def test_a_projector_that_was_stopped_is_replaced_and_does_no_harm_when_it_wakes
         first.kill()
         first.wait()
     assert service.failure is None
+
+
+def test_an_enforcer_of_partitions_gives_up_a_database_that_says_nothing(
+    database: DatabaseUrls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Kafka has given to it nobody else decides while it waits."""
+    patience = []
+
+    def enforce(connect: Connect, *_: object, **__: object) -> None:
+        with connect() as connection:
+            assert isinstance(connection, ImpatientConnection)
+            patience.append(connection.silence_seconds_max)
+
+    monkeypatch.setattr(partitions, "enforce_partitions", enforce)
+    with open_ledger(settings_of(database, tmp_path), migrating=False) as ledger:
+        running.enforce_partitions(ledger, Cluster("localhost:1"))(running.Service())
+    assert patience == [EnforcerLimits().silence_seconds_max]

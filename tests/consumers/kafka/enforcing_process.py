@@ -66,6 +66,7 @@ def main(
 ) -> None:
     """Enforce until killed."""
     _PausingFeed.pause = _PAUSES[how]
+    # In place of the one that it imports: nothing but a test wants another feed.
     enforcing.KafkaFeed = _PausingFeed  # type: ignore[attr-defined]
     stop = threading.Event()
     enforce_partitions(

@@ -186,6 +186,12 @@ class TestEnforcer:
                 claims.check_one_owner()
 
 
+def goes_on(urls: DatabaseUrls, cluster: Cluster) -> None:
+    """Return when what is recorded now is relayed."""
+    last = append(urls, 10)
+    wait_until(lambda: reached(urls, cluster) == last)
+
+
 class TestRelay:
     """It leads, and is cut off; another one stands by."""
 
@@ -201,14 +207,11 @@ class TestRelay:
             wait_until(lambda: reached(database, filled) == 10)
             with running(database, filled, "other", LOOKING_SELDOM):
                 to_kafka.cut()
-                last = append(database, 10)
-                wait_until(lambda: reached(database, filled) == last)
+                goes_on(database, filled)
                 assert leads(database, "other")
                 to_kafka.heal()
-                last = append(database, 10)
-                wait_until(lambda: reached(database, filled) == last)
-            last = append(database, 10)
-            wait_until(lambda: reached(database, filled) == last)
+                goes_on(database, filled)
+            goes_on(database, filled)
         check_topic(filled, database)
 
     def test_from_postgres_it_moves_no_checkpoint_and_the_other_one_sends_all_again(
@@ -233,8 +236,6 @@ class TestRelay:
                 assert sum(len(events_of(each)) for each in topic(filled)) > last
                 # The move of the checkpoint arrives now, and comes too late.
                 to_database.heal()
-                last = append(database, 10)
-                wait_until(lambda: reached(database, filled) == last)
-            last = append(database, 10)
-            wait_until(lambda: reached(database, filled) == last)
+                goes_on(database, filled)
+            goes_on(database, filled)
         check_topic(filled, database)
